@@ -1,0 +1,166 @@
+// Look-ups, removal and dumps; binding_batch.cpp has the way in.
+#include "binding_table.hpp"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <iterator>
+#include <stdexcept>
+#include <tuple>
+
+#include "binding_seen.hpp"
+
+namespace lw {
+
+namespace {
+
+constexpr std::uint64_t packed(BindingKey key) { return std::uint64_t{key.ipv4} << 16 | key.psid; }
+constexpr Ipv4 address_of(std::uint64_t key) { return static_cast<Ipv4>(key >> 16); }
+
+bool less(const Ipv6& a, const Ipv6& b) { return std::tie(a.high, a.low) < std::tie(b.high, b.low); }
+
+// 95 % of a table of any size can be filled; a handful of buckets needs room for the luck of the draw as well.
+std::size_t slots_for(std::size_t bindings) {
+  constexpr std::size_t kSpare = 4 * cuckoo::kSlots;
+  return static_cast<std::size_t>(std::ceil(static_cast<double>(bindings) / 0.95)) + kSpare;
+}
+
+}  // namespace
+
+std::string_view name_of(Reason reason) {
+  static constexpr std::array<std::string_view, 11> kNames = {
+      "bad_params",         "psid_range", "bad_address", "own_address", "overlap",  "other_params_on_address",
+      "duplicate_in_batch", "outranked",  "too_many_br", "table_full",  "not_bound"};
+  static_assert(kNames.size() == static_cast<std::size_t>(Reason::not_bound) + 1);
+  return kNames[static_cast<std::size_t>(reason)];
+}
+
+BindingTable::BindingTable(std::size_t max_bindings, Own own)
+    : max_bindings_(max_bindings),
+      own_(std::move(own)),
+      entries_(slots_for(max_bindings)),
+      br_pages_(kMaxBr * sizeof(Ipv6), Pages::Use::sparse),
+      br_(br_pages_.as<Ipv6>()) {
+  std::ranges::sort(own_.v4);
+  std::ranges::sort(own_.v6, less);
+}
+
+bool BindingTable::find(BindingKey key, Softwire& out) const noexcept {
+  Entries::Found found;
+  if (!entries_.find(packed(key), found)) return false;
+  out = {found.value, br_[found.tag]};
+  return true;
+}
+
+std::uint64_t BindingTable::find_bulk(const BindingKey* keys, unsigned n, Softwire* out) const noexcept {
+  static_assert(kBulk == Entries::kBulk);
+  std::array<std::uint64_t, kBulk> words;
+  for (unsigned i = 0; i < n; ++i) words[i] = packed(keys[i]);
+  return entries_.find_bulk(words.data(), n,
+                            [&](unsigned i, const Entries::Found& found) { out[i] = {found.value, br_[found.tag]}; });
+}
+
+bool BindingTable::is_own(Ipv4 address) const { return std::ranges::binary_search(own_.v4, address); }
+bool BindingTable::is_own(const Ipv6& address) const { return std::ranges::binary_search(own_.v6, address, less); }
+
+// Whether what stands in the slot is safe from this source.
+bool BindingTable::outranks(Entries::Slot slot, Source source) const { return entries_.note(slot).source < source; }
+
+std::optional<Reason> BindingTable::judge_unbind(BindingKey key, Source source, Seen& seen) {
+  if (addresses_.at(key.ipv4).use() == AddressUse::whole) key.psid = 0;
+  const Entries::Slot slot = entries_.locate(packed(key));
+  if (slot == Entries::kNoSlot) return Reason::not_bound;
+  if (!seen.insert(packed(key))) return Reason::duplicate_in_batch;
+  if (outranks(slot, source)) return Reason::outranked;
+  doomed_.push_back(slot);  // nothing moves before these are erased
+  return std::nullopt;
+}
+
+Report BindingTable::unbind(std::span<const BindingKey> keys, Source source) {
+  const std::scoped_lock lock(writer_);
+  constexpr std::size_t kAhead = 16;
+  Report report;
+  Seen seen(keys.size());
+  doomed_.clear();
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    if (i + kAhead < keys.size()) entries_.prefetch(packed(keys[i + kAhead]));
+    if (const auto why = judge_unbind(keys[i], source, seen)) report.refused.push_back({i, *why});
+  }
+  if (!report.ok()) return report;
+  for (const Entries::Slot slot : doomed_) remove(slot);
+  report.removed = doomed_.size();
+  if (report.removed > 0) changed();
+  return report;
+}
+
+// The class before the entry: a class that readers see never stands for an address without bindings.
+void BindingTable::remove(Entries::Slot slot) {
+  addresses_.remove(address_of(entries_.key(slot)));
+  entries_.erase(slot);
+}
+
+std::size_t BindingTable::sweep(Source source, std::uint32_t generation) {
+  const std::scoped_lock lock(writer_);
+  std::size_t removed = 0;
+  for (Entries::Slot slot = 0; slot < entries_.slots(); ++slot) {
+    const Note& note = entries_.note(slot);
+    if (note.source != source || note.generation == generation || !entries_.occupied(slot)) continue;
+    remove(slot);
+    ++removed;
+  }
+  if (removed > 0) changed();
+  return removed;
+}
+
+BindingRow BindingTable::row_at(Entries::Slot slot) const {
+  const std::uint64_t key = entries_.key(slot);
+  const PortSetParams params = addresses_.at(address_of(key)).params();
+  return {.ipv4 = address_of(key),
+          .psid = static_cast<std::uint16_t>(key),
+          .psid_len = params.length,
+          .psid_offset = params.offset,
+          .b4 = std::bit_cast<std::array<std::uint8_t, 16>>(entries_.value(slot)),
+          .br = std::bit_cast<std::array<std::uint8_t, 16>>(br_[entries_.tag(slot)])};
+}
+
+std::size_t BindingTable::dump_locked(std::size_t from, std::size_t limit, std::vector<BindingRow>& out) const {
+  std::size_t slot = from;
+  for (std::size_t rows = 0; slot < entries_.slots() && rows < limit; ++slot) {
+    if (!entries_.occupied(static_cast<Entries::Slot>(slot))) continue;
+    out.push_back(row_at(static_cast<Entries::Slot>(slot)));
+    ++rows;
+  }
+  return slot < entries_.slots() ? slot : 0;
+}
+
+std::size_t BindingTable::dump(std::size_t from, std::size_t limit, std::vector<BindingRow>& out) const {
+  const std::scoped_lock lock(writer_);
+  return dump_locked(from, limit, out);
+}
+
+std::vector<BindingRow> BindingTable::dump() const {
+  const std::scoped_lock lock(writer_);
+  std::vector<BindingRow> rows;
+  rows.reserve(entries_.size());
+  dump_locked(0, entries_.slots(), rows);
+  return rows;
+}
+
+void BindingTable::set_grace(std::function<void()> grace) {
+  const std::scoped_lock lock(writer_);
+  grace_ = std::move(grace);
+}
+
+std::size_t BindingTable::reader_memory() const {
+  const std::scoped_lock lock(writer_);
+  return entries_.reader_octets() + addresses_.reader_octets() + br_count_ * sizeof(Ipv6);
+}
+
+std::size_t BindingTable::memory() const {
+  const std::size_t readers = reader_memory();
+  const std::scoped_lock lock(writer_);
+  return readers + entries_.writer_octets() + addresses_.writer_octets();
+}
+
+}  // namespace lw

@@ -1,0 +1,170 @@
+// The binding table (RFC 7596 section 6.1): (IPv4 address, PSID) -> softwire, whole and shared addresses in one table.
+//
+// A look-up takes two steps: classify() says how the address is used and so gives the PSID of a port, find() takes
+// (address, PSID). Each step alone is one consistent answer (cuckoo.hpp). Between them the writer may go on:
+//   appearing     Bindings are inserted before the class of their address is published: who sees an address shared
+//                 finds all bindings of the batch that brought the address up.
+//   disappearing  The class is taken back before the last binding is. A reader that had classified before finds
+//                 nothing: for a packet that is "no binding", as if it had come a moment later.
+//   other (a, k)  An address gets other parameters only when its last binding has gone. A reader that holds the old
+//                 ones would look up a PSID of the old division in the new one, somebody else's: so the writer calls
+//                 the grace function before the first binding of the new division goes in. It returns when every
+//                 reader has finished what it was doing at the call.
+//   replacing     Old or new softwire, never B4 of one with BR of the other.
+// A batch as a whole is not one instant for readers; every packet sees its binding as it was before or after.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "address_class.hpp"
+#include "address_map.hpp"
+#include "binding.hpp"
+#include "cuckoo.hpp"
+#include "types.hpp"
+
+namespace lw {
+
+struct Softwire {
+  Ipv6 b4;
+  Ipv6 br;
+  constexpr bool operator==(const Softwire&) const = default;
+};
+
+struct BindingKey {
+  std::uint32_t ipv4;
+  std::uint16_t psid;
+};
+
+enum class Reason : std::uint8_t {
+  bad_params,               // a + k > 16 (DP-031)
+  psid_range,               // PSID >= 2^k (DP-031)
+  bad_address,              // never forwarded: martian IPv4, unspecified or multicast IPv6
+  own_address,              // of the router itself (DP-061, DP-063)
+  overlap,                  // a whole address beside other bindings of it (DP-024)
+  other_params_on_address,  // (DP-025)
+  duplicate_in_batch,       // (DP-024)
+  outranked,                // stands there by a source of higher precedence
+  too_many_br,              // more than 65,535 different BR addresses in the life of the table
+  table_full,
+  not_bound,  // nothing to unbind
+};
+std::string_view name_of(Reason reason);
+
+struct Refusal {
+  std::size_t index;
+  Reason reason;
+};
+
+struct Report {
+  std::size_t added{};
+  std::size_t replaced{};
+  std::size_t unchanged{};
+  std::size_t removed{};
+  std::vector<Refusal> refused;  // by index; if there is one, nothing was done
+  bool ok() const { return refused.empty(); }
+};
+
+class BindingTable {
+ public:
+  struct Own {
+    std::vector<Ipv4> v4;
+    std::vector<Ipv6> v6;
+  };
+  explicit BindingTable(std::size_t max_bindings, Own own = {});
+  BindingTable(const BindingTable&) = delete;
+  BindingTable& operator=(const BindingTable&) = delete;
+
+  // --- readers: any thread, never waiting ---
+
+  AddressClass classify(Ipv4 address) const noexcept { return addresses_.at(address); }
+  bool find(BindingKey key, Softwire& out) const noexcept;
+  static constexpr unsigned kBulk = 64;
+  // n <= kBulk. Bit i of the answer: keys[i] is bound, and out[i] was filled.
+  std::uint64_t find_bulk(const BindingKey* keys, unsigned n, Softwire* out) const noexcept;
+
+  // --- the writer's side: one call at a time (a mutex sees to it), never on a worker ---
+
+  // All or nothing. A row whose key is bound replaces the binding, if that is of the same source or a lower one.
+  Report bind(std::span<const BindingRow> rows, Source source, std::uint32_t generation);
+  // All or nothing. The PSID of a whole address is ignored.
+  Report unbind(std::span<const BindingKey> keys, Source source);
+  // Removes the bindings of the source that were not bound again under this generation; returns how many.
+  std::size_t sweep(Source source, std::uint32_t generation);
+
+  // Appends at most `limit` rows to `out` and returns where to go on, 0 = that was all. The chunks together are the
+  // table of one moment only if changes() is the same before and after: an entry that moves may show up in two or none.
+  std::size_t dump(std::size_t from, std::size_t limit, std::vector<BindingRow>& out) const;
+  std::vector<BindingRow> dump() const;  // of one moment; binding waits for it, readers do not
+
+  // See "other (a, k)" above. Never called on a worker. Without one the writer does not wait.
+  void set_grace(std::function<void()> grace);
+
+  std::size_t size() const { return entries_.size(); }
+  std::size_t capacity() const { return max_bindings_; }
+  std::size_t slots() const { return entries_.slots(); }
+  std::uint64_t changes() const { return changes_.load(std::memory_order_acquire); }  // batches that did something
+  std::size_t reader_memory() const;                                                  // octets that look-ups touch
+  std::size_t memory() const;                                                         // and the writer's own
+
+ private:
+  struct [[gnu::packed]] Note {
+    std::uint32_t generation;
+    Source source;
+  };
+  using Entries = Cuckoo<Ipv6, Note>;
+
+  struct Ipv6Hash {
+    std::size_t operator()(const Ipv6& address) const { return hash::mix(address.high, address.low); }
+  };
+  struct Candidate {  // one row of the batch at hand
+    std::uint64_t key;
+    AddressClass given;  // none: refused
+    std::uint16_t br;
+    bool bound;  // replaces what is there
+  };
+  class Attempt;  // binding_batch.cpp
+  class Seen;     // the keys of a batch, to find duplicates
+
+  // BR addresses lie at the tags of their entries. There are only ever more: a reader may hold any tag that was in use.
+  static constexpr std::size_t kMaxBr = 0x10000;
+
+  std::optional<Reason> fault_of(const BindingRow& row) const;
+  bool is_own(Ipv4 address) const;
+  bool is_own(const Ipv6& address) const;
+  bool outranks(Entries::Slot slot, Source source) const;
+  std::uint16_t intern(const Ipv6& br);
+  void forget_brs_from(std::size_t count);
+  std::optional<std::size_t> insert_new(std::span<const BindingRow> rows, Note note);
+  void replace_bound(std::span<const BindingRow> rows, Note note, Report& report);
+  std::optional<Reason> judge_unbind(BindingKey key, Source source, Seen& seen);
+  void remove(Entries::Slot slot);
+  void changed() { changes_.store(changes_.load(std::memory_order_relaxed) + 1, std::memory_order_release); }
+  BindingRow row_at(Entries::Slot slot) const;
+  std::size_t dump_locked(std::size_t from, std::size_t limit, std::vector<BindingRow>& out) const;
+
+  const std::size_t max_bindings_;
+  Own own_;  // both sorted
+  Entries entries_;
+  AddressMap addresses_;
+  Pages br_pages_;
+  Ipv6* br_;
+  std::size_t br_count_{1};  // tag 0 is an empty slot
+  std::uint16_t last_br_{};  // most rows of a batch name the same one
+  std::unordered_map<Ipv6, std::uint16_t, Ipv6Hash> br_tags_;
+  std::vector<Candidate> candidates_;  // these two: of the batch at hand, kept for their memory
+  std::vector<Entries::Slot> doomed_;
+  std::function<void()> grace_;
+  std::atomic<std::uint64_t> changes_{};
+  mutable std::mutex writer_;
+};
+
+}  // namespace lw

@@ -1,0 +1,88 @@
+// Echo to own addresses: 192.0.0.1 from inside softwires, the interface and BR addresses from their links.
+#include "checksum.hpp"
+#include "stage.hpp"
+
+namespace lw {
+
+namespace {
+
+// An on-link asker is answered where the frame came from, anybody else through the next hop.
+bool on_link4(const Settings& settings, Ipv4 address) {
+  for (const Address4& own : settings.v4_addresses) {
+    const std::uint32_t mask = own.prefix_len == 0 ? 0 : ~std::uint32_t{0} << (32 - own.prefix_len);
+    if ((address & mask) == (own.address & mask)) return true;
+  }
+  return false;
+}
+
+bool on_link6(const Settings& settings, const Ipv6& address) {
+  constexpr Ipv6 kLinkLocal{Be<std::uint64_t>{0xfe80000000000000}.raw(), 0};
+  if (hash::prefix_equal(address, kLinkLocal, 10)) return true;
+  for (const Address6& own : settings.v6_addresses) {
+    if (hash::prefix_equal(address, own.address, own.prefix_len)) return true;
+  }
+  return false;
+}
+
+bool is_echo_request(const Item& item) {
+  const std::uint8_t* ip = inner(item);
+  const std::uint32_t at = std::uint32_t{item.inner} + ipv4::header_length(ip);
+  if (ip[ipv4::kProtocol] != proto::kIcmp || ipv4::is_fragment(ip)) return false;
+  if (packet::window(item.frame) < at + icmp4::kHeader) return false;
+  return packet::data(item.frame, at)[0] == icmp4::kEchoRequest &&
+         checksum::good(checksum::sum(item.frame, at, packet::length(item.frame) - at));
+}
+
+}  // namespace
+
+void local4(Context& ctx, Item& item) {
+  if (!is_echo_request(item) || item.group_link) return drop(ctx, item, Counter::drop_v4_local);
+  const bool inside = from_softwire(item);
+  const Softwire via = inside ? softwire_of(item) : Softwire{};
+  const std::uint8_t* ip = inner(item);
+  const Ipv4 asker = ipv4::source(ip), pinged = ipv4::destination(ip);
+  const auto tos = static_cast<std::uint8_t>(ip[ipv4::kTos] & 0xfc);
+  rte_mbuf* frame = item.frame;
+  packet::pull(frame, static_cast<std::uint16_t>(item.inner + ipv4::header_length(ip)));
+  std::uint8_t* icmp = packet::data(frame);
+  const auto before = load<std::uint16_t>(icmp);
+  icmp[0] = icmp4::kEchoReply;
+  store(icmp + 2, checksum::update(load<std::uint16_t>(icmp + 2), before, load<std::uint16_t>(icmp)));
+  build_ipv4_icmp(frame, tos, pinged, asker);
+  ctx.count(Counter::answered_echo_v4);
+  item.frame = nullptr;
+  if (inside) {
+    wrap(ctx, frame, via);
+    const std::uint16_t mtu = path_mtu(ctx, via.b4);
+    if (packet::length(frame) > mtu) return split6(ctx, frame, mtu, Counter::count_, {});
+    send_made(ctx, frame, SideId::v6);
+  } else if (on_link4(ctx.settings, asker)) {
+    send_made_to(ctx, frame, SideId::v4, ether::kIpv4, item.from);
+  } else {
+    send_made(ctx, frame, SideId::v4);
+  }
+}
+
+void echo6(Context& ctx, Item& item, std::uint16_t offset) {
+  const std::uint8_t* ip = packet::data(item.frame);
+  const Ipv6 asker = ipv6::source(ip), pinged = ipv6::destination(ip);
+  if (asker.is_multicast() || asker.is_unspecified() || pinged.is_multicast()) {
+    return drop(ctx, item, Counter::drop_icmp6_ignored);
+  }
+  rte_mbuf* frame = item.frame;
+  packet::pull(frame, offset);
+  packet::data(frame)[0] = icmp6::kEchoReply;
+  build_ipv6_icmp(frame, pinged, asker, kOwnTtl);
+  ctx.count(Counter::answered_echo_v6);
+  item.frame = nullptr;
+  if (packet::length(frame) > ctx.settings.v6.mtu) {  // the request came in fragments
+    return split6(ctx, frame, ctx.settings.v6.mtu, Counter::count_, {});
+  }
+  if (on_link6(ctx.settings, asker)) {
+    send_made_to(ctx, frame, SideId::v6, ether::kIpv6, item.from);
+  } else {
+    send_made(ctx, frame, SideId::v6);
+  }
+}
+
+}  // namespace lw

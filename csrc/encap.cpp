@@ -1,0 +1,113 @@
+// RFC 7596 section 6.2: a packet for a served address and port leaves inside IPv6 to its B4.
+#include "checksum.hpp"
+#include "stage.hpp"
+
+namespace lw {
+
+namespace {
+
+constexpr std::uint16_t kLimitHeader = 8;  // destination options with the encapsulation limit, RFC 2473 section 4.1.1
+
+std::uint8_t outer_class(const Settings& settings, std::uint8_t tos) {
+  const std::uint8_t dscp = settings.dscp == DscpMode::pipe ? static_cast<std::uint8_t>(settings.pipe_dscp << 2)
+                                                            : static_cast<std::uint8_t>(tos & 0xfc);
+  // RFC 6040 section 4.1: normal mode copies, compatibility mode writes Not-ECT.
+  return settings.ecn == EcnMode::normal ? static_cast<std::uint8_t>(dscp | (tos & 3)) : dscp;
+}
+
+// RFC 6438: a keyed hash of the inner flow, never 0 (RFC 6437 appendix A). Fragments have no ports: addresses only.
+std::uint32_t flow_label(const Context& ctx, const std::uint8_t* ip, std::uint32_t readable) {
+  if (ctx.settings.flow_label_mode == FlowLabelMode::fixed) return ctx.settings.flow_label;
+  const std::uint16_t header = ipv4::header_length(ip);
+  std::uint64_t rest = ip[ipv4::kProtocol];
+  if (proto::has_ports(ip[ipv4::kProtocol]) && !ipv4::is_fragment(ip) && readable >= header + 4U) {
+    rest |= std::uint64_t{load<std::uint32_t>(ip + header)} << 8;
+  }
+  const std::uint64_t hashed = hash::mix(load<std::uint64_t>(ip + ipv4::kSource) ^ ctx.shared.secret, rest);
+  const auto label = static_cast<std::uint32_t>(hashed & 0xfffff);
+  return label == 0 ? 1 : label;
+}
+
+}  // namespace
+
+std::uint16_t tunnel_overhead(const Settings& settings) {
+  return static_cast<std::uint16_t>(ipv6::kHeader + (settings.encap_limit ? kLimitHeader : 0));
+}
+
+std::uint16_t path_mtu(Context& ctx, const Ipv6& b4) {
+  std::uint32_t mtu = ctx.settings.v6.mtu;
+  if (ctx.settings.tunnel_payload_mtu != 0) {
+    // Spec 4.12: a configured payload MTU stands for a path MTU of payload + overhead.
+    mtu = std::min<std::uint32_t>(mtu, ctx.settings.tunnel_payload_mtu + std::uint32_t{tunnel_overhead(ctx.settings)});
+  }
+  if (const std::uint16_t known = ctx.shared.path_mtus.get(b4, ctx.now_ns); known != 0) {
+    mtu = std::min<std::uint32_t>(mtu, known);
+  }
+  return static_cast<std::uint16_t>(std::max<std::uint32_t>(mtu, ipv6::kMinimumMtu));
+}
+
+void wrap(Context& ctx, rte_mbuf* frame, const Softwire& to) {
+  const Settings& settings = ctx.settings;
+  const std::uint8_t* ip = packet::data(frame);
+  const std::uint16_t total = ipv4::total_length(ip);
+  const std::uint32_t first = 0x60000000U | std::uint32_t{outer_class(settings, ip[ipv4::kTos])} << 20 |
+                              flow_label(ctx, ip, packet::window(frame));
+  const std::uint16_t overhead = tunnel_overhead(settings);
+  std::uint8_t* outer = packet::push(frame, overhead);
+  store32(outer, first);
+  store16(outer + ipv6::kPayloadLength, static_cast<std::uint16_t>(total + overhead - ipv6::kHeader));
+  outer[ipv6::kNextHeader] = settings.encap_limit ? proto::kDestination : proto::kIpv4;
+  outer[ipv6::kHopLimit] = settings.hop_limit;
+  store(outer + ipv6::kSource, to.br);
+  store(outer + ipv6::kDestination, to.b4);
+  if (settings.encap_limit) {
+    const std::array<std::uint8_t, kLimitHeader> option{proto::kIpv4, 0, 4, 1, *settings.encap_limit, 1, 1, 0};
+    store(outer + ipv6::kHeader, option);
+  }
+}
+
+void into_softwire(Context& ctx, Item& item, const Softwire& to, std::uint8_t tos) {
+  std::uint8_t* ip = inner(item);
+  const std::uint16_t length = ipv4::total_length(ip);
+  const std::uint8_t ttl = ip[ipv4::kTtl];
+  if (ttl <= 1) return refuse4(ctx, item, Counter::drop_ttl_expired, kTtlExpired);
+  const std::uint32_t outer_length = std::uint32_t{length} + tunnel_overhead(ctx.settings);
+  // No path is narrower than 1280 octets: small packets need no look at the path MTU.
+  std::uint16_t mtu = ipv6::kMinimumMtu;
+  if (outer_length > mtu) {
+    mtu = path_mtu(ctx, to.b4);
+    if (outer_length > mtu && ipv4::dont_fragment(ip)) {
+      return refuse4(ctx, item, Counter::drop_too_big_df,
+                     too_big(static_cast<std::uint16_t>(mtu - tunnel_overhead(ctx.settings))));
+    }
+  }
+  const bool hairpinned = from_softwire(item);
+  Origin origin;
+  if (hairpinned) origin = {true, softwire_of(item)};
+  packet::pull(item.frame, item.inner);
+  ip = packet::data(item.frame);
+  rewrite_ttl_tos(ip, static_cast<std::uint8_t>(ttl - 1), tos);
+  if (ctx.settings.tcp_mss != 0) clamp_mss(ctx, ip, packet::window(item.frame));
+  wrap(ctx, item.frame, to);
+  if (hairpinned) ctx.count(Counter::hairpin_bytes, length);
+  const Counter edge = hairpinned ? Counter::hairpin : Counter::encap;
+  rte_mbuf* frame = item.frame;
+  item.frame = nullptr;
+  item.passed = true;
+  if (outer_length > mtu) {
+    split6(ctx, frame, mtu, edge, origin);
+  } else {
+    forward(ctx, frame, SideId::v6, edge, origin);
+  }
+}
+
+void encap(Context& ctx, Item& item) {
+  const std::uint8_t* ip = inner(item);
+  if (item.found) return into_softwire(ctx, item, item.softwire, ip[ipv4::kTos]);
+  // RFC 7596 section 8.1: ICMP that matches nothing is discarded without an error.
+  if (ip[ipv4::kProtocol] == proto::kIcmp) return drop(ctx, item, Counter::drop_icmp_no_binding);
+  if (!ctx.settings.icmp_unbound_v4) return drop(ctx, item, Counter::drop_no_binding);
+  refuse4(ctx, item, Counter::drop_no_binding, kHostUnreachable);
+}
+
+}  // namespace lw

@@ -1,0 +1,186 @@
+#include "engine.hpp"
+
+#include <linux/membarrier.h>
+#include <rte_cycles.h>
+#include <rte_launch.h>
+#include <rte_lcore.h>
+#include <rte_mbuf.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <thread>
+#include <utility>
+
+#include "eal.hpp"
+#include "packet.hpp"
+
+namespace lw {
+namespace {
+
+constexpr unsigned kPoolCache = 256;  // four bursts per worker
+
+int run_worker(void* worker) {
+  static_cast<Worker*>(worker)->run();
+  return 0;
+}
+
+// A full memory fence on every CPU that runs a thread of this process: the poll loops need none of their own.
+bool fence_everywhere() {
+  static const bool registered = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
+  return registered && syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0;
+}
+
+std::uint16_t narrow(std::size_t value) { return static_cast<std::uint16_t>(value); }
+
+}  // namespace
+
+void Engine::PoolFree::operator()(rte_mempool* pool) const {
+  if (Eal::running()) rte_mempool_free(pool);
+}
+
+Engine::Engine(Settings settings, OwnMac own_mac, BindingTable& table, const Plan& plan)
+    : settings_(std::move(settings)), table_(table), plan_(plan), shared_(settings_, plan.secret) {
+  if (!Eal::running()) throw EalError("DPDK has to be started before the engine: call eal_init first");
+  open_ports();
+  choose_macs(own_mac);
+  const unsigned workers = usable_workers();
+  pool_.reset(rte_pktmbuf_pool_create("pylwaftr", plan_.mbufs, kPoolCache, packet::kPrivate,
+                                      narrow(plan_.data_room + RTE_PKTMBUF_HEADROOM), ports_.front()->numa()));
+  if (!pool_) {
+    throw EalError(
+        "not enough memory for " + std::to_string(plan_.mbufs) +
+        " packet buffers: reserve more hugepages with scripts/hugepages.sh, or set dataplane.hugepages: never");
+  }
+  configure_ports(workers);
+  make_workers(workers);
+}
+
+Engine::~Engine() { close(); }
+
+void Engine::open_ports() {
+  constexpr const char* kWhere[] = {"interfaces.v4.port", "interfaces.v6.port"};
+  for (std::size_t i = 0; i < plan_.devices.size(); ++i) {
+    ports_.push_back(std::make_unique<Port>(plan_.devices[i], kWhere[i]));
+  }
+  promiscuous_.assign(ports_.size(), false);
+}
+
+void Engine::choose_macs(OwnMac own_mac) {
+  const auto choose = [this](Side& side, bool own, std::size_t port) {
+    if (own) {
+      side.mac = ports_[port]->station_mac();
+    } else if (!ports_[port]->use_mac(side.mac)) {
+      promiscuous_[port] = true;
+    }
+  };
+  choose(settings_.v4, own_mac.v4, 0);
+  if (!one_port()) {
+    choose(settings_.v6, own_mac.v6, 1);
+  } else if (own_mac.v6) {
+    settings_.v6.mac = settings_.v4.mac;
+  } else if (settings_.v6.mac != settings_.v4.mac) {
+    promiscuous_[0] = true;  // a device filters for one address
+  }
+}
+
+unsigned Engine::usable_workers() {
+  auto workers = static_cast<unsigned>(plan_.lcores.size());
+  if (plan_.split_queues) workers = 1;
+  for (const auto& port : ports_) {
+    const auto [rx, tx] = port->limits();
+    const unsigned queues = std::min(rx, tx);
+    const unsigned needed = plan_.split_queues ? 2 : 1;
+    if (queues < needed) throw PortError(port->device() + ": the device has too few queues");
+    if (queues >= workers) continue;
+    remarks_.push_back(port->device() + " has only " + std::to_string(queues) + " queue(s): " + std::to_string(queues) +
+                       " of " + std::to_string(workers) + " workers will run");
+    workers = queues;
+  }
+  return workers;
+}
+
+void Engine::configure_ports(unsigned workers) {
+  const std::uint16_t queues = plan_.split_queues ? 2 : narrow(workers);
+  for (std::size_t i = 0; i < ports_.size(); ++i) {
+    const Side& side = i == 0 ? settings_.v4 : settings_.v6;
+    const std::uint16_t mtu = one_port() ? std::max(settings_.v4.mtu, settings_.v6.mtu) : side.mtu;
+    ports_[i]->configure({queues, queues, mtu, promiscuous_[i], pool_.get()});
+    if (!ports_[i]->remark().empty()) remarks_.push_back(ports_[i]->device() + ": " + ports_[i]->remark());
+  }
+}
+
+Worker::Wiring Engine::wiring(std::uint16_t worker) const {
+  const std::uint16_t v4 = ports_.front()->id();
+  const std::uint16_t v6 = ports_.back()->id();
+  if (plan_.split_queues) {
+    return {{{v4, 0, PortRole::both}, {v6, 1, PortRole::both}}, {v4, 0}, {v6, 1}};
+  }
+  if (one_port()) return {{{v4, worker, PortRole::both}}, {v4, worker}, {v4, worker}};
+  return {{{v4, worker, PortRole::v4}, {v6, worker, PortRole::v6}}, {v4, worker}, {v6, worker}};
+}
+
+void Engine::make_workers(unsigned workers) {
+  counters_ = std::vector<Counters>(workers);
+  for (unsigned i = 0; i < workers; ++i) {
+    workers_.push_back(std::make_unique<Worker>(wiring(narrow(i)), rte_get_tsc_hz(), counters_[i]));
+    const Lane::Parts parts{i, settings_, table_, shared_, pool_.get(), *workers_[i], counters_[i], plan_.held_limit};
+    lanes_.push_back(std::make_unique<Lane>(parts));
+    workers_[i]->attach(*lanes_[i]);
+  }
+}
+
+void Engine::start() {
+  if (workers_.empty() || std::exchange(started_, true))
+    throw EalError("an engine is started once, before it is closed");
+  for (const auto& port : ports_) port->start();
+  announce();
+  table_.set_grace([this] { wait_for_turns(); });
+  running_ = true;
+  for (std::size_t i = 0; i < workers_.size(); ++i) {
+    if (rte_eal_remote_launch(run_worker, workers_[i].get(), plan_.lcores[i]) != 0) {
+      stop();
+      throw EalError("worker lcore " + std::to_string(plan_.lcores[i]) + " does not exist or is busy");
+    }
+  }
+}
+
+void Engine::stop() {
+  if (!std::exchange(running_, false)) return;
+  for (const auto& worker : workers_) worker->stop();
+  for (std::size_t i = 0; i < workers_.size(); ++i) rte_eal_wait_lcore(plan_.lcores[i]);
+  table_.set_grace({});
+  for (const auto& port : ports_) port->stop();
+}
+
+void Engine::close() {
+  if (Eal::running()) stop();
+  lanes_.clear();
+  workers_.clear();
+  ports_.clear();
+  pool_.reset();
+}
+
+// The table's grace period: every look-up that a worker had begun before is over. (Where the kernel has no membarrier,
+// a second turn has to do: nothing stays in a CPU's store buffer for a whole turn.)
+void Engine::wait_for_turns() const {
+  const std::uint64_t needed = fence_everywhere() ? 1 : 2;
+  for (const auto& worker : workers_) {
+    const std::uint64_t seen = worker->turns();
+    while (worker->running() && worker->turns() < seen + needed) std::this_thread::yield();
+  }
+}
+
+void Engine::announce() {
+  if (!workers_.empty()) workers_.front()->announce();
+}
+
+std::vector<Worker::Progress> Engine::progress() const {
+  std::vector<Worker::Progress> all;
+  for (const auto& worker : workers_) all.push_back(worker->progress());
+  return all;
+}
+
+std::uint32_t Engine::mbufs_in_use() const { return pool_ ? rte_mempool_in_use_count(pool_.get()) : 0; }
+
+}  // namespace lw

@@ -1,0 +1,102 @@
+// Virtual reassembly of IPv4 fragments (RFC 6346 section 5.3.3): the first fragment's port steers the later ones; those
+// that come before it wait. Nothing is put together, no length changes (RFC 1812 section 5.2.6 forbids it).
+#pragma once
+
+#include <cstdint>
+
+#include "aged_store.hpp"
+#include "hash.hpp"
+#include "packet.hpp"
+#include "settings.hpp"
+#include "types.hpp"
+
+namespace lw {
+
+// Beside a held frame, in its private area.
+struct Waiting {
+  rte_mbuf* next;
+  SideId side;
+};
+
+class FragmentPorts {
+ public:
+  struct Key {
+    Ipv6 softwire;          // B4 of an upstream fragment: two subscribers may share address and identification (DP-176)
+    std::uint64_t addresses;  // source and destination as they lie in the packet
+    std::uint16_t id;
+    std::uint8_t protocol;
+    std::uint8_t towards;  // 1: the destination port of a hairpinned packet, whose source port has a record of its own
+    bool operator==(const Key&) const = default;
+    std::uint64_t hash() const {
+      return hash::mix(hash::mix(softwire.high, softwire.low),
+                       hash::mix(addresses, std::uint64_t{id} << 16 | protocol << 8U | towards));
+    }
+  };
+  struct Record {
+    bool known{};     // the first fragment came
+    bool has_port{};  // and had a port
+    std::uint16_t port{};
+    std::uint16_t held{};
+    rte_mbuf* first_held{};
+    rte_mbuf* last_held{};
+  };
+  using Store = AgedStore<Key, Record>;
+  using Node = Store::Node;
+
+  FragmentPorts(std::uint32_t capacity, std::uint32_t held_limit, std::uint64_t hold_ns)
+      : store_(capacity), held_limit_(held_limit), hold_ns_(hold_ns) {}
+
+  // The record of a datagram, made if there is none. Null: no room; evicted frames go to `dropped(rte_mbuf* chain)`.
+  template <class Dropped>
+  Record* record(const Key& key, std::uint64_t source_hash, std::uint64_t now_ns, Dropped&& dropped) {
+    Node* node = store_.find(key);
+    if (node == nullptr) {
+      node = store_.insert(key, source_hash, now_ns, [&](Node& old) { dropped(detach(old.value)); });
+    }
+    return node == nullptr ? nullptr : &node->value;
+  }
+
+  bool hold(Record& record, rte_mbuf* frame, SideId side) {
+    if (held_ >= held_limit_ || record.held >= kHeldPerDatagram) return false;
+    *packet::priv<Waiting>(frame) = {nullptr, side};
+    if (record.first_held == nullptr) {
+      record.first_held = frame;
+    } else {
+      packet::priv<Waiting>(record.last_held)->next = frame;
+    }
+    record.last_held = frame;
+    ++record.held;
+    ++held_;
+    return true;
+  }
+
+  // The frames that waited, in order of arrival, linked by Waiting::next.
+  rte_mbuf* detach(Record& record) {
+    rte_mbuf* chain = record.first_held;
+    held_ -= record.held;
+    record.held = 0;
+    record.first_held = record.last_held = nullptr;
+    return chain;
+  }
+
+  template <class Dropped>
+  void expire(std::uint64_t now_ns, Dropped&& dropped) {
+    if (now_ns < hold_ns_) return;
+    store_.expire(now_ns - hold_ns_, [&](Node& node) { dropped(detach(node.value)); });
+  }
+  template <class Dropped>
+  void clear(Dropped&& dropped) {
+    store_.expire(~std::uint64_t{0}, [&](Node& node) { dropped(detach(node.value)); });
+  }
+
+ private:
+  // 64 KiB in fragments of 1480 octets, with room for smaller ones.
+  static constexpr std::uint16_t kHeldPerDatagram = 64;
+
+  Store store_;
+  std::uint32_t held_{};
+  std::uint32_t held_limit_;
+  std::uint64_t hold_ns_;
+};
+
+}  // namespace lw

@@ -1,0 +1,91 @@
+#include "harness.hpp"
+
+#include <rte_mbuf.h>
+#include <rte_mempool.h>
+
+#include <atomic>
+#include <stdexcept>
+#include <string>
+
+#include "packet.hpp"
+
+namespace lw {
+
+namespace {
+constexpr std::uint16_t kDataRoom = 10240;  // a jumbo frame in one buffer, so that tests choose the segments
+constexpr std::uint64_t kSecret = 0x5eed;   // results repeat from run to run
+
+rte_mempool* make_pool(std::uint32_t mbufs) {
+  static std::atomic<unsigned> number{};
+  const std::string name = "harness" + std::to_string(number.fetch_add(1));
+  rte_mempool* pool = rte_pktmbuf_pool_create(name.c_str(), mbufs, 0, packet::kPrivate, kDataRoom + RTE_PKTMBUF_HEADROOM,
+                                              SOCKET_ID_ANY);
+  if (pool == nullptr) throw std::runtime_error("no memory for the packet buffers of a test lane: give EAL more with -m");
+  return pool;
+}
+}  // namespace
+
+void Harness::PoolFree::operator()(rte_mempool* pool) const { rte_mempool_free(pool); }
+
+Harness::Harness(Settings settings, const BindingTable& table, std::uint32_t mbufs)
+    : settings_(std::move(settings)), shared_(settings_, kSecret), pool_(make_pool(mbufs)) {
+  lane_ = std::make_unique<Lane>(
+      Lane::Parts{0, settings_, table, shared_, pool_.get(), *this, counters_, mbufs / 4});
+}
+
+Harness::~Harness() { lane_.reset(); }
+
+rte_mbuf* Harness::frame_of(Octets octets, std::span<const std::uint32_t> segments) {
+  rte_mbuf* head = nullptr;
+  std::size_t at = 0;
+  for (std::size_t i = 0; head == nullptr || at < octets.size(); ++i) {
+    const std::size_t left = octets.size() - at;
+    const std::size_t n = std::min({i < segments.size() ? segments[i] : left, left, std::size_t{kDataRoom}});
+    rte_mbuf* segment = rte_pktmbuf_alloc(pool_.get());
+    if (segment == nullptr) throw std::runtime_error("the test lane has no packet buffer left");
+    char* room = rte_pktmbuf_append(segment, static_cast<std::uint16_t>(n));
+    std::memcpy(room, octets.data() + at, n);
+    at += n;
+    if (head == nullptr) {
+      head = segment;
+    } else {
+      packet::append(head, segment);
+    }
+  }
+  return head;
+}
+
+void Harness::feed(SideId side, std::span<const Octets> frames, std::span<const std::uint32_t> segments) {
+  if (frames.size() > Lane::kBurst) throw std::invalid_argument("a burst has at most 64 frames");
+  rte_mbuf* burst[Lane::kBurst];
+  unsigned n = 0;
+  for (const Octets frame : frames) burst[n++] = frame_of(frame, segments);
+  const PortRole role = settings_.one_port ? PortRole::both : side == SideId::v4 ? PortRole::v4 : PortRole::v6;
+  lane_->receive(role, burst, n, now_ns_);
+}
+
+void Harness::advance(std::uint64_t ms) {
+  now_ns_ += ms * 1'000'000;
+  lane_->tick(now_ns_);
+}
+
+void Harness::interface_up() { lane_->interface_up(now_ns_); }
+
+void Harness::drop_held() { lane_->drop_held(); }
+
+void Harness::set_next_hop(SideId side, const Mac& mac) {
+  (side == SideId::v4 ? shared_.v4 : shared_.v6).learn(mac, true, now_ns_);
+}
+
+std::uint32_t Harness::mbufs_in_use() const { return rte_mempool_in_use_count(pool_.get()); }
+
+std::uint16_t Harness::send(SideId side, rte_mbuf** frames, std::uint16_t n) noexcept {
+  for (std::uint16_t i = 0; i < n; ++i) {
+    Frame& frame = sent_.emplace_back(side, std::vector<std::uint8_t>(packet::length(frames[i])));
+    packet::copy_out(frames[i], 0, frame.octets.data(), packet::length(frames[i]));
+    rte_pktmbuf_free(frames[i]);
+  }
+  return n;
+}
+
+}  // namespace lw

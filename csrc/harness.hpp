@@ -1,0 +1,57 @@
+// One lane without ports: frames in as octets, frames out as octets, time by hand. For tests, explain and fuzzing.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "lane.hpp"
+#include "shared.hpp"
+
+namespace lw {
+
+class Harness final : public FrameSink {
+ public:
+  struct Frame {
+    SideId side;
+    std::vector<std::uint8_t> octets;
+  };
+  using Octets = std::span<const std::uint8_t>;
+
+  // EAL has to be up: the buffers come from a pool. Throws std::runtime_error if there is no memory for it.
+  Harness(Settings settings, const BindingTable& table, std::uint32_t mbufs = 4096);
+  ~Harness();
+  Harness(const Harness&) = delete;
+  Harness& operator=(const Harness&) = delete;
+
+  // One burst of at most Lane::kBurst frames. `segments` cuts the only frame into buffers of these lengths.
+  void feed(SideId side, std::span<const Octets> frames, std::span<const std::uint32_t> segments = {});
+  void advance(std::uint64_t ms);
+  void interface_up();
+  void drop_held();
+  void set_next_hop(SideId side, const Mac& mac);  // as if it had just answered
+  std::vector<Frame> take() { return std::exchange(sent_, {}); }
+  const Counters& counters() const { return counters_; }
+  std::uint32_t mbufs_in_use() const;
+  bool quiescent() const { return lane_->quiescent(); }
+
+  std::uint16_t send(SideId side, rte_mbuf** frames, std::uint16_t n) noexcept override;
+
+ private:
+  struct PoolFree {
+    void operator()(rte_mempool* pool) const;
+  };
+  rte_mbuf* frame_of(Octets octets, std::span<const std::uint32_t> segments);
+
+  Settings settings_;
+  Counters counters_;
+  Shared shared_;
+  std::unique_ptr<rte_mempool, PoolFree> pool_;
+  std::unique_ptr<Lane> lane_;
+  std::vector<Frame> sent_;
+  std::uint64_t now_ns_{1'000'000'000'000};  // not 0: nothing may depend on the start of time
+};
+
+}  // namespace lw

@@ -1,0 +1,88 @@
+// Header rules for every IPv4 packet, received or found in a softwire (RFC 1812 section 5.2.2, RFC 7126).
+#include "checksum.hpp"
+#include "stage.hpp"
+
+namespace lw {
+
+Counter check_ipv4(rte_mbuf* frame, std::uint16_t offset) {
+  const std::uint32_t there = packet::length(frame) - offset;
+  const std::uint32_t readable = packet::window(frame) - offset;
+  if (readable < ipv4::kHeader) return Counter::drop_v4_malformed;
+  const std::uint8_t* ip = packet::data(frame, offset);
+  const std::uint16_t header = ipv4::header_length(ip);
+  if (ip[0] >> 4 != 4 || header < ipv4::kHeader || readable < header) return Counter::drop_v4_malformed;
+  const bool good = header == ipv4::kHeader ? checksum::good_ipv4_20(ip) : checksum::good(checksum::sum(ip, header));
+  if (!good) return Counter::drop_v4_bad_checksum;
+  const std::uint16_t total = ipv4::total_length(ip);
+  if (total < header) return Counter::drop_v4_malformed;
+  if (total > there) return Counter::drop_v4_truncated;
+  packet::cut(frame, std::uint32_t{offset} + total);
+  return Counter::count_;
+}
+
+namespace {
+// Option types, RFC 791 and RFC 2113.
+constexpr std::uint8_t kEnd = 0, kNoOperation = 1, kRecordRoute = 7, kTimestamp = 68, kLooseRoute = 131, kStrictRoute = 137,
+                       kRouterAlert = 148;
+
+bool option_forbidden(const OptionPolicy& policy, std::uint8_t type) {
+  switch (type) {
+    case kLooseRoute:
+    case kStrictRoute:
+      return policy.source_route;
+    case kRecordRoute:
+      return policy.record_route;
+    case kTimestamp:
+      return policy.timestamp;
+    case kRouterAlert:
+      return policy.router_alert;
+    default:
+      return false;
+  }
+}
+}  // namespace
+
+Counter check_ipv4_options(const Settings& settings, const std::uint8_t* ip) {
+  const std::uint16_t end = ipv4::header_length(ip);
+  for (std::uint16_t at = ipv4::kHeader; at < end;) {
+    const std::uint8_t type = ip[at];
+    if (type == kEnd) break;
+    if (type == kNoOperation) {
+      ++at;
+      continue;
+    }
+    if (at + 1 >= end || ip[at + 1] < 2 || at + ip[at + 1] > end) return Counter::drop_v4_malformed;
+    if (option_forbidden(settings.options, type)) return Counter::drop_v4_option_policy;
+    at = static_cast<std::uint16_t>(at + ip[at + 1]);
+  }
+  return Counter::count_;
+}
+
+// 0/8, 127/8, multicast, class E and broadcast are all that these two refuse (spec 4.13).
+bool martian_source(Ipv4 address) {
+  const std::uint32_t first = address >> 24;
+  return first == 0 || first == 127 || first >= 224;
+}
+bool martian_destination(Ipv4 address) { return martian_source(address); }
+
+void rewrite_ttl_tos(std::uint8_t* ip, std::uint8_t ttl, std::uint8_t tos) {
+  auto check = load<std::uint16_t>(ip + ipv4::kChecksum);
+  const auto old_ttl = load<std::uint16_t>(ip + ipv4::kTtl);
+  ip[ipv4::kTtl] = ttl;
+  check = checksum::update(check, old_ttl, load<std::uint16_t>(ip + ipv4::kTtl));
+  if (ip[ipv4::kTos] != tos) {
+    const auto old_tos = load<std::uint16_t>(ip);
+    ip[ipv4::kTos] = tos;
+    check = checksum::update(check, old_tos, load<std::uint16_t>(ip));
+  }
+  store(ip + ipv4::kChecksum, check);
+}
+
+bool is_own_ipv4(const Settings& settings, Ipv4 address) {
+  for (const Address4& own : settings.v4_addresses) {
+    if (own.address == address) return true;
+  }
+  return false;
+}
+
+}  // namespace lw

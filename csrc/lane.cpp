@@ -1,0 +1,202 @@
+// The order of the stages: this file alone knows it.
+#include "lane.hpp"
+
+#include "announce.hpp"
+#include "fragment_ports.hpp"
+#include "reassembly.hpp"
+#include "stage.hpp"
+#include "transmit.hpp"
+
+namespace lw {
+
+namespace {
+// Each burst has its keys looked up at once; those who wait for a first fragment run in bursts of their own.
+struct Burst {
+  std::array<Item, Lane::kBurst> items;
+  std::array<BindingKey, Lane::kBurst> keys;
+  std::array<Softwire, Lane::kBurst> softwires;
+  std::array<std::uint8_t, Lane::kBurst> key_of;  // item of a key
+};
+}  // namespace
+
+struct Lane::Inside {
+  explicit Inside(const Parts& parts)
+      : index(parts.index),
+        out(parts.sink),
+        fragment_ports(parts.settings.fragments.max_packets, parts.held_limit, parts.settings.fragments.v4_hold_ns),
+        reassembly(parts.settings.fragments, parts.held_limit),
+        ctx{parts.settings, parts.table, parts.shared, parts.counters, parts.pool, out, fragment_ports, reassembly},
+        announcer(parts.settings) {}
+
+  unsigned index;
+  Transmitter out;
+  FragmentPorts fragment_ports;
+  Reassembly reassembly;
+  Context ctx;
+  Announcer announcer;
+  Burst burst;
+  Burst followers;
+  rte_mbuf* following{};  // chain of fragments whose first one has gone
+  rte_mbuf** following_end{&following};
+
+  void look_up(Burst& at, unsigned n);
+  void act(Burst& at, unsigned n);
+  void end_item(Item& item);
+  void run_following();
+  void finish();
+  void crank(std::uint64_t now_ns);
+};
+
+void Lane::Inside::look_up(Burst& at, unsigned n) {
+  unsigned keys = 0;
+  for (unsigned i = 0; i < n; ++i) {
+    if (!at.items[i].lookup) continue;
+    at.keys[keys] = at.items[i].key;
+    at.key_of[keys++] = static_cast<std::uint8_t>(i);
+  }
+  if (keys == 0) return;
+  const std::uint64_t found = ctx.table.find_bulk(at.keys.data(), keys, at.softwires.data());
+  for (unsigned k = 0; k < keys; ++k) {
+    Item& item = at.items[at.key_of[k]];
+    item.found = (found >> k & 1) != 0;
+    item.softwire = at.softwires[k];
+  }
+}
+
+void Lane::Inside::act(Burst& at, unsigned n) {
+  for (unsigned i = 0; i < n; ++i) {
+    Item& item = at.items[i];
+    if (item.side == SideId::v4) {
+      encap(ctx, item);
+    } else {
+      decap(ctx, item);
+    }
+    if (item.followers != nullptr) end_item(item);
+  }
+}
+
+// The fragments that waited for this one share its fate.
+void Lane::Inside::end_item(Item& item) {
+  if (item.passed) {
+    *following_end = item.followers;
+    while (*following_end != nullptr) following_end = &packet::priv<Waiting>(*following_end)->next;
+    return;
+  }
+  for (rte_mbuf* one = item.followers; one != nullptr;) {
+    rte_mbuf* next = packet::priv<Waiting>(one)->next;
+    ctx.count(Counter::drop_fragment_v4_timeout);
+    rte_pktmbuf_free(one);
+    one = next;
+  }
+}
+
+void Lane::Inside::run_following() {
+  while (following != nullptr) {
+    unsigned n = 0;
+    while (following != nullptr && n < kBurst) {
+      rte_mbuf* frame = following;
+      const Waiting waiting = *packet::priv<Waiting>(frame);
+      following = waiting.next;
+      Item& item = followers.items[n] = Item{};
+      item.frame = frame;
+      item.side = waiting.side;
+      if (waiting.side == SideId::v4 ? parse4(ctx, item) : parse6(ctx, item)) ++n;
+    }
+    if (following == nullptr) following_end = &following;
+    look_up(followers, n);
+    act(followers, n);
+  }
+}
+
+void Lane::Inside::crank(std::uint64_t now_ns) {
+  if (index != 0) return;
+  if (const auto ask = ctx.shared.v4.step(now_ns); ask != Neighbor::Ask::nothing) {
+    const Mac mac = ctx.shared.v4.mac();
+    send_arp_request(ctx, ctx.settings.v4_addresses.front().address, ctx.settings.v4_next_hop,
+                     ask == Neighbor::Ask::direct ? &mac : nullptr);
+  }
+  if (const auto ask = ctx.shared.v6.step(now_ns); ask != Neighbor::Ask::nothing) {
+    const Mac mac = ctx.shared.v6.mac();
+    send_solicitation(ctx, ask == Neighbor::Ask::direct ? &mac : nullptr);
+  }
+}
+
+void Lane::Inside::finish() {
+  if (out.waiting[0].n + out.waiting[1].n != 0) {
+    refresh_links(ctx);
+    serve_waiting(ctx);
+    crank(ctx.now_ns);
+  }
+  flush(ctx);
+}
+
+Lane::Lane(const Parts& parts) : inside_(std::make_unique<Inside>(parts)) {}
+
+Lane::~Lane() { drop_held(); }
+
+void Lane::receive(PortRole role, rte_mbuf** frames, unsigned n, std::uint64_t now_ns) {
+  Inside& in = *inside_;
+  Context& ctx = in.ctx;
+  ctx.now_ns = now_ns;
+  refresh_links(ctx);
+  for (unsigned i = 0; i < n; ++i) rte_prefetch0(rte_pktmbuf_mtod(frames[i], void*));
+  unsigned going = 0;
+  for (unsigned i = 0; i < n; ++i) {
+    Item& item = in.burst.items[going] = Item{};
+    item.frame = frames[i];
+    const LinkResult link = read_link(ctx, item, role);
+    bool goes = false;
+    if (link == LinkResult::ipv4) {
+      goes = parse4(ctx, item);
+    } else if (link == LinkResult::ipv6) {
+      goes = parse6(ctx, item);
+    } else if (link == LinkResult::arp) {
+      arp_received(ctx, item);
+    }
+    if (goes) {
+      ++going;
+    } else if (item.followers != nullptr) {
+      in.end_item(item);
+    }
+  }
+  in.look_up(in.burst, going);
+  in.act(in.burst, going);
+  in.run_following();
+  in.finish();
+}
+
+void Lane::tick(std::uint64_t now_ns) {
+  Inside& in = *inside_;
+  Context& ctx = in.ctx;
+  ctx.now_ns = now_ns;
+  refresh_links(ctx);
+  in.fragment_ports.expire(now_ns, [&](rte_mbuf* chain) { drop_waiting(ctx, chain, Counter::drop_fragment_v4_timeout); });
+  in.reassembly.expire(now_ns, [&](rte_mbuf* chain) { reassembly_timed_out(ctx, chain, true); });
+  in.crank(now_ns);
+  if (in.index == 0) in.announcer.step(ctx);
+  refresh_links(ctx);
+  serve_waiting(ctx);
+  flush(ctx);
+}
+
+void Lane::interface_up(std::uint64_t now_ns) {
+  Inside& in = *inside_;
+  if (in.index != 0) return;
+  in.ctx.now_ns = now_ns;
+  in.announcer.start(now_ns);
+  in.ctx.shared.v4.start(now_ns);
+  in.ctx.shared.v6.start(now_ns);
+  in.announcer.step(in.ctx);
+  flush(in.ctx);
+}
+
+bool Lane::quiescent() const { return inside_->out.waiting[0].n + inside_->out.waiting[1].n == 0; }
+
+void Lane::drop_held() {
+  Context& ctx = inside_->ctx;
+  inside_->fragment_ports.clear([&](rte_mbuf* chain) { drop_waiting(ctx, chain, Counter::drop_fragment_v4_timeout); });
+  inside_->reassembly.clear([&](rte_mbuf* chain) { reassembly_timed_out(ctx, chain, false); });
+  drop_all_waiting(ctx);
+}
+
+}  // namespace lw

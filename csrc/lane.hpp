@@ -1,0 +1,64 @@
+// One worker's way through the stages: frames of one port in, frames for both sides out.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "binding_table.hpp"
+#include "counters.hpp"
+#include "settings.hpp"
+
+struct rte_mbuf;
+struct rte_mempool;
+
+namespace lw {
+
+enum class PortRole : std::uint8_t { v4, v6, both };  // both = on a stick
+
+// Where a lane puts finished frames. Takes ownership of the first `returned value` frames; the lane frees the others.
+class FrameSink {
+ public:
+  virtual std::uint16_t send(SideId side, rte_mbuf** frames, std::uint16_t n) noexcept = 0;
+
+ protected:
+  ~FrameSink() = default;
+};
+
+struct Shared;  // what all lanes have in common: neighbours, rate limits, path MTUs (shared.hpp)
+
+class Lane {
+ public:
+  struct Parts {
+    unsigned index;  // lane 0 also turns the cranks of what is shared: solicitations, announcements
+    const Settings& settings;
+    const BindingTable& table;
+    Shared& shared;
+    rte_mempool* pool;  // of packet buffers with the usual headroom and packet::kPrivate octets of private area
+    FrameSink& sink;
+    Counters& counters;
+    std::uint32_t held_limit = 8192;  // buffers that each fragment store may keep; the pool must be larger than both
+  };
+  explicit Lane(const Parts& parts);
+  ~Lane();
+  Lane(const Lane&) = delete;
+  Lane& operator=(const Lane&) = delete;
+
+  static constexpr unsigned kBurst = 64;
+
+  // n <= kBurst. Takes ownership of the frames. Everything that can leave has been sent on return.
+  void receive(PortRole role, rte_mbuf** frames, unsigned n, std::uint64_t now_ns);
+  // Timers: fragments, neighbours, announcements. To be called every few milliseconds.
+  void tick(std::uint64_t now_ns);
+  // Starts the announcements of own addresses (lane 0).
+  void interface_up(std::uint64_t now_ns);
+  // True when no packet waits for a next hop.
+  bool quiescent() const;
+  // Drops and counts everything that is held. After it the lane owns no packet buffer.
+  void drop_held();
+
+ private:
+  struct Inside;
+  std::unique_ptr<Inside> inside_;
+};
+
+}  // namespace lw

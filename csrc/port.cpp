@@ -1,0 +1,193 @@
+#include "port.hpp"
+
+#include <rte_bus.h>
+#include <rte_dev.h>
+#include <rte_errno.h>
+#include <rte_ethdev.h>
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "eal.hpp"
+
+namespace lw {
+namespace {
+
+// DPDK's own words about a failure are only in its log.
+std::string last_log_line() {
+  const std::vector<std::string> lines = Eal::take_log();
+  for (auto line = lines.rbegin(); line != lines.rend(); ++line) {
+    if (line->find("probe failed") == std::string::npos && line->find("Driver cannot attach") == std::string::npos &&
+        line->find("failed to initialize") == std::string::npos) {
+      return *line;
+    }
+  }
+  return lines.empty() ? std::string{} : lines.back();
+}
+
+rte_eth_dev_info device_info(std::uint16_t id) {
+  rte_eth_dev_info info{};
+  if (rte_eth_dev_info_get(id, &info) != 0) info = {};
+  return info;
+}
+
+std::uint16_t clamped_descriptors(const rte_eth_desc_lim& limits, std::uint16_t wanted) {
+  const std::uint16_t most = limits.nb_max == 0 ? wanted : limits.nb_max;
+  return std::clamp(wanted, std::min(limits.nb_min, most), most);
+}
+
+constexpr std::uint16_t kDescriptors = 1024;
+
+}  // namespace
+
+Port::Port(const std::string& device, const std::string& where) : device_(device), where_(where) {
+  const std::string name = device.substr(0, device.find(','));
+  // A PCI port was probed by EAL because -a named it; a vdev is made here, so that a failure has its name on it.
+  if (rte_eth_dev_get_port_by_name(name.c_str(), &id_) != 0) {
+    Eal::take_log();
+    const int result = rte_dev_probe(device.c_str());
+    if (result != 0) fail("DPDK cannot open this port", -result);
+    ours_ = true;
+    if (rte_eth_dev_get_port_by_name(name.c_str(), &id_) != 0) fail("DPDK has no Ethernet device of this name", 0);
+  }
+  open_ = true;
+}
+
+Port::~Port() { close(); }
+
+void Port::fail(const std::string& what, int error) const {
+  std::string text = where_ + ": " + device_ + ": " + what;
+  const std::string log = last_log_line();
+  if (!log.empty()) {
+    text += " (" + log + ")";
+  } else if (error != 0) {
+    text += std::string(" (") + rte_strerror(error) + ")";
+  }
+  throw PortError(text);
+}
+
+void Port::remark(const std::string& text) { remark_ += (remark_.empty() ? "" : "; ") + text; }
+
+Port::Limits Port::limits() const {
+  const rte_eth_dev_info info = device_info(id_);
+  return {info.max_rx_queues, info.max_tx_queues};
+}
+
+bool Port::use_mac(const Mac& wanted) {
+  if (wanted == mac()) return true;
+  // The MAC of a TAP port is that of the kernel's end of the wire, which is another station.
+  if (driver() == "net_tap") return false;
+  rte_ether_addr address;
+  std::memcpy(address.addr_bytes, wanted.octets.data(), sizeof address.addr_bytes);
+  return rte_eth_dev_default_mac_addr_set(id_, &address) == 0;
+}
+
+void Port::configure(const Setup& setup) {
+  const rte_eth_dev_info info = device_info(id_);
+  rte_eth_conf conf{};
+  conf.rxmode.mtu = std::clamp(setup.mtu, info.min_mtu, info.max_mtu);
+  conf.txmode.offloads = info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
+  if (setup.rx_queues > 1) {
+    conf.rx_adv_conf.rss_conf.rss_hf =
+        (RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP) & info.flow_type_rss_offloads;
+    if (conf.rx_adv_conf.rss_conf.rss_hf != 0) conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
+  }
+  Eal::take_log();
+  int result = rte_eth_dev_configure(id_, setup.rx_queues, setup.tx_queues, &conf);
+  if (result != 0) fail("DPDK cannot configure this port", -result);
+  set_mtu(setup.mtu);
+
+  const int socket = rte_eth_dev_socket_id(id_);
+  const auto on = static_cast<unsigned>(socket);
+  for (std::uint16_t queue = 0; queue < setup.rx_queues; ++queue) {
+    result = rte_eth_rx_queue_setup(id_, queue, clamped_descriptors(info.rx_desc_lim, kDescriptors), on, nullptr,
+                                    setup.pool);
+    if (result != 0) fail("DPDK cannot set up a receive queue", -result);
+  }
+  for (std::uint16_t queue = 0; queue < setup.tx_queues; ++queue) {
+    result = rte_eth_tx_queue_setup(id_, queue, clamped_descriptors(info.tx_desc_lim, kDescriptors), on, nullptr);
+    if (result != 0) fail("DPDK cannot set up a transmit queue", -result);
+  }
+  receive_groups(setup.promiscuous);
+}
+
+void Port::set_mtu(std::uint16_t mtu) {
+  const int result = rte_eth_dev_set_mtu(id_, mtu);
+  if (result == 0 || result == -ENOTSUP) return;  // a device without the call takes what comes
+  fail("the device does not take an MTU of " + std::to_string(mtu), -result);
+}
+
+void Port::receive_groups(bool promiscuous) {
+  // Neighbour solicitations come to multicast addresses.
+  if (!promiscuous && rte_eth_allmulticast_enable(id_) == 0) return;
+  if (rte_eth_promiscuous_enable(id_) != 0) {
+    remark(
+        "the device has neither an all-multicast nor a promiscuous mode: it must pass foreign MAC addresses by itself");
+  }
+}
+
+void Port::start() {
+  Eal::take_log();
+  const int result = rte_eth_dev_start(id_);
+  if (result != 0) fail("DPDK cannot start this port", -result);
+  started_ = true;
+}
+
+void Port::stop() {
+  if (!started_) return;
+  started_ = false;
+  rte_eth_dev_stop(id_);
+}
+
+void Port::close() {
+  if (!open_) return;
+  open_ = false;
+  if (!Eal::running()) return;
+  stop();
+  rte_eth_dev_info info = device_info(id_);
+  rte_device* const device = info.device;
+  rte_eth_dev_close(id_);
+  if (ours_ && device != nullptr) rte_dev_remove(device);
+}
+
+std::string Port::driver() const {
+  const rte_eth_dev_info info = device_info(id_);
+  return info.driver_name == nullptr ? std::string{} : std::string(info.driver_name);
+}
+
+Mac Port::mac() const {
+  rte_ether_addr address{};
+  rte_eth_macaddr_get(id_, &address);
+  Mac mac;
+  std::memcpy(mac.octets.data(), address.addr_bytes, mac.octets.size());
+  return mac;
+}
+
+Mac Port::station_mac() const {
+  Mac own = mac();
+  if (driver() == "net_tap") own.octets[5] ^= 1;  // see use_mac
+  return own;
+}
+
+std::uint16_t Port::mtu() const {
+  std::uint16_t mtu = 0;
+  rte_eth_dev_get_mtu(id_, &mtu);
+  return mtu;
+}
+
+int Port::numa() const { return rte_eth_dev_socket_id(id_); }
+
+PortLink Port::link() const {
+  rte_eth_link link{};
+  if (rte_eth_link_get_nowait(id_, &link) != 0) return {};
+  return {link.link_status == RTE_ETH_LINK_UP, link.link_speed};
+}
+
+PortStats Port::stats() const {
+  rte_eth_stats stats{};
+  if (rte_eth_stats_get(id_, &stats) != 0) return {};
+  return {stats.ipackets, stats.imissed, stats.ierrors, stats.rx_nombuf, stats.opackets, stats.oerrors};
+}
+
+}  // namespace lw

@@ -1,0 +1,145 @@
+#include "reassembly.hpp"
+
+#include "headers.hpp"
+
+namespace lw {
+
+namespace {
+
+Reassembly::Part& part_of(rte_mbuf* frame) { return *packet::priv<Reassembly::Part>(frame); }
+
+bool same_octets(const rte_mbuf* a, const rte_mbuf* b) {
+  const Reassembly::Part pa = part_of(const_cast<rte_mbuf*>(a)), pb = part_of(const_cast<rte_mbuf*>(b));
+  std::uint8_t left[256], right[256];
+  for (std::uint32_t done = 0; done < pa.length;) {
+    const std::uint32_t n = std::min<std::uint32_t>(sizeof left, pa.length - done);
+    packet::copy_out(a, pa.headers + done, left, n);
+    packet::copy_out(b, pb.headers + done, right, n);
+    if (std::memcmp(left, right, n) != 0) return false;
+    done += n;
+  }
+  return true;
+}
+
+// Drops `octets` at the front, across segments; returns what is left, null if nothing.
+rte_mbuf* behead(rte_mbuf* frame, std::uint32_t octets) {
+  std::uint32_t left = packet::length(frame) - octets;
+  std::uint16_t segments = frame->nb_segs;
+  while (frame != nullptr && octets >= frame->data_len) {
+    octets -= frame->data_len;
+    rte_mbuf* next = frame->next;
+    rte_pktmbuf_free_seg(frame);
+    frame = next;
+    --segments;
+  }
+  if (frame == nullptr) return nullptr;
+  frame->data_off = static_cast<std::uint16_t>(frame->data_off + octets);
+  frame->data_len = static_cast<std::uint16_t>(frame->data_len - octets);
+  frame->pkt_len = left;
+  frame->nb_segs = segments;
+  return frame;
+}
+
+constexpr std::uint8_t kNotEct = 1U << 0, kCe = 1U << 3;
+
+}  // namespace
+
+Reassembly::Reassembly(const FragmentLimits& limits, std::uint32_t held_limit)
+    : store_(limits.max_packets), limits_(limits), held_limit_(held_limit) {}
+
+Reassembly::Key Reassembly::key_of(const rte_mbuf* frame, Fragment fragment) {
+  const std::uint8_t* ip = packet::data(frame);
+  return {ipv6::source(ip), ipv6::destination(ip), load32(ip + fragment.header_at + 4)};
+}
+
+rte_mbuf* Reassembly::detach(Packet& packet) {
+  rte_mbuf* chain = packet.first;
+  held_ -= packet.parts;
+  packet.first = nullptr;
+  packet.parts = 0;
+  packet.octets = 0;
+  return chain;
+}
+
+Reassembly::Outcome Reassembly::condemn(Packet& packet, Counter reason) {
+  packet.condemned = reason;
+  return {Result::refused, reason, nullptr, 0, detach(packet)};
+}
+
+Reassembly::Outcome Reassembly::add_to(Node& node, rte_mbuf* frame, Fragment fragment) {
+  Packet& packet = node.value;
+  if (packet.condemned != Counter::count_) return {Result::refused, packet.condemned};
+  const std::uint8_t* ip = packet::data(frame);
+  const std::uint16_t field = load16(ip + fragment.header_at + 2);
+  const auto headers = static_cast<std::uint16_t>(fragment.header_at + ipv6::kFragmentHeader);
+  const auto length = static_cast<std::uint16_t>(packet::length(frame) - headers);
+  const std::uint32_t start = field & 0xfff8U, end = start + length;
+  const bool last = (field & 1) == 0;
+  part_of(frame) = {nullptr, start, length, headers, fragment.next_header_at};
+
+  rte_mbuf** link = &packet.first;
+  rte_mbuf* before = nullptr;
+  while (*link != nullptr && part_of(*link).start < start) {
+    before = *link;
+    link = &part_of(*link).next;
+  }
+  rte_mbuf* after = *link;
+  if (after != nullptr && part_of(after).start == start && part_of(after).length == length && same_octets(after, frame)) {
+    return {Result::refused, Counter::drop_fragment_v6_duplicate};
+  }
+  const bool overlaps_before = before != nullptr && part_of(before).start + part_of(before).length > start;
+  const bool overlaps_after = after != nullptr && part_of(after).start < end;
+  const bool beyond_end = packet.end != 0 && (end > packet.end || (last && end != packet.end));
+  const bool end_inside = last && after != nullptr;
+  if (overlaps_before || overlaps_after || beyond_end || end_inside) {
+    return condemn(packet, Counter::drop_fragment_v6_overlap);
+  }
+  if (packet.parts >= limits_.max_fragments || held_ >= held_limit_) {
+    return condemn(packet, Counter::drop_fragment_v6_limit);
+  }
+  part_of(frame).next = after;
+  *link = frame;
+  ++packet.parts;
+  ++held_;
+  packet.octets += length;
+  packet.ecn_seen = static_cast<std::uint8_t>(packet.ecn_seen | 1U << (ipv6::traffic_class(ip) & 3));
+  if (last) packet.end = end;
+  const bool whole = packet.end != 0 && packet.octets == packet.end;
+  return whole ? finish(node) : Outcome{Result::waits};
+}
+
+Reassembly::Outcome Reassembly::finish(Node& node) {
+  Packet packet = node.value;
+  const std::uint32_t parts = packet.parts;
+  rte_mbuf* whole = detach(node.value);
+  store_.erase(node);
+  if ((packet.ecn_seen & kCe) != 0 && (packet.ecn_seen & kNotEct) != 0) {  // RFC 3168 section 5.3
+    return {Result::whole, Counter::drop_fragment_v6_ecn, nullptr, parts, whole};
+  }
+  const Part first = part_of(whole);
+  rte_mbuf* next = first.next;
+  while (next != nullptr) {
+    rte_mbuf* one = next;
+    const Part part = part_of(one);
+    next = part.next;
+    if (rte_mbuf* rest = behead(one, part.headers)) packet::append(whole, rest);
+  }
+  const auto unfragmentable = static_cast<std::uint16_t>(first.headers - ipv6::kFragmentHeader);
+  std::uint8_t* ip = packet::data(whole);
+  ip[first.next_header_at] = ip[unfragmentable];
+  std::memmove(ip + ipv6::kFragmentHeader, ip, unfragmentable);
+  packet::pull(whole, ipv6::kFragmentHeader);
+  ip = packet::data(whole);
+  store16(ip + ipv6::kPayloadLength, static_cast<std::uint16_t>(packet::length(whole) - ipv6::kHeader));
+  if ((packet.ecn_seen & kCe) != 0) ip[1] |= 0x30;
+  return {Result::whole, Counter::count_, whole, parts};
+}
+
+bool Reassembly::pressure() {
+  const bool now = store_.size() * 10ULL > store_.capacity() * 9ULL || held_ * 10ULL > held_limit_ * 9ULL;
+  const bool fresh = now && !pressed_;
+  pressed_ = now;
+  return fresh;
+}
+
+}  // namespace lw

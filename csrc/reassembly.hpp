@@ -1,0 +1,109 @@
+// Reassembly of outer IPv6 packets (RFC 8200 section 4.5, RFC 5722, RFC 6946), before anything inside is looked at.
+//
+// librte_ip_frag does not fit here: it takes 8 fragments a packet in Debian's build, accepts overlaps, knows no ECN rule
+// (RFC 3168 section 5.3) and no share per source, and forgets the first fragment that a timeout has to quote.
+//
+// A fragment's frame stays whole while it waits: the first one is quoted by errors and gives the headers.
+#pragma once
+
+#include <cstdint>
+
+#include "aged_store.hpp"
+#include "counters.hpp"
+#include "hash.hpp"
+#include "packet.hpp"
+#include "settings.hpp"
+
+namespace lw {
+
+class Reassembly {
+ public:
+  // Beside a waiting fragment, in its private area.
+  struct Part {
+    rte_mbuf* next;
+    std::uint32_t start;  // of its data in the fragmentable part
+    std::uint16_t length;
+    std::uint16_t headers;         // octets before its data
+    std::uint16_t next_header_at;  // octet that names the fragment header
+  };
+  struct Fragment {
+    std::uint16_t next_header_at;  // octet that names the fragment header
+    std::uint16_t header_at;       // the fragment header
+  };
+  enum class Result : std::uint8_t { waits, whole, refused };
+  struct Outcome {
+    Result result;
+    Counter reason{};         // with refused
+    rte_mbuf* packet{};       // with whole: the packet without its fragment header, or null if `reason` condemns it
+    std::uint32_t parts{};    // with whole: how many fragments it came in
+    rte_mbuf* condemned{};    // fragments that go with this one, linked by Part::next; with whole: all of them
+  };
+
+  Reassembly(const FragmentLimits& limits, std::uint32_t held_limit);
+
+  // Takes the frame with `waits` and `whole`; with `refused` the caller keeps it. The data starts at the IPv6 header.
+  // `evicted(chain)` gets the fragments of a packet that had to make room.
+  template <class Evicted>
+  Outcome add(rte_mbuf* frame, Fragment fragment, std::uint64_t source_hash, std::uint64_t now_ns, Evicted&& evicted) {
+    const Key key = key_of(frame, fragment);
+    Node* node = store_.find(key);
+    if (node == nullptr) {
+      node = store_.insert(key, source_hash, now_ns, [&](Node& old) { evicted(detach(old.value)); });
+    }
+    if (node == nullptr || limits_.max_fragments <= 1) {
+      if (node != nullptr) store_.erase(*node);
+      return {Result::refused, Counter::drop_fragment_v6_limit};
+    }
+    return add_to(*node, frame, fragment);
+  }
+
+  // `expired(rte_mbuf* chain)`: the offset-0 fragment comes first in the chain, if it is there (DP-166).
+  template <class Expired>
+  void expire(std::uint64_t now_ns, Expired&& expired) {
+    if (now_ns < limits_.timeout_ns) return;
+    store_.expire(now_ns - limits_.timeout_ns, [&](Node& node) { expired(detach(node.value)); });
+  }
+  template <class Expired>
+  void clear(Expired&& expired) {
+    store_.expire(~std::uint64_t{0}, [&](Node& node) { expired(detach(node.value)); });
+  }
+
+  // True once each time the store comes above nine tenths of its packets or fragments (DP-173).
+  bool pressure();
+
+ private:
+  struct Key {
+    Ipv6 source;
+    Ipv6 destination;
+    std::uint32_t id;
+    bool operator==(const Key&) const = default;
+    std::uint64_t hash() const {
+      return hash::mix(hash::mix(source.high, source.low) ^ id, hash::mix(destination.high, destination.low));
+    }
+  };
+  struct Packet {
+    rte_mbuf* first{};  // sorted by Part::start
+    std::uint32_t octets{};
+    std::uint32_t end{};  // of the fragmentable part; 0 = the last fragment has not come
+    std::uint16_t parts{};
+    std::uint8_t ecn_seen{};  // bit per code point
+    // RFC 5722: after an overlap everything of it is dropped until it times out; so too after a limit.
+    Counter condemned{Counter::count_};
+  };
+  using Store = AgedStore<Key, Packet>;
+  using Node = Store::Node;
+
+  static Key key_of(const rte_mbuf* frame, Fragment fragment);
+  Outcome add_to(Node& node, rte_mbuf* frame, Fragment fragment);
+  Outcome condemn(Packet& packet, Counter reason);
+  Outcome finish(Node& node);
+  rte_mbuf* detach(Packet& packet);
+
+  Store store_;
+  FragmentLimits limits_;
+  std::uint32_t held_{};
+  std::uint32_t held_limit_;
+  bool pressed_{};
+};
+
+}  // namespace lw

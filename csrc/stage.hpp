@@ -1,0 +1,183 @@
+// What all stages share: the packet on its way (Item), the lane's surroundings (Context), and the stage functions.
+//
+// A burst goes through three passes (lane.cpp): parse every packet to a key or to its end, look all keys up at once, act.
+// Every Item ends in exactly one call that counts one edge, one drop or one hold; that call takes its frame.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "binding_table.hpp"
+#include "counters.hpp"
+#include "headers.hpp"
+#include "lane.hpp"
+#include "packet.hpp"
+#include "settings.hpp"
+#include "shared.hpp"
+
+namespace lw {
+
+class FragmentPorts;
+class Reassembly;
+
+// A received packet. Its data starts at the outermost IP header and stays as received until the act pass.
+struct Item {
+  rte_mbuf* frame{};
+  SideId side{};
+  bool lookup{};         // the parse pass found a key
+  bool found{};
+  bool passed{};         // it went on: the fragments that waited for it follow
+  bool group_link{};     // came as link broadcast or multicast
+  std::uint16_t inner{}; // where the IPv4 header is: 0 on the IPv4 side
+  Mac from{};            // link source of the frame
+  BindingKey key{};
+  Softwire softwire{};   // what the look-up found
+  rte_mbuf* followers{}; // IPv4 fragments that waited for this first fragment, linked by their Waiting
+};
+
+struct Transmitter;
+
+struct Context {
+  const Settings& settings;
+  const BindingTable& table;
+  Shared& shared;
+  Counters& counters;
+  rte_mempool* pool;
+  Transmitter& out;
+  FragmentPorts& fragment_ports;
+  Reassembly& reassembly;
+  std::uint64_t now_ns{};
+
+  void count(Counter which, std::uint64_t amount = 1) { counters.add(which, amount); }
+};
+
+// The softwire a packet came through, seen from here: where errors about it and answers to it go.
+inline Softwire softwire_of(const Item& item) {
+  const std::uint8_t* outer = packet::data(item.frame);
+  return {ipv6::source(outer), ipv6::destination(outer)};
+}
+inline bool from_softwire(const Item& item) { return item.side == SideId::v6; }
+inline std::uint8_t* inner(const Item& item) { return packet::data(item.frame, item.inner); }
+
+// The ends of an Item.
+inline void drop(Context& ctx, Item& item, Counter reason) {
+  ctx.count(reason);
+  rte_pktmbuf_free(item.frame);
+  item.frame = nullptr;
+}
+inline void consume(Context& ctx, Item& item, Counter edge) { drop(ctx, item, edge); }
+
+// transmit.cpp ------------------------------------------------------------------------------------------------------
+// A packet that waits for its next hop: what it is, and through which softwire it came if any (DP-203).
+struct Origin {
+  bool softwire_known{};
+  Softwire softwire{};
+};
+// Sends a received packet on; `edge` counts its way. Takes frame; data starts at the IP header.
+void forward(Context& ctx, rte_mbuf* frame, SideId side, Counter edge, const Origin& origin);
+// Sends a packet made here (answer, error, further fragment) to the next hop.
+void send_made(Context& ctx, rte_mbuf* frame, SideId side);
+// The same to a given station on the link.
+void send_made_to(Context& ctx, rte_mbuf* frame, SideId side, std::uint16_t ethertype, const Mac& to);
+
+// ethernet.cpp ------------------------------------------------------------------------------------------------------
+enum class LinkResult : std::uint8_t { ended, arp, ipv4, ipv6 };
+// Counts the frame in and strips its link header.
+LinkResult read_link(Context& ctx, Item& item, PortRole role);
+
+// ipv4.cpp ----------------------------------------------------------------------------------------------------------
+// Checks a received IPv4 header at `offset` and cuts the packet to its Total Length. Returns the drop, or count_ if good.
+Counter check_ipv4(rte_mbuf* frame, std::uint16_t offset);
+Counter check_ipv4_options(const Settings& settings, const std::uint8_t* ip);
+bool martian_source(Ipv4 address);
+bool martian_destination(Ipv4 address);
+inline bool softwire_only(Ipv4 address) { return (address & ~Ipv4{7}) == 0xc0000000; }  // 192.0.0.0/29, DP-007
+inline constexpr Ipv4 kAftrIpv4 = 0xc0000001;                                          // RFC 6333 section 6.5
+// Sets TTL and TOS and mends the checksum (RFC 1624).
+void rewrite_ttl_tos(std::uint8_t* ip, std::uint8_t ttl, std::uint8_t tos);
+bool is_own_ipv4(const Settings& settings, Ipv4 address);
+
+// steer.cpp: which port finds the binding (spec 4.2, 4.9) ---------------------------------------------------------------
+enum class Direction : std::uint8_t { downstream, upstream };
+struct Steering {
+  enum class Result : std::uint8_t { port, none, held, refused };
+  Result result;
+  std::uint16_t port{};
+  Counter reason{};  // with refused
+};
+// Of an IPv4 packet for a shared address. With `held` its frame has been taken.
+Steering steer(Context& ctx, Item& item, Direction direction);
+// Fills item.key and item.lookup for the destination (downstream) or the source. False = the item has ended.
+bool make_key(Context& ctx, Item& item, Direction direction);
+// IPv4 fragments that waited: let them follow their first one, or drop them.
+void follow(Context& ctx, Item& item, rte_mbuf* chain);
+void drop_waiting(Context& ctx, rte_mbuf* chain, Counter reason);
+
+// parse4.cpp, parse6.cpp: the parse pass. False = the item has ended. --------------------------------------------------
+bool parse4(Context& ctx, Item& item);
+bool parse6(Context& ctx, Item& item);
+// Ends the fragments of a packet that did not become whole, linked by Reassembly::Part.
+void reassembly_timed_out(Context& ctx, rte_mbuf* chain, bool tell);
+
+// encap.cpp, decap.cpp: the act pass ---------------------------------------------------------------------------------
+void encap(Context& ctx, Item& item);
+void decap(Context& ctx, Item& item);
+// Into a softwire: from the internet, or hairpinned with `came_through`. tos is the inner one after decapsulation.
+void into_softwire(Context& ctx, Item& item, const Softwire& to, std::uint8_t tos);
+// Puts the outer header before the IPv4 packet at the start of `frame`.
+void wrap(Context& ctx, rte_mbuf* frame, const Softwire& to);
+std::uint16_t tunnel_overhead(const Settings& settings);
+std::uint16_t path_mtu(Context& ctx, const Ipv6& b4);
+
+// icmp_error.cpp -----------------------------------------------------------------------------------------------------
+struct Icmp4Error {
+  std::uint8_t type;
+  std::uint8_t code;
+  std::uint16_t mtu;
+  Counter sent;
+};
+inline constexpr Icmp4Error kTtlExpired{icmp4::kTimeExceeded, 0, 0, Counter::icmp4_sent_ttl};
+inline constexpr Icmp4Error kHostUnreachable{icmp4::kUnreachable, icmp4::kHostUnreachable, 0,
+                                             Counter::icmp4_sent_unreachable};
+inline constexpr Icmp4Error too_big(std::uint16_t mtu) {
+  return {icmp4::kUnreachable, icmp4::kTooBig, mtu, Counter::icmp4_sent_too_big};
+}
+// Ends the item with `reason`; tells its IPv4 source if the rules allow (DP-122). The answer takes the way it came.
+void refuse4(Context& ctx, Item& item, Counter reason, const Icmp4Error& error);
+// Makes the ICMPv4 error about the packet at the start of `frame`, in place, and sends it. False: not allowed; frame kept.
+bool send_icmp4_error(Context& ctx, rte_mbuf* frame, const Icmp4Error& error, const Softwire* via);
+struct Icmp6Error {
+  std::uint8_t type;
+  std::uint8_t code;
+  std::uint32_t value;
+};
+// The same for the outer packet: it goes to the outer source only.
+void refuse6(Context& ctx, Item& item, Counter reason, const Icmp6Error& error);
+bool send_icmp6_error(Context& ctx, rte_mbuf* frame, const Icmp6Error& error, bool group_link);
+// Headers of our own before an ICMP message; the ICMPv6 checksum is written too.
+inline constexpr std::uint8_t kOwnTtl = 64;
+void build_ipv4_icmp(rte_mbuf* frame, std::uint8_t tos, Ipv4 source, Ipv4 destination);
+void build_ipv6_icmp(rte_mbuf* frame, const Ipv6& from, const Ipv6& to, std::uint8_t hop_limit);
+
+// icmp_relay.cpp: ICMPv6 that reached an own address --------------------------------------------------------------------
+void icmp6_received(Context& ctx, Item& item, std::uint16_t offset);
+
+// split.cpp: fragmentation, outer and IPv4 -----------------------------------------------------------------------------
+void split6(Context& ctx, rte_mbuf* frame, std::uint16_t mtu, Counter edge, const Origin& origin);
+void split4(Context& ctx, rte_mbuf* frame, std::uint16_t mtu, Counter edge, const Origin& origin);
+
+// echo.cpp, arp.cpp, ndp.cpp: what the router answers itself -------------------------------------------------------------
+void local4(Context& ctx, Item& item);
+void echo6(Context& ctx, Item& item, std::uint16_t offset);
+void arp_received(Context& ctx, Item& item);
+void ndp_received(Context& ctx, Item& item);
+bool is_ndp(const Item& item);
+void send_arp_request(Context& ctx, Ipv4 sender, Ipv4 target, const Mac* direct);
+void send_solicitation(Context& ctx, const Mac* direct);
+void send_unsolicited_advertisement(Context& ctx, const Ipv6& address);
+void send_mld_report(Context& ctx);
+
+// mss.cpp ------------------------------------------------------------------------------------------------------------
+void clamp_mss(Context& ctx, std::uint8_t* ip, std::uint32_t readable);
+
+}  // namespace lw

@@ -1,0 +1,168 @@
+#include "transmit.hpp"
+
+namespace lw {
+
+namespace {
+
+const Side& side_settings(const Context& ctx, SideId side) {
+  return side == SideId::v4 ? ctx.settings.v4 : ctx.settings.v6;
+}
+Neighbor& next_hop(Context& ctx, SideId side) { return side == SideId::v4 ? ctx.shared.v4 : ctx.shared.v6; }
+constexpr std::uint16_t ethertype_of(SideId side) { return side == SideId::v4 ? ether::kIpv4 : ether::kIpv6; }
+
+std::uint8_t write_link_header(std::uint8_t* at, const Side& side, const Mac& to, std::uint16_t ethertype) {
+  store(at, to);
+  store(at + 6, side.mac);
+  std::uint8_t* type = at + 12;
+  if (side.vlan) {
+    store16(type, ether::kVlan);
+    store16(type + 2, *side.vlan);  // priority 0 (spec 4.16)
+    type += ether::kTag;
+  }
+  store16(type, ethertype);
+  return static_cast<std::uint8_t>(type + 2 - at);
+}
+
+void flush_side(Context& ctx, SideId side) {
+  auto& queue = ctx.out.queue(side);
+  if (queue.n == 0) return;
+  std::uint64_t octets = 0;
+  // A sent frame may be gone: its length is read before.
+  std::array<std::uint32_t, Transmitter::kQueue> lengths;
+  for (std::uint16_t i = 0; i < queue.n; ++i) lengths[i] = packet::length(queue.frames[i]);
+  const std::uint16_t sent = ctx.out.sink.send(side, queue.frames.data(), queue.n);
+  for (std::uint16_t i = 0; i < sent; ++i) octets += lengths[i];
+  for (std::uint16_t i = sent; i < queue.n; ++i) rte_pktmbuf_free(queue.frames[i]);
+  const bool v4 = side == SideId::v4;
+  ctx.count(v4 ? Counter::tx_v4 : Counter::tx_v6, sent);
+  ctx.count(v4 ? Counter::tx_v4_bytes : Counter::tx_v6_bytes, octets);
+  ctx.count(Counter::tx_failed, queue.n - sent);
+  queue.n = 0;
+}
+
+void enqueue(Context& ctx, rte_mbuf* frame, SideId side) {
+  auto& queue = ctx.out.queue(side);
+  if (queue.n == Transmitter::kQueue) flush_side(ctx, side);
+  queue.frames[queue.n++] = frame;
+}
+
+void put_on_link(Context& ctx, rte_mbuf* frame, SideId side) {
+  const auto& link = ctx.out.link(side);
+  std::memcpy(packet::push(frame, link.length), link.header.data(), link.length);
+  enqueue(ctx, frame, side);
+}
+
+void wait_for_next_hop(Context& ctx, rte_mbuf* frame, SideId side, Counter edge, const Origin& origin) {
+  auto& waits = ctx.out.waits(side);
+  Neighbor& neighbor = next_hop(ctx, side);
+  neighbor.want();
+  if (waits.n == Transmitter::kWaiting) {
+    ctx.count(edge == Counter::count_ ? Counter::tx_failed : Counter::drop_next_hop_queue);
+    rte_pktmbuf_free(frame);
+    return;
+  }
+  if (edge != Counter::count_) ctx.count(Counter::held_next_hop);
+  waits.packets[waits.n++] = {frame, edge, origin, neighbor.failed_rounds()};
+}
+
+// DP-203: the next hop did not answer. A packet out of a softwire draws 3/1 into it.
+void give_up(Context& ctx, SideId side, Transmitter::Waiting& waiting) {
+  if (waiting.edge == Counter::count_) {
+    ctx.count(Counter::tx_failed);
+    rte_pktmbuf_free(waiting.frame);
+    return;
+  }
+  ctx.counters.sub(Counter::held_next_hop);
+  ctx.count(Counter::drop_next_hop_unresolved);
+  const bool tell = side == SideId::v4 && waiting.origin.softwire_known;
+  if (!tell || !send_icmp4_error(ctx, waiting.frame, kHostUnreachable, &waiting.origin.softwire)) {
+    rte_pktmbuf_free(waiting.frame);
+  }
+}
+
+void serve_side(Context& ctx, SideId side) {
+  auto& waits = ctx.out.waits(side);
+  if (waits.n == 0) return;
+  Neighbor& neighbor = next_hop(ctx, side);
+  const bool resolved = ctx.out.link(side).resolved;
+  const std::uint32_t rounds = neighbor.failed_rounds();
+  const std::uint16_t n = waits.n;
+  std::uint16_t kept = 0;
+  for (std::uint16_t i = 0; i < n; ++i) {
+    Transmitter::Waiting waiting = waits.packets[i];
+    if (resolved) {
+      if (waiting.edge != Counter::count_) {
+        ctx.counters.sub(Counter::held_next_hop);
+        ctx.count(waiting.edge);
+      }
+      put_on_link(ctx, waiting.frame, side);
+    } else if (waiting.failed_rounds != rounds) {
+      give_up(ctx, side, waiting);
+    } else {
+      waits.packets[kept++] = waiting;
+    }
+  }
+  waits.n = kept;
+}
+
+void refresh_link(Context& ctx, SideId side) {
+  auto& link = ctx.out.link(side);
+  const Neighbor& neighbor = next_hop(ctx, side);
+  link.resolved = neighbor.resolved();
+  if (!link.resolved) return;
+  link.length = write_link_header(link.header.data(), side_settings(ctx, side), neighbor.mac(), ethertype_of(side));
+}
+
+}  // namespace
+
+void forward(Context& ctx, rte_mbuf* frame, SideId side, Counter edge, const Origin& origin) {
+  if (!ctx.out.link(side).resolved) [[unlikely]] {
+    return wait_for_next_hop(ctx, frame, side, edge, origin);
+  }
+  ctx.count(edge);
+  put_on_link(ctx, frame, side);
+}
+
+void send_made(Context& ctx, rte_mbuf* frame, SideId side) {
+  if (!ctx.out.link(side).resolved) return wait_for_next_hop(ctx, frame, side, Counter::count_, {});
+  put_on_link(ctx, frame, side);
+}
+
+void send_made_to(Context& ctx, rte_mbuf* frame, SideId side, std::uint16_t ethertype, const Mac& to) {
+  const Side& settings = side_settings(ctx, side);
+  const auto length = static_cast<std::uint16_t>(ether::kHeader + (settings.vlan ? ether::kTag : 0));
+  write_link_header(packet::push(frame, length), settings, to, ethertype);
+  enqueue(ctx, frame, side);
+}
+
+void refresh_links(Context& ctx) {
+  refresh_link(ctx, SideId::v4);
+  refresh_link(ctx, SideId::v6);
+}
+
+void serve_waiting(Context& ctx) {
+  serve_side(ctx, SideId::v4);
+  serve_side(ctx, SideId::v6);
+}
+
+void flush(Context& ctx) {
+  for (const SideId side : {SideId::v4, SideId::v6}) {
+    if (ctx.out.queue(side).n > 0 && ctx.out.link(side).resolved) next_hop(ctx, side).used();
+    flush_side(ctx, side);
+  }
+}
+
+void drop_all_waiting(Context& ctx) {
+  for (const SideId side : {SideId::v4, SideId::v6}) {
+    auto& waits = ctx.out.waits(side);
+    for (std::uint16_t i = 0; i < waits.n; ++i) {
+      const bool received = waits.packets[i].edge != Counter::count_;
+      if (received) ctx.counters.sub(Counter::held_next_hop);
+      ctx.count(received ? Counter::drop_next_hop_unresolved : Counter::tx_failed);
+      rte_pktmbuf_free(waits.packets[i].frame);
+    }
+    waits.n = 0;
+  }
+}
+
+}  // namespace lw

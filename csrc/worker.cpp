@@ -1,0 +1,84 @@
+#include "worker.hpp"
+
+#include <rte_cycles.h>
+#include <rte_ethdev.h>
+#include <rte_pause.h>
+
+#include <array>
+#include <utility>
+
+namespace lw {
+namespace {
+
+constexpr std::uint64_t kTicksPerSecond = 1000;
+constexpr unsigned kSendTries = 4;  // a full queue empties within microseconds, or something is wrong with the link
+
+}  // namespace
+
+Worker::Worker(Wiring wiring, std::uint64_t tsc_hz, Counters& counters)
+    : wiring_(std::move(wiring)), clock_(tsc_hz), tick_cycles_(tsc_hz / kTicksPerSecond), counters_(counters) {}
+
+void Worker::run() {
+  std::uint64_t next_tick = 0;
+  std::uint64_t turns = 0;
+  running_.store(true, std::memory_order_seq_cst);
+  while (!stop_.load(std::memory_order_relaxed)) {
+    turns_.store(++turns, std::memory_order_release);
+    const std::uint64_t before = rte_rdtsc();
+    const std::uint64_t now_ns = clock_.ns(before);
+    const unsigned got = poll(now_ns);
+    if (got > 0) {
+      received_ += got;
+      counters_.add(Counter::busy_cycles, rte_rdtsc() - before);
+    } else {
+      counters_.add(Counter::idle_polls);
+      rte_pause();
+    }
+    if (before >= next_tick) {
+      next_tick = before + tick_cycles_;
+      tick(now_ns);
+    }
+  }
+  lane_->drop_held();
+  running_.store(false, std::memory_order_release);
+}
+
+unsigned Worker::poll(std::uint64_t now_ns) {
+  unsigned got = 0;
+  std::array<rte_mbuf*, Lane::kBurst> frames;
+  for (const RxQueue& rx : wiring_.rx) {
+    const std::uint16_t n = rte_eth_rx_burst(rx.port, rx.queue, frames.data(), frames.size());
+    if (n == 0) continue;
+    got += n;
+    lane_->receive(rx.role, frames.data(), n, now_ns);
+  }
+  return got;
+}
+
+void Worker::tick(std::uint64_t now_ns) {
+  if (announce_.load(std::memory_order_relaxed)) {
+    announce_.store(false, std::memory_order_relaxed);
+    lane_->interface_up(now_ns);
+  }
+  lane_->tick(now_ns);
+  quiescent_.store(lane_->quiescent(), std::memory_order_relaxed);
+  checked_.store(received_, std::memory_order_release);
+}
+
+Worker::Progress Worker::progress() const {
+  const std::uint64_t received = checked_.load(std::memory_order_acquire);
+  return {received, quiescent_.load(std::memory_order_relaxed)};
+}
+
+std::uint16_t Worker::send(SideId side, rte_mbuf** frames, std::uint16_t n) noexcept {
+  const TxQueue& tx = side == SideId::v4 ? wiring_.v4 : wiring_.v6;
+  std::uint16_t sent = 0;
+  for (unsigned tries = 0; tries < kSendTries && sent < n; ++tries) {
+    if (tries > 0) rte_pause();
+    sent = static_cast<std::uint16_t>(
+        sent + rte_eth_tx_burst(tx.port, tx.queue, frames + sent, static_cast<std::uint16_t>(n - sent)));
+  }
+  return sent;
+}
+
+}  // namespace lw

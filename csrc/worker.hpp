@@ -1,0 +1,80 @@
+// One poll loop on one lcore: receives from its queues, drives its lane, sends what the lane hands out.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "lane.hpp"
+
+namespace lw {
+
+struct RxQueue {
+  std::uint16_t port;
+  std::uint16_t queue;
+  PortRole role;
+};
+
+struct TxQueue {
+  std::uint16_t port{};
+  std::uint16_t queue{};
+};
+
+// Nanoseconds from the time stamp counter; one multiplication, exact to 2^-32.
+class TscClock {
+ public:
+  explicit TscClock(std::uint64_t hz) : scale_((__uint128_t{1'000'000'000} << 32) / hz) {}
+  std::uint64_t ns(std::uint64_t cycles) const { return static_cast<std::uint64_t>((cycles * scale_) >> 32); }
+
+ private:
+  __uint128_t scale_;
+};
+
+class Worker final : public FrameSink {
+ public:
+  struct Wiring {
+    std::vector<RxQueue> rx;
+    TxQueue v4;
+    TxQueue v6;
+  };
+  // What a watcher may know while the loop runs.
+  struct Progress {
+    std::uint64_t received;
+    bool quiescent;  // nothing waits inside for a next hop, seen after the last of `received`
+  };
+
+  Worker(Wiring wiring, std::uint64_t tsc_hz, Counters& counters);
+  ~Worker() = default;
+
+  // The lane needs its sink first.
+  void attach(Lane& lane) { lane_ = &lane; }
+  void run();  // on its lcore, until stop(); what the lane still holds is dropped and counted then
+  void stop() { stop_.store(true, std::memory_order_relaxed); }
+  void announce() { announce_.store(true, std::memory_order_relaxed); }
+  Progress progress() const;
+  // What a turn of the loop has read of the table is forgotten at the next turn.
+  std::uint64_t turns() const { return turns_.load(std::memory_order_acquire); }
+  bool running() const { return running_.load(std::memory_order_acquire); }
+
+  std::uint16_t send(SideId side, rte_mbuf** frames, std::uint16_t n) noexcept override;
+
+ private:
+  unsigned poll(std::uint64_t now_ns);
+  void tick(std::uint64_t now_ns);
+
+  Wiring wiring_;
+  TscClock clock_;
+  std::uint64_t tick_cycles_;
+  Counters& counters_;
+  Lane* lane_{};
+  std::uint64_t received_{};
+  std::atomic<bool> stop_{};
+  std::atomic<bool> announce_{};
+  std::atomic<std::uint64_t> turns_{};
+  std::atomic<bool> running_{};
+  // Written once a tick: the reader sees `quiescent_` at least as new as `checked_`.
+  alignas(64) std::atomic<std::uint64_t> checked_{};
+  std::atomic<bool> quiescent_{};
+};
+
+}  // namespace lw
