@@ -1,0 +1,1 @@
+"""The command line: one file per command group, each only parsing arguments and printing answers."""

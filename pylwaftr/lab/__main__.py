@@ -1,0 +1,79 @@
+"""`python -m pylwaftr.lab`, which is what `make run` does."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+
+import click
+from rich.console import Console
+
+from . import report
+from .commands import LabError, require_tools
+from .lifecycle import Lab, Stopped, running
+from .steps import BASIC, Result, Step, perform
+from .topology import HOMES, INTERNET_HOST, Topology
+
+
+@click.command()
+@click.option("--full", is_flag=True, help="Four homes, and every scenario: loss, fragments, path MTUs, hairpinning.")
+@click.option("--megabytes", type=click.IntRange(1), default=100, show_default=True, help="TCP transfer of --full.")
+@click.option("--once", is_flag=True, help="End after the steps, also on a terminal.")
+@click.option("--router", metavar="COMMAND", help="Run this in the router's place; gets -c FILE --counters-file FILE.")
+def main(full: bool, megabytes: int, once: bool, router: str | None) -> None:
+    """A lwAFTR between real kernel hosts, in network namespaces that are removed again. Needs root.
+
+    On a terminal the router's counters are shown after the steps, until Ctrl-C.
+    """
+    console = Console(soft_wrap=True)
+    try:
+        sys.exit(_run(console, full, megabytes, not once and sys.stdout.isatty(), router))
+    except LabError as fault:
+        raise click.ClickException(str(fault)) from None
+    except (KeyboardInterrupt, Stopped):
+        console.print("stopped; the lab is removed")
+        sys.exit(130)
+
+
+def _run(console: Console, full: bool, megabytes: int, stay: bool, router: str | None) -> int:
+    if os.geteuid() != 0:
+        raise LabError("the lab makes network namespaces: run it as root (sudo make run)")
+    require_tools()
+    steps: tuple[Step, ...] = BASIC
+    if full:
+        from .scenarios import scenarios
+
+        steps += scenarios(megabytes << 20)
+    topology = Topology(HOMES if full else HOMES[:1])
+    console.print("starting the lab: router, access network, " + ", ".join(home.name for home in topology.homes))
+    with running(topology, router) as lab:
+        results = _perform_all(console, lab, steps)
+        report.summary(console, results)
+        if stay:
+            _stay(console, lab)
+    return 0 if all(result.ok for result in results) else 1
+
+
+def _perform_all(console: Console, lab: Lab, steps: tuple[Step, ...]) -> list[Result]:
+    """Without a softwire nothing else can work: then the first failure is the only one shown."""
+    results = []
+    for step in steps:
+        results.append(perform(step, lab))
+        report.line(console, results[-1])
+        if len(results) == 1 and not results[0].ok:
+            break
+    return results
+
+
+def _stay(console: Console, lab: Lab) -> None:
+    """A ping goes on, so that there is something to see."""
+    lan = lab.topology.homes[0].lan
+    lab.start(lan, "ping", "ping", "-n", "-q", INTERNET_HOST)
+    console.print(f"to look around: ip netns exec {lan} bash", highlight=False)
+    with suppress(KeyboardInterrupt):
+        report.live(console, lab)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""The namespaces, veth pairs, addresses and routes of a topology, made and removed."""
+
+from __future__ import annotations
+
+from .commands import inside, namespaces, remove_namespace, run
+from .topology import HOMES, INTERNET, INTERNET_HOST, End, Link, Topology
+
+_OFFLOADS = ("rx", "tx", "sg", "tso", "gso", "gro")
+
+
+def remove_all() -> list[str]:
+    """Every namespace a lab may have made, by its exact name; which of them were there."""
+    ours = [name for name in Topology(HOMES).namespaces if name in namespaces()]
+    for name in ours:
+        remove_namespace(name)
+    return ours
+
+
+def build(topology: Topology) -> None:
+    for name in topology.namespaces:
+        run("ip", "netns", "add", name)
+    for name, setting, value in topology.sysctls():
+        run(*inside(name, "sh", "-c", f"echo {value} > /proc/sys/{setting}"))
+    for name in topology.namespaces:
+        run("ip", "-n", name, "link", "set", "lo", "up")
+    for link in topology.links():
+        _join(link)
+    run("ip", "-n", INTERNET, "address", "add", f"{INTERNET_HOST}/32", "dev", "lo")
+    for name, *route in topology.routes():
+        family = "-6" if ":" in " ".join(route) else "-4"
+        run("ip", family, "-n", name, "route", "add", *route)
+
+
+def _join(link: Link) -> None:
+    a, b = link.ends
+    mtu = str(link.mtu)
+    run("ip", "link", "add", a.name, "mtu", mtu, "netns", a.namespace, "type", "veth",
+        "peer", "name", b.name, "mtu", mtu, "netns", b.namespace)  # fmt: skip
+    for end in link.ends:
+        _set_up(end, link.offloads)
+
+
+def _set_up(end: End, offloads: bool) -> None:
+    if not offloads:
+        wanted = [word for feature in _OFFLOADS for word in (feature, "off")]
+        run(*inside(end.namespace, "ethtool", "-K", end.name, *wanted))
+    for address in end.addresses:
+        nodad = ("nodad",) if ":" in address else ()
+        run("ip", "-n", end.namespace, "address", "add", address, "dev", end.name, *nodad)
+    run("ip", "-n", end.namespace, "link", "set", end.name, "up")

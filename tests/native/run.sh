@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# run.sh asan|tsan|fuzz PROGRAM...   runs each, shows the output of those that fail, and counts.
+set -uo pipefail
+
+flavour=$1
+shift
+here=$(cd "$(dirname "$0")" && pwd)
+# Where a fuzzer puts what it found: kept outside the tree, named in its output.
+finds=$here/../../build/sanitized/finds
+export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:detect_stack_use_after_return=1
+export UBSAN_OPTIONS=print_stacktrace=1
+export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
+
+run() {
+  local program=$1 name
+  name=$(basename "$program")
+  case $flavour in
+    # TSan of gcc 12 cannot place its shadow where kernels since 6.x randomise the heap: without randomisation it can.
+    tsan)
+      local -a fixed=()
+      setarch -R true 2>/dev/null && fixed=(setarch -R)
+      timeout 300 "${fixed[@]}" "$program"
+      ;;
+    fuzz)
+      local corpus=$here/corpus/$name scratch
+      mkdir -p "$finds"
+      scratch=$(mktemp -d)
+      local -a seeds=("$scratch")
+      [[ -d $corpus ]] && seeds+=("$corpus")
+      timeout $((FUZZ_SECONDS + 60)) "$program" -max_total_time="$FUZZ_SECONDS" -timeout=10 -rss_limit_mb=2048 \
+        -print_final_stats=1 -artifact_prefix="$finds/$name-" "${seeds[@]}"
+      local code=$?
+      rm -rf "$scratch"
+      return $code
+      ;;
+    *) timeout 300 "$program" ;;
+  esac
+}
+
+passed=0 failed=0
+for program in "$@"; do
+  log=$(mktemp)
+  if run "$program" >"$log" 2>&1; then
+    passed=$((passed + 1))
+    echo "ok      $(basename "$program")"
+  else
+    code=$?
+    failed=$((failed + 1))
+    echo "FAILED  $(basename "$program") (exit $code)"
+    tail -n 60 "$log"
+  fi
+  rm -f "$log"
+done
+echo "$passed passed, $failed failed"
+((failed == 0))
