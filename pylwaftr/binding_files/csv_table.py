@@ -23,7 +23,7 @@ def read(data: bytes, default_br: bytes) -> Loaded:
         data = _unquoted(data)
     if b" " in data:
         data = data.replace(b", ", b",").replace(b" ,", b",")
-    first, _, _ = data.partition(b"\n")
+    first = data[: data.find(b"\n") % (len(data) + 1)]  # all of it if there is no line end
     collector = Collector(default_br)
     names = _header(first, collector)
     _Body(data, names, collector).read(len(first) + 1)

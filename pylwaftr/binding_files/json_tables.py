@@ -105,6 +105,8 @@ def _check_frame(text: str, entries: bool) -> None:
     if not isinstance(at, list) or len(at) != 1 or not isinstance(at[0], dict):
         raise Unusable("has not exactly one bind-instance; this router is one instance, so give it a file of its own")
     table = at[0].get("binding-table")
+    if len(_ENTRIES.findall(text)) > 1:
+        raise Unusable("has more than one list of binding-entry; expected that of bind-instance / binding-table")
     if entries and (not isinstance(table, dict) or "binding-entry" not in table):
         raise Unusable("has binding-entry elsewhere than in bind-instance / binding-table")
 

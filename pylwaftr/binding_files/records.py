@@ -13,7 +13,7 @@ from pylwaftr import addresses
 from pylwaftr.binding_files.columns import Flags
 from pylwaftr.rows import BINDING_ROW, FIELDS, Octets, Rows, array, built_b4, built_b4s, no_rows, row
 
-CHUNK = 65536  # rows parsed at a time: a column of them still fits the processor's cache
+CHUNK = 16384  # rows parsed at a time: a column of them fits the processor's cache
 MAX_FAULTS = 100  # more are only counted
 
 T = TypeVar("T")
@@ -151,7 +151,7 @@ def read_record(record: Record, default_br: bytes) -> tuple[Any, ...]:
     ipv4 = reader.address("ipv4", addresses.ipv4, required=True)
     b4 = reader.address("b4_ipv6", addresses.b4_address, required=True)
     br = reader.address("br_ipv6", addresses.ipv6, required=False)
-    if length is None and psid:
+    if length is None and psid and not reader.bad("psid_len"):
         reader.faults.append(("psid_len", "is missing, but there is a psid; give both, or neither for a whole address"))
     if length and psid is None and not reader.bad("psid"):
         reader.faults.append(("psid", f"is missing; psid_len {length} needs a psid from 0 to {(1 << length) - 1}"))

@@ -17,7 +17,9 @@ class Fault:
 
     def __str__(self) -> str:
         mark = "warning: " if self.warning else ""
-        return f"{self.file}:{self.line}: {self.path}: {mark}{self.message}"
+        line = f"{self.file}:{self.line}: {self.path}: {mark}{self.message}"
+        # Names in it come from files: a line end or an escape sequence in one must not reach the terminal.
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 class ConfigFaults(Exception):

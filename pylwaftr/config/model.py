@@ -121,8 +121,8 @@ class Entry:
     psid: int
     b4: IPv6Address | IPv6Network
     br: IPv6Address | None
-    path: str
-    line: int
+    path: str = field(compare=False)  # where it is written, for messages
+    line: int = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class Bindings:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    source: str
+    source: str = field(compare=False)
     dataplane: Dataplane
     interfaces: Interfaces
     softwire: Softwire

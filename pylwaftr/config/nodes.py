@@ -47,16 +47,23 @@ def compose(text: str) -> Node | None:
     try:
         return _Stack().run(_events(text))
     except yaml.MarkedYAMLError as fault:
-        mark = fault.problem_mark or fault.context_mark
-        parts = [part for part in (fault.context, fault.problem) if part]
-        colon = '; a value that begins or ends with a colon needs quotes, such as "::1"'
-        hint = colon if "mapping values" in (fault.problem or "") else ""
-        raise SyntaxFault(mark.line + 1 if mark else 1, (", ".join(parts) or "not YAML") + hint) from None
+        raise _worded(fault, text) from None
     except yaml.reader.ReaderError as fault:
         line = text.count("\n", 0, max(fault.position, 0)) + 1
         raise SyntaxFault(line, f"the character {fault.character!r} is not allowed in YAML") from None
     except yaml.YAMLError as fault:
         raise SyntaxFault(1, " ".join(str(fault).split())) from None
+
+
+def _worded(fault: yaml.MarkedYAMLError, text: str) -> SyntaxFault:
+    mark = fault.problem_mark or fault.context_mark
+    line = min(mark.line, len(text.splitlines()) - 1) + 1 if mark else 1
+    message = ", ".join(part for part in (fault.context, fault.problem) if part) or "not YAML"
+    if fault.context_mark and fault.context_mark.line + 1 != line:
+        message += f" (begun on line {fault.context_mark.line + 1})"
+    if "mapping values" in message:
+        message += '; a value that begins or ends with a colon needs quotes, such as "::1"'
+    return SyntaxFault(max(line, 1), message)
 
 
 def _events(text: str) -> Iterator[Any]:

@@ -225,7 +225,9 @@ class Section:
                 self.report.error(self.path or "file", f"{shown(key)} cannot be a key", key.line)
             elif key.text in self._keys:
                 first = self._keys[key.text][0]
-                self.report.error(self.at(key.text), f"given twice; the first is on line {first}: remove one", key.line)
+                self.report.error(
+                    self.at(_clip(key.text)), f"given twice; the first is on line {first}: remove one", key.line
+                )
             else:
                 self._keys[key.text] = key.line, value
 
@@ -271,7 +273,9 @@ class Section:
 
 
 def _clip(key: str) -> str:
-    return key if key.isprintable() and len(key) <= 60 else ascii(key[:60])
+    if not key.strip():
+        return repr(key[:60])
+    return key if len(key) <= 60 else f"{key[:57]}..."
 
 
 def _alternatives(words: "tuple[str, ...] | list[str]") -> str:

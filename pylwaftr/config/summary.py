@@ -125,8 +125,9 @@ def lines(config: Config) -> list[str]:
     text = [
         f"IPv4 side: {_side_line(known['v4'])}{stick}",
         f"IPv6 side: {_side_line(known['v6'])}{stick}",
-        f"softwire: BR {', '.join(softwire['br_addresses'])}; tunnel MTU {softwire['tunnel_mtu']} "
-        f"({softwire['overhead']} octets of encapsulation); TCP MSS clamp {clamp}; hairpinning {softwire['hairpinning']}",
+        f"softwire: BR {', '.join(softwire['br_addresses'])}; tunnel MTU {softwire['tunnel_mtu']}"
+        f" ({softwire['overhead']} octets of encapsulation); TCP MSS clamp {clamp};"
+        f" hairpinning {softwire['hairpinning']}",
         f"bindings: {table['rows']} of {table['room']}; {table['addresses_whole']} whole and "
         f"{table['addresses_shared']} shared addresses; {table['b4_addresses']} B4s"
         + (f"; from {table['file']}" if table["file"] else ""),
