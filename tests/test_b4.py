@@ -275,6 +275,13 @@ def test_error_about_anothers_packet_is_dropped(quoted: bytes) -> None:
     assert (home.path_mtu, outcome.drop) == (1500, "icmp6-not-about-my-tunnel")
 
 
+def test_no_binding_is_believed_only_about_a_packet_of_ours() -> None:
+    aftr, ours = softwire().aftr.packed, tunnelled(udp(SITE, HOST, 1500, 53))
+    assert B4(softwire()).from_icmp6(aftr, icmp6(1, 5, 0, ours), 0.0).event == BINDING_LOST
+    assert B4(softwire()).from_icmp6(aftr, icmp6(1, 5, 0, bytes(60)), 0.0).event is None
+    assert B4(softwire()).from_icmp6(ROUTER, icmp6(1, 5, 0, ours), 0.0).drop == "not-my-lwaftr"
+
+
 def test_no_packet_makes_the_core_raise() -> None:
     home, packet = B4(softwire()), udp(HOST, SITE, 53, 1500)
     wrapped = icmp6(2, 0, 1300, tunnelled(udp(SITE, HOST, 1500, 53)))

@@ -161,13 +161,14 @@ class B4:
 
     def from_icmp6(self, source: bytes, message: bytes, now: float) -> Outcome:
         """An ICMPv6 error about the tunnel, its checksum known to be right (RFC 2473 section 8)."""
+        unbound = message[:2] == b"\x01\x05"
+        if unbound and source != self.aftr:
+            return self._dropped("not-my-lwaftr")
         quoted = quoted_packet(message, self._source, self.aftr)
-        if message[:2] == b"\x01\x05":
-            if source != self.aftr:
-                return self._dropped("not-my-lwaftr")
-            return Outcome(event=BINDING_LOST)
         if quoted is None:
             return self._dropped("icmp6-not-about-my-tunnel")
+        if unbound:
+            return Outcome(event=BINDING_LOST)
         if message[0] == 2:
             self.lower_path_mtu(quoted.mtu, now)
         return self._relayed(quoted)

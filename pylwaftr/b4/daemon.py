@@ -20,7 +20,7 @@ from dataclasses import replace
 
 from . import nft
 from .core import B4, BINDING_LOST, OUTER, Options, Outcome
-from .host import HostError, HostOptions, install, open_tun
+from .host import HostError, HostOptions, install, interface_towards, open_tun, turn_gro_off
 from .softwire import Softwire
 
 _IPV6_MTU, _IPV6_HDRINCL, _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 24, 36, 32, 33
@@ -191,14 +191,19 @@ def path_mtu(tunnel: socket.socket) -> int:
     return tunnel.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU)
 
 
-async def serve(softwire: Softwire, host: HostOptions, core: Options, stop_when_unbound: bool, report: Report) -> None:
-    """Runs until SIGTERM or SIGINT; SIGUSR1 shows the counters. `core.mtu` 0: as the kernel knows the path."""
+def run(softwire: Softwire, host: HostOptions, core: Options, stop_when_unbound: bool, report: Report) -> None:
+    """Until SIGTERM or SIGINT; SIGUSR1 shows the counters. `core.mtu` 0: as the kernel knows the path."""
+    asyncio.run(_serve(softwire, host, core, stop_when_unbound, report))
+
+
+async def _serve(softwire: Softwire, host: HostOptions, core: Options, stop_when_unbound: bool, report: Report) -> None:
     with ExitStack() as undo:
         tun = open_tun(host.tun)
         undo.callback(os.close, tun)
         install(softwire, host, undo)
         tunnel = undo.enter_context(open_tunnel(softwire))
         errors = undo.enter_context(open_icmp6(softwire))
+        turn_gro_off(interface_towards(softwire.aftr), tunnel.fileno(), undo)
         flush_connections()
         undo.callback(flush_connections)
         drawn = replace(core, mtu=core.mtu or path_mtu(tunnel), first_identification=secrets.randbits(32))

@@ -5,6 +5,7 @@ The device goes with the process. The table, which a killed process leaves behin
 
 from __future__ import annotations
 
+import array
 import errno
 import fcntl
 import os
@@ -13,7 +14,7 @@ import struct
 import subprocess
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Address
 from pathlib import Path
 
 from . import nft
@@ -21,6 +22,7 @@ from .softwire import Softwire
 
 _TUNSETIFF = 0x400454CA
 _IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000
+_SIOCETHTOOL, _ETHTOOL_GGRO, _ETHTOOL_SGRO = 0x8946, 0x2B, 0x2C
 _MIN_TUN_MTU = 1500  # the kernel must not cut inner packets: that is the tunnel's work, outside (RFC 6333 section 5.3)
 
 # RFC 4787 REQ-5: UDP 2 minutes at least, 5 advised. RFC 5508 REQ-2: ICMP queries 60 s. RFC 5382 REQ-5: TCP 4 minutes
@@ -96,10 +98,34 @@ def install(softwire: Softwire, options: HostOptions, undo: ExitStack) -> None:
     _run("ip", "link", "set", options.tun, "mtu", str(mtu), "txqueuelen", "2000", "up")
     _run("ip", "address", "replace", f"{nft.OWN_ADDRESS}/32", "dev", options.tun)
     for route in options.routes:
-        _run("ip", "route", "add", str(route), "dev", options.tun)
+        _route(route, options.tun)
     rules = nft.ruleset(options.table, options.tun, softwire.ipv4, softwire.ports, options.forwards)
     _run("nft", "-f", "-", given=rules)
     undo.callback(_quietly, "nft", "delete", "table", "ip", options.table)
+
+
+def interface_towards(address: IPv6Address) -> str:
+    shown = _run("ip", "-o", "-6", "route", "get", str(address)).split()
+    return shown[shown.index("dev") + 1]
+
+
+def turn_gro_off(interface: str, sock: int, undo: ExitStack) -> None:
+    """Receive offload joins TCP segments inside the softwire into packets of up to 64 KB, too large for the LAN."""
+    if not _gro(interface, sock, _ETHTOOL_GGRO):
+        return
+    _gro(interface, sock, _ETHTOOL_SGRO, 0)
+    undo.callback(_gro, interface, sock, _ETHTOOL_SGRO, 1)
+
+
+def _gro(interface: str, sock: int, command: int, value: int = 0) -> int:
+    """The setting after the command; 0 too for an interface that has none or is gone."""
+    setting = array.array("I", [command, value])
+    request = struct.pack("16sP", interface.encode(), setting.buffer_info()[0])
+    try:
+        fcntl.ioctl(sock, _SIOCETHTOOL, request)
+    except OSError:
+        return 0
+    return setting[1]
 
 
 def _address(address: str, interface: str, undo: ExitStack) -> None:
@@ -109,6 +135,14 @@ def _address(address: str, interface: str, undo: ExitStack) -> None:
         return
     _run("ip", "address", "add", address, "dev", interface, *(("nodad",) if ":" in address else ()))
     undo.callback(_quietly, "ip", "address", "del", address, "dev", interface)
+
+
+def _route(network: IPv4Network, tun: str) -> None:
+    """The way of another interface is not taken from it."""
+    shown = _run("ip", "-4", "route", "show", "exact", str(network), "metric", "0")
+    if shown.strip():
+        raise HostError(f"{network} is routed already ({shown.strip()}): remove that route, or name other --route")
+    _run("ip", "route", "add", str(network), "dev", tun)
 
 
 def _set_sysctls(options: HostOptions, undo: ExitStack) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Network
@@ -11,7 +10,7 @@ from typing import Any
 import click
 
 from ..b4.core import Options
-from ..b4.daemon import UnboundError, serve
+from ..b4.daemon import UnboundError, run
 from ..b4.host import HostError, HostOptions, Lan, require_tools
 from ..b4.nft import Forward
 from ..b4.softwire import PortSet, Softwire, tunnel_source
@@ -96,7 +95,7 @@ def b4(**given: Any) -> None:
     core = Options(mtu=given["mtu"] or 0, hop_limit=given["hop_limit"], prohibited=given["prohibited_errors"])
     try:
         require_tools()
-        asyncio.run(serve(softwire, host, core, given["when_unbound"] == "exit", _report))
+        run(softwire, host, core, given["when_unbound"] == "exit", _report)
     except (HostError, UnboundError) as fault:
         raise click.ClickException(str(fault)) from None
 

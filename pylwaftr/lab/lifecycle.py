@@ -9,7 +9,7 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,21 +70,28 @@ class Lab:
         """`command`, if given, is another program in the router's place."""
         config = STATE / "lab.yaml"
         config.write_text(yaml.safe_dump(router_config(self.topology, str(STATE / "state")), sort_keys=False))
-        words: Sequence[str] = [sys.executable, "-m", "pylwaftr", "run"] if command is None else shlex.split(command)
+        words = [*_pylwaftr(), "run"] if command is None else shlex.split(command)
         arguments = ["-c", str(config), "--counters-file", str(self.counters_file)]
         self.router = self.start(ROUTER, "router", *words, *arguments)
         self.router.wait_for_line("ready", ROUTER_START_S)
+        network.join_tap()
 
     def start_home(self, home: Home) -> None:
         ports, port = home.ports, home.forwarded_port
         inside = f"{home.lan_address(10)}:{FORWARDED_TO}"
-        process = self.module(
-            home.name, f"b4-{home.number}", "pylwaftr", "b4",
+        process = self.start(
+            home.name, f"b4-{home.number}", *_pylwaftr(), "b4",
             "--aftr", BR_ADDRESS, "--tunnel-source", str(home.prefix), "--wan", "wan", "--ipv4", str(home.ipv4),
             "--psid-len", str(ports.length), "--psid-offset", str(ports.offset), "--psid", str(ports.psid),
             "--lan", "lan", "--forward", f"udp/{port}={inside}", "--forward", f"tcp/{port}={inside}",
         )  # fmt: skip
         process.wait_for_line("ready", _B4_START_S)
+
+
+def _pylwaftr() -> list[str]:
+    """The command as installed beside this Python; else the package."""
+    command = Path(sys.executable).with_name("pylwaftr")
+    return [str(command)] if command.exists() else [sys.executable, "-m", "pylwaftr"]
 
 
 @contextmanager
@@ -118,18 +125,18 @@ def _only_one() -> Iterator[None]:
 
 @contextmanager
 def _signals() -> Iterator[None]:
+    """Each of them unwinds. SIGINT too is set, for it may have come to us ignored (started in the background)."""
+
     def stopped(*_: Any) -> None:
         raise Stopped
 
-    before = signal.signal(signal.SIGTERM, stopped)
-    hangup = signal.signal(signal.SIGHUP, stopped)
-    interrupt = signal.getsignal(signal.SIGINT)
+    handlers = {signal.SIGTERM: stopped, signal.SIGHUP: stopped, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
-        signal.signal(signal.SIGHUP, hangup)
-        signal.signal(signal.SIGINT, interrupt)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _take_down(lab: Lab) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .commands import inside, namespaces, remove_namespace, run
-from .topology import HOMES, INTERNET, INTERNET_HOST, End, Link, Topology
+from .commands import attempt, inside, namespaces, remove_namespace, run
+from .topology import BRIDGE, HOMES, INTERNET, INTERNET_HOST, ROUTER, TAP, End, Link, Topology
 
 _OFFLOADS = ("rx", "tx", "sg", "tso", "gso", "gro")
 
@@ -29,6 +29,20 @@ def build(topology: Topology) -> None:
     for name, *route in topology.routes():
         family = "-6" if ":" in " ".join(route) else "-4"
         run("ip", family, "-n", name, "route", "add", *route)
+
+
+def join_tap() -> None:
+    """The TAP device, which came with the router, to the internet side. Another router may have made none."""
+    ip = ("ip", "-n", ROUTER, "link")
+    if attempt(*ip, "show", TAP).returncode:
+        return
+    run(*ip, "add", BRIDGE, "type", "bridge", "forward_delay", "0", "mcast_snooping", "0")
+    # Where br_netfilter is loaded, IP rules of the namespace would see bridged frames.
+    unseen = "for f in /proc/sys/net/bridge/bridge-nf-call-*; do ! [ -w $f ] || echo 0 >$f; done"
+    run(*inside(ROUTER, "sh", "-c", unseen))
+    for name in (TAP, "v4"):
+        run(*ip, "set", name, "master", BRIDGE)
+    run(*ip, "set", BRIDGE, "up")
 
 
 def _join(link: Link) -> None:

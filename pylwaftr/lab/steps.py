@@ -17,6 +17,7 @@ from .topology import AFTR_IN_TUNNEL, FORWARDED_TO, INTERNET, INTERNET_HOST, Hom
 
 TRAFFIC = "pylwaftr.lab.traffic"
 DOWNLOAD = 8 << 20
+_MOVED = ("rx_v4", "tx_v6", "rx_v6", "tx_v4")
 SERVICE = f"{INTERNET_HOST}:8080"
 
 
@@ -130,13 +131,15 @@ def tcp_download(lab: Lab) -> str:
     return f"{DOWNLOAD >> 20} MiB, SHA-256 right, {speed:.0f} Mbit/s"
 
 
-def udp_exchange(lab: Lab, server: tuple[str, str], client: tuple[str, str], count: int, size: int) -> dict[str, Any]:
+def udp_exchange(
+    lab: Lab, server: tuple[str, str], client: tuple[str, str], count: int, size: int, *how: str
+) -> dict[str, Any]:
     """(namespace, address to listen on) and (namespace, address to ask): who asked, as the server saw it."""
     with beside(lab, server[0], "udp-answer", "udp-answer", "--listen", server[1]) as answerer:
-        asked = role(lab, client[0], "udp-ask", "udp-ask", "--connect", client[1],
-                     "--count", str(count), "--size", str(size))  # fmt: skip
+        question = ("--connect", client[1], "--count", str(count), "--size", str(size), *how)
+        asked = role(lab, client[0], "udp-ask", "udp-ask", *question)
         seen = seen_by(answerer)
-    expect(f"datagrams of {size} octets answered", asked["answered"], count)
+    expect(f"datagrams of {size} octets from {client[0]} that were answered", asked["answered"], count)
     peers: dict[str, Any] = seen["peers"]
     return peers
 
@@ -174,6 +177,16 @@ def traceroute(lab: Lab) -> str:
     return " -> ".join(hops)
 
 
+def counters(lab: Lab) -> str:
+    """The router tells what it did; the file is rewritten each second."""
+    deadline = time.monotonic() + 5
+    while not all((now := lab.counters()).get(name) for name in _MOVED):
+        if time.monotonic() > deadline:
+            raise LabError(f"{lab.counters_file} does not show packets of all four: {', '.join(_MOVED)}")
+        time.sleep(0.2)
+    return ", ".join(f"{name} {now[name]}" for name in _MOVED)
+
+
 BASIC = (
     Step("softwire", softwire_up),
     Step("ping", ping),
@@ -181,4 +194,5 @@ BASIC = (
     Step("UDP from the LAN", udp_from_lan),
     Step("UDP to the LAN", udp_to_lan),
     Step("traceroute", traceroute),
+    Step("router counters", counters),
 )

@@ -3,7 +3,9 @@
     lw-internet ──v4── lw-lwaftr ──v6── lw-access ──┬── lw-home1 ── lw-lan1
     198.51.100.10      pylwaftr run      IPv6 router └── lw-home2 ── lw-lan2 …
 
-The router's two interfaces have no kernel address: they are the ports of its DPDK drivers.
+The router's two interfaces have no kernel address. v6 is the port itself (net_af_packet). v4 is bridged to a port of
+net_tap: net_af_packet asks the kernel to put IPv4 fragments together (PACKET_FANOUT_FLAG_DEFRAG), and what comes out
+is larger than a frame.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ V4_GATEWAY, V4_ROUTER = "192.0.2.254", "192.0.2.1"
 V6_GATEWAY, V6_ROUTER = "2001:db8:ffff::1", "2001:db8:ffff::2"
 BR_ADDRESS = "2001:db8:aa::1"
 AFTR_IN_TUNNEL = "192.0.0.1"  # source of the router's ICMPv4 errors into a softwire (RFC 6333 section 5.7)
+BRIDGE, TAP = "br4", "tap4"  # in the router's namespace
 V4_MTU, V6_MTU = 1500, 1540  # a whole IPv4 packet fits the softwire
 FORWARDED_TO = 7000  # LAN port behind the first port of each home's set
 
@@ -146,13 +149,13 @@ def router_config(topology: Topology, state: str) -> dict[str, Any]:
         "dataplane": {"max_bindings": 1000, "eal_args": ["--file-prefix=pylwaftr-lab"]},
         "interfaces": {
             "v4": {
-                "port": "net_af_packet0,iface=v4",
+                "port": f"net_tap0,iface={TAP}",
                 "addresses": [f"{V4_ROUTER}/24"],
                 "next_hop": V4_GATEWAY,
                 "mtu": V4_MTU,
             },
             "v6": {
-                "port": "net_af_packet1,iface=v6",
+                "port": "net_af_packet0,iface=v6",
                 "addresses": [f"{V6_ROUTER}/64"],
                 "next_hop": V6_GATEWAY,
                 "mtu": V6_MTU,

@@ -107,20 +107,28 @@ def udp_answer(given: argparse.Namespace) -> Result:
 def udp_ask(given: argparse.Namespace) -> Result:
     """--count datagrams of --size octets, one after the other, each asked up to three times."""
     rng, answered, tries = random.Random(6333), 0, 0
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        if given.source:
-            sock.bind(_address(given.source))
-        sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, 0)  # fragments rather than DF
-        sock.settimeout(1.0)
-        for _ in range(given.count):
-            question = rng.randbytes(given.size)
-            for _ in range(3):
-                tries += 1
-                sock.sendto(question, _address(given.connect))
-                if _is_answered(sock, question):
-                    answered += 1
-                    break
+    sock = _asking(given)
+    for _ in range(given.count):
+        question = rng.randbytes(given.size)
+        for _ in range(3):
+            tries += 1
+            sock.sendto(question, _address(given.connect))
+            if _is_answered(sock, question):
+                answered += 1
+                break
+        if given.fresh:
+            sock.close()
+            sock = _asking(given)
     return {"asked": given.count, "answered": answered, "sent": tries}
+
+
+def _asking(given: argparse.Namespace) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    if given.source:
+        sock.bind(_address(given.source))
+    sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, 0)  # fragments rather than DF
+    sock.settimeout(1.0)
+    return sock
 
 
 def _is_answered(sock: socket.socket, question: bytes) -> bool:
@@ -213,6 +221,7 @@ def main() -> None:
     parser.add_argument("--tunnel", nargs=2, metavar=("B4", "AFTR"))
     for name, default in (("--send", 0), ("--size", 64), ("--count", 1)):
         parser.add_argument(name, type=int, default=default)
+    parser.add_argument("--fresh", action="store_true", help="each datagram from another port")
     parser.add_argument("--timeout", type=float, default=30.0)
     given = parser.parse_args()
     role = next(role for role in ROLES if role.__name__.replace("_", "-") == given.role)

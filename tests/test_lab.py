@@ -1,0 +1,212 @@
+"""The lab: every scenario with real kernel hosts, and that nothing of it is left, whatever happened.
+
+LAB_ROUTER: another program in the router's place. LAB_MEGABYTES: size of the lossy transfer (100).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from pylwaftr.lab import commands, report, traffic
+from pylwaftr.lab.__main__ import main
+from pylwaftr.lab.commands import LabError
+from pylwaftr.lab.lifecycle import STATE, Lab, running
+from pylwaftr.lab.reorder import Shuffle
+from pylwaftr.lab.scenarios import scenarios
+from pylwaftr.lab.steps import BASIC, Result, Step, expect, perform
+from pylwaftr.lab.topology import HOMES, Topology, router_config
+
+ROOT = Path(__file__).resolve().parent.parent
+ROUTER = os.environ.get("LAB_ROUTER")
+MEGABYTES = int(os.environ.get("LAB_MEGABYTES", "100"))
+
+
+def left_behind() -> list[str]:
+    """Namespaces, state and processes of a lab."""
+    names = [name for name in commands.namespaces() if name.startswith("lw-")]
+    return names + [str(STATE)] * STATE.exists()
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "pylwaftr.lab", *(("--router", ROUTER) if ROUTER else ()), *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_until_softwire(lab: subprocess.Popen[str]) -> None:
+    assert lab.stdout is not None
+    for line in lab.stdout:
+        if "ok      softwire" in line:
+            return
+    raise AssertionError("the lab ended before its softwire was up")
+
+
+# without a kernel
+
+
+def test_interfaces_have_one_name_each_and_short_ones() -> None:
+    ends = [(end.namespace, end.name) for link in Topology(HOMES).links() for end in link.ends]
+    assert len(ends) == len(set(ends))
+    assert all(len(name) <= 15 for _, name in ends)
+    assert {namespace for namespace, _ in ends} == set(Topology(HOMES).namespaces)
+
+
+def test_router_has_a_binding_for_every_home() -> None:
+    entries = router_config(Topology(HOMES), "/nowhere")["bindings"]["entries"]
+    assert [e["b4_ipv6"] for e in entries] == [str(home.tunnel_source) for home in HOMES]
+    assert entries[2] == {
+        "ipv4": "203.0.113.20",
+        "psid_offset": 6,
+        "psid_len": 8,
+        "psid": 0x34,
+        "b4_ipv6": "2001:db8:1:300:0:cb00:7114:34",
+    }
+
+
+@pytest.mark.parametrize("size", [0, 1, traffic.BLOCK - 1, traffic.BLOCK, 3 * traffic.BLOCK + 5])
+def test_stream_has_the_size_asked_for(size: int) -> None:
+    assert sum(len(block) for block in traffic.stream(size)) == size
+
+
+def test_stream_does_not_repeat_itself() -> None:
+    blocks = list(traffic.stream(4 * traffic.BLOCK))
+    assert len(set(blocks)) == 4
+
+
+def test_shuffle_loses_nothing_and_keeps_nothing_back() -> None:
+    packets = [number.to_bytes(2) for number in range(1, 201)]
+    shuffle, seen = Shuffle(50), list[bytes]()
+    for packet in packets:
+        seen += shuffle.take(packet)
+    seen += shuffle.release()
+    assert sorted(seen) == packets
+    assert seen != packets
+    assert seen.index(packets[49]) == 52, "after the next three"
+
+
+def test_first_failure_ends_the_demonstration_when_it_is_the_softwire() -> None:
+    def fails(_: Lab) -> str:
+        raise LabError("no way")
+
+    result = perform(Step("softwire", fails), Lab(Topology(())))
+    assert (result.ok, result.detail) == (False, "no way")
+
+
+def test_summary_names_what_failed() -> None:
+    out = StringIO()
+    console = Console(file=out, width=200)
+    results = [Result("ping", True, "5 of 5", 0.1), Result("traceroute", False, "[hops]", 0.1)]
+    for result in results:
+        report.line(console, result)
+    report.summary(console, results)
+    shown = out.getvalue().splitlines()
+    assert "ok      ping" in shown[0]
+    assert "FAILED  traceroute" in shown[1]
+    assert "[hops]" in shown[1]
+    assert shown[2] == "1 of 2 steps failed: traceroute"
+
+
+def test_table_shows_what_moved_and_how_fast() -> None:
+    out = StringIO()
+    before, now = {"rx_v4": 10, "encap": 0, "idle_polls": 1}, {"rx_v4": 2010, "encap": 0, "idle_polls": 9}
+    Console(file=out, width=80).print(report.table(before, now, 2.0))
+    assert "2,010" in out.getvalue()
+    assert "1,000" in out.getvalue()
+    assert "encap" not in out.getvalue()
+    assert "idle_polls" not in out.getvalue()
+
+
+def test_without_root_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    result = CliRunner().invoke(main, [])
+    assert result.exit_code == 1
+    assert result.output == "Error: the lab makes network namespaces: run it as root (sudo make run)\n"
+
+
+def test_missing_tools_are_named_by_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda tool: None if tool in ("nft", "tracepath") else tool)
+    with pytest.raises(LabError, match=r"^tools are missing: apt install iputils-tracepath nftables$"):
+        commands.require_tools()
+
+
+def test_expect_says_both() -> None:
+    with pytest.raises(LabError, match="hops: 2 instead of 3"):
+        expect("hops", 2, 3)
+
+
+# the program, from outside
+
+
+@pytest.mark.needs_root
+@pytest.mark.needs_netns
+class TestProgram:
+    def test_killed_lab_does_not_stand_in_the_way_of_the_next(self) -> None:
+        killed = start()
+        wait_until_softwire(killed)
+        killed.kill()
+        killed.communicate()
+        assert left_behind(), "it had no time to clean up"
+        after = start()
+        said, _ = after.communicate(timeout=120)
+        assert after.returncode == 0, said
+        assert f"all {len(BASIC)} steps ok" in said
+        assert left_behind() == []
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_stopped_lab_leaves_nothing(self, number: signal.Signals) -> None:
+        lab = start()
+        wait_until_softwire(lab)
+        lab.send_signal(number)
+        said, _ = lab.communicate(timeout=60)
+        assert lab.returncode == 130
+        assert said.endswith("stopped; the lab is removed\n")
+        assert left_behind() == []
+
+    def test_only_one_lab_at_a_time(self) -> None:
+        first = start()
+        wait_until_softwire(first)
+        second = start()
+        said, _ = second.communicate(timeout=60)
+        assert (second.returncode, said) == (
+            1,
+            "starting the lab: router, access network, lw-home1\n"
+            "Error: another lab is running: stop it first (Ctrl-C where it runs)\n",
+        )
+        first.terminate()
+        first.communicate(timeout=60)
+        assert left_behind() == []
+
+    def test_router_that_does_not_start_is_told_with_its_words(self) -> None:
+        lab = start("--router", f"{sys.executable} -c 'raise SystemExit(\"no such port\")'")
+        said, _ = lab.communicate(timeout=60)
+        assert lab.returncode == 1
+        assert said.endswith("Error: router ended with status 1:\nno such port\n")
+        assert left_behind() == []
+
+
+# the scenarios
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with running(Topology(HOMES), ROUTER) as made:
+        yield made
+    assert left_behind() == []
+
+
+@pytest.mark.needs_root
+@pytest.mark.needs_netns
+@pytest.mark.parametrize("step", [*BASIC, *scenarios(MEGABYTES << 20)], ids=lambda step: str(step.title))
+def test_scenario(lab: Lab, step: Step) -> None:
+    result = perform(step, lab)
+    assert result.ok, result.detail
+    print(result.detail)
