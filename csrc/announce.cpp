@@ -44,7 +44,7 @@ void Announcer::step(Context& ctx) {
   }
   if (mld_sent_ < kReports && since >= kReportDelay + mld_sent_ * kReportInterval) {
     ++mld_sent_;
-    send_mld_report(ctx);
+    send_mld_report(ctx, false);
   }
   running_ = arp_sent_ < kArpAnnouncements || na_sent_ < kAdvertisements || mld_sent_ < kReports;
 }

@@ -39,7 +39,8 @@ void write(std::uint8_t* octets, std::uint16_t operation, const Mac& sender_mac,
 
 void conflict(Context& ctx, Ipv4 address) {
   ctx.count(Counter::address_conflict);
-  const std::uint64_t before = ctx.shared.conflict_seen_ns.exchange(ctx.now_ns + 1, std::memory_order_relaxed);
+  auto& seen = ctx.shared.conflict_seen_ns[hash::mix(address, 0) % ctx.shared.conflict_seen_ns.size()];
+  const std::uint64_t before = seen.exchange(ctx.now_ns + 1, std::memory_order_relaxed);
   if (before == 0 || ctx.now_ns + 1 - before >= kDefendIntervalNs) send_arp_request(ctx, address, address, nullptr);
 }
 
@@ -51,7 +52,7 @@ bool answers_for(const Context& ctx, Ipv4 address) {
 void answer(Context& ctx, Item& item, const Arp& arp) {
   packet::cut(item.frame, kPacket);
   write(packet::data(item.frame), kReply, ctx.settings.v4.mac, arp.target, arp.sender_mac, arp.sender);
-  ctx.count(Counter::answered_arp);
+  ctx.end(Counter::answered_arp);
   send_made_to(ctx, item.frame, SideId::v4, ether::kArp, arp.sender_mac);
   item.frame = nullptr;
 }

@@ -34,15 +34,14 @@
 #include <array>
 #include <atomic>
 #include <bit>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <stdexcept>
+#include <span>
+#include <tuple>
 #include <type_traits>
-#include <vector>
 
 #include "cuckoo_bucket.hpp"
-#include "hash.hpp"
+#include "cuckoo_way.hpp"
 #include "pages.hpp"
 
 namespace lw {
@@ -51,8 +50,8 @@ template <class Value, class Note>
   requires(std::is_trivially_copyable_v<Value> && std::is_trivially_copyable_v<Note> && sizeof(Value) % 8 == 0)
 class Cuckoo {
  public:
-  using Slot = std::uint32_t;
-  static constexpr Slot kNoSlot = ~Slot{0};
+  using Slot = cuckoo::Slot;
+  static constexpr Slot kNoSlot = cuckoo::kNoSlot;
   static constexpr unsigned kBulk = 64;
 
   struct Found {
@@ -60,20 +59,19 @@ class Cuckoo {
     Value value;
   };
 
-  // Room for at least so many slots, which are not all usable: see kFill.
-  explicit Cuckoo(std::size_t slots) : buckets_count_(bucket_count(slots)) {
-    bucket_pages_ = Pages(buckets_count_ * sizeof(cuckoo::Bucket), Pages::Use::dense);
+  // At least so many slots. They can be filled to 95 % and more, but not all of them.
+  explicit Cuckoo(std::size_t slots) : count_(cuckoo::bucket_count(slots)) {
+    bucket_pages_ = Pages(count_ * sizeof(cuckoo::Bucket), Pages::Use::dense);
     value_pages_ = Pages(this->slots() * sizeof(Value), Pages::Use::dense);
     note_pages_ = Pages(this->slots() * sizeof(Note), Pages::Use::dense);
     buckets_ = bucket_pages_.template as<cuckoo::Bucket>();
     values_ = value_pages_.template as<std::uint64_t>();
     notes_ = note_pages_.template as<Note>();
-    nodes_.reserve(kMaxNodes);
   }
   Cuckoo(const Cuckoo&) = delete;
   Cuckoo& operator=(const Cuckoo&) = delete;
 
-  std::size_t slots() const { return std::size_t{buckets_count_} * cuckoo::kSlots; }
+  std::size_t slots() const { return std::size_t{count_} * cuckoo::kSlots; }
   std::size_t size() const { return size_.load(std::memory_order_relaxed); }
   std::size_t reader_octets() const { return bucket_pages_.octets() + value_pages_.octets(); }
   std::size_t writer_octets() const { return note_pages_.octets(); }
@@ -83,12 +81,10 @@ class Cuckoo {
   bool find(std::uint64_t key, Found& found) const noexcept {
     const Home home = home_of(key);
     for (;;) {
-      const std::uint64_t first = cuckoo::get(buckets_[home.first].version);
-      const std::uint64_t second = cuckoo::get(buckets_[home.second].version);
+      const std::uint64_t first = version_of(home.first);
+      const std::uint64_t second = version_of(home.second);
       if (find_in(home.first, first, key, found) || find_in(home.second, second, key, found)) return true;
-      if (cuckoo::get(buckets_[home.first].version) == first && cuckoo::get(buckets_[home.second].version) == second) {
-        return false;
-      }
+      if (version_of(home.first) == first && version_of(home.second) == second) return false;
     }
   }
 
@@ -107,7 +103,7 @@ class Cuckoo {
     for (unsigned i = 0; i < n; ++i) {
       const unsigned seen = cuckoo::match(buckets_[homes[i].first], keys[i]);
       at[i] = static_cast<std::uint8_t>(std::countr_zero(seen | 1U << cuckoo::kSlots));
-      const void* value = cells(slot_of(homes[i].first, at[i]));
+      const void* value = cells(cuckoo::slot_of(homes[i].first, at[i]));
       __builtin_prefetch(seen != 0 ? value : &buckets_[homes[i].second]);
       late[late_count] = static_cast<std::uint8_t>(i);
       late_count += seen == 0;
@@ -117,14 +113,14 @@ class Cuckoo {
       homes[i].first = homes[i].second;
       const unsigned seen = cuckoo::match(buckets_[homes[i].second], keys[i]);
       at[i] = static_cast<std::uint8_t>(std::countr_zero(seen | 1U << cuckoo::kSlots));
-      __builtin_prefetch(cells(slot_of(homes[i].second, at[i])));
+      __builtin_prefetch(cells(cuckoo::slot_of(homes[i].second, at[i])));
     }
     std::uint64_t hits = 0;
     for (unsigned i = 0; i < n; ++i) {
       Found found;
       // What the scans above saw is a hint; a hit is read under its version here, everything else by find().
       const bool hit =
-          (at[i] != cuckoo::kSlots && copy(homes[i].first, at[i], version(homes[i].first), keys[i], found)) ||
+          (at[i] != cuckoo::kSlots && copy(homes[i].first, at[i], version_of(homes[i].first), keys[i], found)) ||
           find_again(keys[i], found);
       if (!hit) continue;
       take(i, found);
@@ -146,7 +142,7 @@ class Cuckoo {
     for (const std::uint32_t b : {home.first, home.second}) {
       for (unsigned seen = cuckoo::match(buckets_[b], key); seen != 0; seen &= seen - 1) {
         const auto i = static_cast<unsigned>(std::countr_zero(seen));
-        if (buckets_[b].word[i] != 0) return slot_of(b, i);
+        if (buckets_[b].word[i] != 0) return cuckoo::slot_of(b, i);
       }
     }
     return kNoSlot;
@@ -190,43 +186,18 @@ class Cuckoo {
   const Note& note(Slot slot) const { return notes_[slot]; }
 
  private:
+  using Home = cuckoo::Home;
   using Cells = std::array<std::uint64_t, sizeof(Value) / 8>;
 
-  struct Home {
-    std::uint32_t first;
-    std::uint32_t second;
-  };
-  struct Node {  // of the search for a free slot
-    std::uint32_t bucket;
-    std::uint32_t parent;
-    std::uint8_t slot;  // of the parent's bucket, whose key has this bucket as its other one
-  };
   struct Flight {
     std::uint64_t word;
     Cells value;
   };
-  // A path of four moves reaches 7 + 49 + 343 + 2401 buckets: more never helped below a fill of 99 %.
-  static constexpr std::size_t kMaxNodes = 2048;
-  static constexpr std::uint32_t kRoot = ~std::uint32_t{0};
-
-  static std::uint32_t bucket_count(std::size_t slots) {
-    const std::size_t buckets = (slots + cuckoo::kSlots - 1) / cuckoo::kSlots;
-    if (buckets >= kNoSlot / cuckoo::kSlots) throw std::length_error("cuckoo table: too many slots");
-    return buckets < 2 ? 2 : static_cast<std::uint32_t>(buckets);
-  }
-
-  // Two halves of one mix, each scaled to any number of buckets by a multiplication.
-  Home home_of(std::uint64_t key) const {
-    const std::uint64_t mixed = hash::mix(key, 0);
-    const auto first = static_cast<std::uint32_t>((mixed & 0xffffffff) * buckets_count_ >> 32);
-    auto second = static_cast<std::uint32_t>((mixed >> 32) * buckets_count_ >> 32);
-    if (second == first) second = first + 1 == buckets_count_ ? 0 : first + 1;
-    return {first, second};
-  }
-  static Slot slot_of(std::uint32_t bucket, unsigned i) { return bucket * cuckoo::kSlots + i; }
+  Home home_of(std::uint64_t key) const { return cuckoo::home_of(key, count_); }
+  Slot free_slot(std::uint32_t bucket) const { return cuckoo::free_slot(bucket, buckets_[bucket]); }
   std::uint64_t* cells(Slot slot) const { return values_ + std::size_t{slot} * std::tuple_size_v<Cells>; }
   std::uint64_t& word_at(Slot slot) const { return buckets_[slot / cuckoo::kSlots].word[slot % cuckoo::kSlots]; }
-  std::uint64_t version(std::uint32_t bucket) const { return cuckoo::get(buckets_[bucket].version); }
+  std::uint64_t version_of(std::uint32_t bucket) const { return cuckoo::get(buckets_[bucket].version); }
 
   static Value load_value(const std::uint64_t* from) {
     Cells copy;
@@ -242,12 +213,12 @@ class Cuckoo {
   bool copy(std::uint32_t b, unsigned i, std::uint64_t noted, std::uint64_t key, Found& found) const {
     const std::uint64_t word = cuckoo::get(buckets_[b].word[i]);
     if (cuckoo::key_of(word) != key || word == 0) return false;
-    found = {cuckoo::tag_of(word), load_value(cells(slot_of(b, i)))};
+    found = {cuckoo::tag_of(word), load_value(cells(cuckoo::slot_of(b, i)))};
     if ((noted & 1) != 0) [[unlikely]] {
       const std::uint64_t flown = cuckoo::get(flight_.word);
       if (cuckoo::key_of(flown) == key) found = {cuckoo::tag_of(flown), load_value(flight_.value.data())};
     }
-    return version(b) == noted;
+    return version_of(b) == noted;
   }
 
   bool find_in(std::uint32_t b, std::uint64_t noted, std::uint64_t key, Found& found) const {
@@ -274,59 +245,20 @@ class Cuckoo {
     cuckoo::put(word_at(from), 0);
   }
 
-  Slot free_slot(std::uint32_t bucket) const {
-    const unsigned free = cuckoo::empty_slots(buckets_[bucket]);
-    return free == 0 ? kNoSlot : slot_of(bucket, static_cast<unsigned>(std::countr_zero(free)));
-  }
-
-  // Breadth first over "this key could go to its other bucket", whichever of its two that is.
   Slot make_room(Home home) {
-    nodes_.assign({Node{home.first, kRoot, 0}, Node{home.second, kRoot, 0}});
-    for (std::uint32_t n = 0; n < nodes_.size(); ++n) {
-      const std::uint32_t bucket = nodes_[n].bucket;
-      std::array<std::uint32_t, cuckoo::kSlots> next;
-      for (unsigned i = 0; i < cuckoo::kSlots; ++i) {
-        const Home of = home_of(cuckoo::key_of(buckets_[bucket].word[i]));
-        next[i] = of.first == bucket ? of.second : of.first;
-        __builtin_prefetch(&buckets_[next[i]]);
-      }
-      for (unsigned i = 0; i < cuckoo::kSlots; ++i) {
-        if (on_the_way(n, next[i])) continue;
-        const Slot free = free_slot(next[i]);
-        if (free != kNoSlot) return shift(n, i, free);
-        if (nodes_.size() < kMaxNodes) nodes_.push_back({next[i], n, static_cast<std::uint8_t>(i)});
-      }
-    }
-    return kNoSlot;
+    const std::span<const Slot> way = search_.from(home, buckets_, count_);
+    if (way.empty()) return kNoSlot;
+    for (std::size_t i = 1; i < way.size(); ++i) move(way[i], way[i - 1]);
+    return way.back();
   }
 
-  // A way that crosses itself would move one key twice, the second time from where it no longer is.
-  bool on_the_way(std::uint32_t node, std::uint32_t bucket) const {
-    for (; node != kRoot; node = nodes_[node].parent) {
-      if (nodes_[node].bucket == bucket) return true;
-    }
-    return false;
-  }
-
-  // Moves each key of the way one bucket on, the last first; returns the slot that came free at its start.
-  Slot shift(std::uint32_t node, unsigned i, Slot hole) {
-    for (;;) {
-      const Slot from = slot_of(nodes_[node].bucket, i);
-      move(from, hole);
-      hole = from;
-      if (nodes_[node].parent == kRoot) return hole;
-      i = nodes_[node].slot;
-      node = nodes_[node].parent;
-    }
-  }
-
-  std::uint32_t buckets_count_;
+  std::uint32_t count_;
   cuckoo::Bucket* buckets_{};
   std::uint64_t* values_{};
   Note* notes_{};
   alignas(64) Flight flight_{};
   std::atomic<std::size_t> size_{};
-  std::vector<Node> nodes_;
+  cuckoo::WaySearch search_;
   Pages bucket_pages_;
   Pages value_pages_;
   Pages note_pages_;

@@ -23,13 +23,20 @@ constexpr std::uint64_t word_of(std::uint64_t key, std::uint16_t tag) { return k
 constexpr std::uint64_t key_of(std::uint64_t word) { return word >> 16; }
 constexpr std::uint16_t tag_of(std::uint64_t word) { return static_cast<std::uint16_t>(word); }
 
+// A test may put a pause here, between any two steps that another thread can see (tests/native/cuckoo_stress.cpp).
+#if !defined(LW_SHARED_STEP)
+#define LW_SHARED_STEP()
+#endif
+
 // All that the writer and the readers share is touched through these two. Acquire and release on every cell stand
 // for the fences of a textbook sequence lock: a reader that saw one newer cell sees the version that announced it.
 // Both are plain moves on x86-64.
 inline std::uint64_t get(const std::uint64_t& cell) {
+  LW_SHARED_STEP();
   return std::atomic_ref<std::uint64_t>(const_cast<std::uint64_t&>(cell)).load(std::memory_order_acquire);
 }
 inline void put(std::uint64_t& cell, std::uint64_t value) {
+  LW_SHARED_STEP();
   std::atomic_ref<std::uint64_t>(cell).store(value, std::memory_order_release);
 }
 
@@ -57,6 +64,7 @@ inline unsigned match_avx2(const Bucket& bucket, std::uint64_t key) {
 
 // ThreadSanitizer rightly calls a vector load beside an atomic store a race, so it gets the portable scan.
 inline unsigned match(const Bucket& bucket, std::uint64_t key) {
+  LW_SHARED_STEP();
 #if defined(__AVX2__) && !defined(__SANITIZE_THREAD__) && !defined(LW_PORTABLE_MATCH)
   return match_avx2(bucket, key);
 #else

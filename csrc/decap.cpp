@@ -42,7 +42,7 @@ void to_internet(Context& ctx, Item& item, std::uint8_t tos) {
   const bool split = ipv4::total_length(ip) > mtu;
   if (split && ipv4::dont_fragment(ip)) return refuse4(ctx, item, Counter::drop_too_big_df, too_big(mtu));
   const Origin origin{true, softwire_of(item)};
-  packet::pull(item.frame, item.inner);
+  take_ipv4(item);
   ip = packet::data(item.frame);
   rewrite_ttl_tos(ip, static_cast<std::uint8_t>(ttl - 1), tos);
   if (ctx.settings.tcp_mss != 0) clamp_mss(ctx, ip, packet::window(item.frame));

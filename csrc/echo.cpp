@@ -26,11 +26,12 @@ bool on_link6(const Settings& settings, const Ipv6& address) {
 
 bool is_echo_request(const Item& item) {
   const std::uint8_t* ip = inner(item);
-  const std::uint32_t at = std::uint32_t{item.inner} + ipv4::header_length(ip);
-  if (ip[ipv4::kProtocol] != proto::kIcmp || ipv4::is_fragment(ip)) return false;
+  const std::uint16_t header = ipv4::header_length(ip), total = ipv4::total_length(ip);
+  if (ip[ipv4::kProtocol] != proto::kIcmp || ipv4::is_fragment(ip) || total < header + icmp4::kHeader) return false;
+  const std::uint32_t at = std::uint32_t{item.inner} + header;
   if (packet::window(item.frame) < at + icmp4::kHeader) return false;
-  return packet::data(item.frame, at)[0] == icmp4::kEchoRequest &&
-         checksum::good(checksum::sum(item.frame, at, packet::length(item.frame) - at));
+  return ip[header] == icmp4::kEchoRequest &&
+         checksum::good(checksum::sum(item.frame, at, std::uint32_t{total} - header));
 }
 
 }  // namespace
@@ -42,14 +43,16 @@ void local4(Context& ctx, Item& item) {
   const std::uint8_t* ip = inner(item);
   const Ipv4 asker = ipv4::source(ip), pinged = ipv4::destination(ip);
   const auto tos = static_cast<std::uint8_t>(ip[ipv4::kTos] & 0xfc);
+  const std::uint16_t header = ipv4::header_length(ip);
+  take_ipv4(item);
   rte_mbuf* frame = item.frame;
-  packet::pull(frame, static_cast<std::uint16_t>(item.inner + ipv4::header_length(ip)));
+  packet::pull(frame, header);
   std::uint8_t* icmp = packet::data(frame);
   const auto before = load<std::uint16_t>(icmp);
   icmp[0] = icmp4::kEchoReply;
   store(icmp + 2, checksum::update(load<std::uint16_t>(icmp + 2), before, load<std::uint16_t>(icmp)));
   build_ipv4_icmp(frame, tos, pinged, asker);
-  ctx.count(Counter::answered_echo_v4);
+  ctx.end(Counter::answered_echo_v4);
   item.frame = nullptr;
   if (inside) {
     wrap(ctx, frame, via);
@@ -73,7 +76,7 @@ void echo6(Context& ctx, Item& item, std::uint16_t offset) {
   packet::pull(frame, offset);
   packet::data(frame)[0] = icmp6::kEchoReply;
   build_ipv6_icmp(frame, pinged, asker, kOwnTtl);
-  ctx.count(Counter::answered_echo_v6);
+  ctx.end(Counter::answered_echo_v6);
   item.frame = nullptr;
   if (packet::length(frame) > ctx.settings.v6.mtu) {  // the request came in fragments
     return split6(ctx, frame, ctx.settings.v6.mtu, Counter::count_, {});

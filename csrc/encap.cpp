@@ -34,16 +34,21 @@ std::uint16_t tunnel_overhead(const Settings& settings) {
   return static_cast<std::uint16_t>(ipv6::kHeader + (settings.encap_limit ? kLimitHeader : 0));
 }
 
-std::uint16_t path_mtu(Context& ctx, const Ipv6& b4) {
-  std::uint32_t mtu = ctx.settings.v6.mtu;
-  if (ctx.settings.tunnel_payload_mtu != 0) {
+std::uint16_t configured_path_mtu(const Settings& settings) {
+  std::uint32_t mtu = settings.v6.mtu;
+  if (settings.tunnel_payload_mtu != 0) {
     // Spec 4.12: a configured payload MTU stands for a path MTU of payload + overhead.
-    mtu = std::min<std::uint32_t>(mtu, ctx.settings.tunnel_payload_mtu + std::uint32_t{tunnel_overhead(ctx.settings)});
-  }
-  if (const std::uint16_t known = ctx.shared.path_mtus.get(b4, ctx.now_ns); known != 0) {
-    mtu = std::min<std::uint32_t>(mtu, known);
+    mtu = std::min<std::uint32_t>(mtu, settings.tunnel_payload_mtu + std::uint32_t{tunnel_overhead(settings)});
   }
   return static_cast<std::uint16_t>(std::max<std::uint32_t>(mtu, ipv6::kMinimumMtu));
+}
+
+std::uint16_t path_mtu(Context& ctx, const Ipv6& b4) {
+  const std::uint16_t mtu = configured_path_mtu(ctx.settings);
+  if (const std::uint16_t known = ctx.shared.path_mtus.get(b4, ctx.now_ns); known != 0) {
+    return std::min(mtu, known);
+  }
+  return mtu;
 }
 
 void wrap(Context& ctx, rte_mbuf* frame, const Softwire& to) {
@@ -84,7 +89,7 @@ void into_softwire(Context& ctx, Item& item, const Softwire& to, std::uint8_t to
   const bool hairpinned = from_softwire(item);
   Origin origin;
   if (hairpinned) origin = {true, softwire_of(item)};
-  packet::pull(item.frame, item.inner);
+  take_ipv4(item);
   ip = packet::data(item.frame);
   rewrite_ttl_tos(ip, static_cast<std::uint8_t>(ttl - 1), tos);
   if (ctx.settings.tcp_mss != 0) clamp_mss(ctx, ip, packet::window(item.frame));

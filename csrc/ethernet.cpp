@@ -1,4 +1,5 @@
 // The link layer of a received frame: whose it is, which side it belongs to, and where its IP header starts.
+#include "filter.hpp"
 #include "stage.hpp"
 
 namespace lw {
@@ -37,6 +38,17 @@ Counter check_destination(const Side& side, Item& item, std::uint16_t type, std:
   return group ? Counter::count_ : Counter::drop_l2_group_unicast;
 }
 
+// A filter sees no tag (filter.hpp): the addresses move up to the type.
+bool refused(const Filter& filter, rte_mbuf* frame, std::uint16_t& header) {
+  if (header != ether::kHeader) {
+    std::uint8_t* octets = packet::data(frame);
+    std::memmove(octets + ether::kTag, octets, 2 * sizeof(Mac));
+    packet::pull(frame, ether::kTag);
+    header = ether::kHeader;
+  }
+  return !filter.passes(frame);
+}
+
 }  // namespace
 
 // The side is known from the port, or on a stick from what the frame carries.
@@ -59,6 +71,9 @@ LinkResult read_link(Context& ctx, Item& item, PortRole role) {
   if (!gathered) return end(Counter::drop_no_buffer);
   const Side& side = v4 ? ctx.settings.v4 : ctx.settings.v6;
   if (vlan != (side.vlan ? *side.vlan : -1)) return end(Counter::drop_l2_vlan);
+  if (side.ingress_filter != nullptr && refused(*side.ingress_filter, item.frame, header)) [[unlikely]] {
+    return end(Counter::drop_filter_in);
+  }
   const bool expected = v4 ? type == ether::kIpv4 || type == ether::kArp : type == ether::kIpv6;
   if (!expected) return end(Counter::drop_l2_ethertype);
   if (const Counter other = check_destination(side, item, type, header); other != Counter::count_) return end(other);

@@ -36,7 +36,6 @@ class FragmentPorts {
     bool known{};     // the first fragment came
     bool has_port{};  // and had a port
     std::uint16_t port{};
-    std::uint16_t held{};
     rte_mbuf* first_held{};
     rte_mbuf* last_held{};
   };
@@ -44,20 +43,21 @@ class FragmentPorts {
   using Node = Store::Node;
 
   FragmentPorts(std::uint32_t capacity, std::uint32_t held_limit, std::uint64_t hold_ns)
-      : store_(capacity), held_limit_(held_limit), hold_ns_(hold_ns) {}
+      : store_(capacity, held_limit), hold_ns_(hold_ns) {}
 
   // The record of a datagram, made if there is none. Null: no room; evicted frames go to `dropped(rte_mbuf* chain)`.
   template <class Dropped>
-  Record* record(const Key& key, std::uint64_t source_hash, std::uint64_t now_ns, Dropped&& dropped) {
+  Node* record(const Key& key, std::uint64_t source_hash, std::uint64_t now_ns, Dropped&& dropped) {
     Node* node = store_.find(key);
-    if (node == nullptr) {
-      node = store_.insert(key, source_hash, now_ns, [&](Node& old) { dropped(detach(old.value)); });
-    }
-    return node == nullptr ? nullptr : &node->value;
+    if (node != nullptr) return node;
+    return store_.insert(key, source_hash, now_ns, [&](Node& old) { dropped(detach(old)); });
   }
 
-  bool hold(Record& record, rte_mbuf* frame, SideId side) {
-    if (held_ >= held_limit_ || record.held >= kHeldPerDatagram) return false;
+  template <class Dropped>
+  bool hold(Node& node, rte_mbuf* frame, SideId side, Dropped&& dropped) {
+    if (node.held >= kHeldPerDatagram) return false;
+    if (!store_.hold(node, [&](Node& old) { dropped(detach(old)); })) return false;
+    Record& record = node.value;
     *packet::priv<Waiting>(frame) = {nullptr, side};
     if (record.first_held == nullptr) {
       record.first_held = frame;
@@ -65,37 +65,32 @@ class FragmentPorts {
       packet::priv<Waiting>(record.last_held)->next = frame;
     }
     record.last_held = frame;
-    ++record.held;
-    ++held_;
     return true;
   }
 
   // The frames that waited, in order of arrival, linked by Waiting::next.
-  rte_mbuf* detach(Record& record) {
-    rte_mbuf* chain = record.first_held;
-    held_ -= record.held;
-    record.held = 0;
-    record.first_held = record.last_held = nullptr;
+  rte_mbuf* detach(Node& node) {
+    rte_mbuf* chain = node.value.first_held;
+    store_.release(node);
+    node.value.first_held = node.value.last_held = nullptr;
     return chain;
   }
 
   template <class Dropped>
   void expire(std::uint64_t now_ns, Dropped&& dropped) {
     if (now_ns < hold_ns_) return;
-    store_.expire(now_ns - hold_ns_, [&](Node& node) { dropped(detach(node.value)); });
+    store_.expire(now_ns - hold_ns_, [&](Node& node) { dropped(detach(node)); });
   }
   template <class Dropped>
   void clear(Dropped&& dropped) {
-    store_.expire(~std::uint64_t{0}, [&](Node& node) { dropped(detach(node.value)); });
+    store_.expire(~std::uint64_t{0}, [&](Node& node) { dropped(detach(node)); });
   }
 
  private:
   // 64 KiB in fragments of 1480 octets, with room for smaller ones.
-  static constexpr std::uint16_t kHeldPerDatagram = 64;
+  static constexpr std::uint32_t kHeldPerDatagram = 64;
 
   Store store_;
-  std::uint32_t held_{};
-  std::uint32_t held_limit_;
   std::uint64_t hold_ns_;
 };
 

@@ -9,11 +9,22 @@
 
 #include "lane.hpp"
 #include "shared.hpp"
+#include "tap.hpp"
 
 namespace lw {
 
-class Harness final : public FrameSink {
+class Harness final : public FrameSink, private Tap {
  public:
+  // How one received packet ended, and what was looked up for it.
+  struct End {
+    SideId side;
+    Counter way;
+    std::uint16_t inner;  // where its IPv4 header was behind the link header
+    bool looked_up;
+    bool found;
+    BindingKey key;
+    Softwire softwire;
+  };
   struct Frame {
     SideId side;
     std::vector<std::uint8_t> octets;
@@ -33,6 +44,8 @@ class Harness final : public FrameSink {
   void drop_held();
   void set_next_hop(SideId side, const Mac& mac);  // as if it had just answered
   std::vector<Frame> take() { return std::exchange(sent_, {}); }
+  std::vector<End> take_ends() { return std::exchange(ends_, {}); }
+  void watch() { lane_->watch(this); }  // records ends from now on
   const Counters& counters() const { return counters_; }
   std::uint32_t mbufs_in_use() const;
   bool quiescent() const { return lane_->quiescent(); }
@@ -43,6 +56,9 @@ class Harness final : public FrameSink {
   struct PoolFree {
     void operator()(rte_mempool* pool) const;
   };
+  void received(Item&) noexcept override {}
+  void ended(Item& item, Counter way) noexcept override;
+  void sent(SideId, const rte_mbuf*) noexcept override {}
   rte_mbuf* frame_of(Octets octets, std::span<const std::uint32_t> segments);
 
   Settings settings_;
@@ -51,6 +67,7 @@ class Harness final : public FrameSink {
   std::unique_ptr<rte_mempool, PoolFree> pool_;
   std::unique_ptr<Lane> lane_;
   std::vector<Frame> sent_;
+  std::vector<End> ends_;
   std::uint64_t now_ns_{1'000'000'000'000};  // not 0: nothing may depend on the start of time
 };
 

@@ -74,9 +74,9 @@ void refuse4(Context& ctx, Item& item, Counter reason, const Icmp4Error& error) 
   const bool inside = from_softwire(item);
   const Softwire via = inside ? softwire_of(item) : Softwire{};
   if (item.group_link) return drop(ctx, item, reason);
-  packet::pull(item.frame, item.inner);
+  take_ipv4(item);
   if (!send_icmp4_error(ctx, item.frame, error, inside ? &via : nullptr)) return drop(ctx, item, reason);
-  ctx.count(reason);
+  ctx.end(reason);
   item.frame = nullptr;
 }
 
@@ -119,7 +119,7 @@ void build_ipv6_icmp(rte_mbuf* frame, const Ipv6& from, const Ipv6& to, std::uin
 
 void refuse6(Context& ctx, Item& item, Counter reason, const Icmp6Error& error) {
   if (!send_icmp6_error(ctx, item.frame, error, item.group_link)) return drop(ctx, item, reason);
-  ctx.count(reason);
+  ctx.end(reason);
   item.frame = nullptr;
 }
 

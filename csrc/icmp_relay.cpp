@@ -103,6 +103,7 @@ void relay(Context& ctx, Item& item, const Quote& quote, Icmp4Error error) {
   error.sent = Counter::icmp4_sent_relayed;
   packet::pull(item.frame, static_cast<std::uint16_t>(quote.at + quote.inner));
   const std::uint8_t* ip = packet::data(item.frame);
+  packet::cut(item.frame, ipv4::total_length(ip));
   Softwire via;
   bool sent = false;
   if (ctx.table.classify(ipv4::source(ip)).use() == AddressUse::none) {
@@ -111,14 +112,14 @@ void relay(Context& ctx, Item& item, const Quote& quote, Icmp4Error error) {
     sent = send_icmp4_error(ctx, item.frame, error, &via);
   }
   if (!sent) return consume(ctx, item, Counter::consumed_icmp6_error);
-  ctx.count(Counter::consumed_icmp6_error);
+  ctx.end(Counter::consumed_icmp6_error);
   item.frame = nullptr;
 }
 
 void too_big_received(Context& ctx, Item& item, const Quote& quote, std::uint32_t mtu) {
   if (mtu < ipv6::kMinimumMtu || mtu > 65535) return drop(ctx, item, Counter::drop_icmp6_ignored);  // DP-147
   const auto narrower = static_cast<std::uint16_t>(mtu);
-  if (ctx.settings.pmtud && narrower < path_mtu(ctx, quote.softwire.b4) &&
+  if (ctx.settings.pmtud && narrower < configured_path_mtu(ctx.settings) &&
       ctx.shared.path_mtus.lower(quote.softwire.b4, narrower, ctx.now_ns)) {
     ctx.count(Counter::pmtu_lowered);
   }
@@ -156,6 +157,8 @@ void icmp6_received(Context& ctx, Item& item, std::uint16_t offset) {
   }
   const std::uint8_t type = ip[offset];
   if (type == icmp6::kEchoRequest) return echo6(ctx, item, offset);
+  // Neighbour discovery behind other headers: fragmented, above all (RFC 6980 section 5).
+  if (type >= 133 && type <= 137) return drop(ctx, item, Counter::drop_ndp_invalid);
   if (type >= 128) return drop(ctx, item, Counter::drop_icmp6_ignored);  // RFC 4443 section 2.4(b)
   error_received(ctx, item, offset);
 }

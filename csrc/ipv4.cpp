@@ -16,8 +16,12 @@ Counter check_ipv4(rte_mbuf* frame, std::uint16_t offset) {
   const std::uint16_t total = ipv4::total_length(ip);
   if (total < header) return Counter::drop_v4_malformed;
   if (total > there) return Counter::drop_v4_truncated;
-  packet::cut(frame, std::uint32_t{offset} + total);
   return Counter::count_;
+}
+
+void take_ipv4(const Item& item) {
+  packet::pull(item.frame, item.inner);
+  packet::cut(item.frame, ipv4::total_length(packet::data(item.frame)));
 }
 
 namespace {

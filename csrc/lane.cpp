@@ -5,6 +5,7 @@
 #include "fragment_ports.hpp"
 #include "reassembly.hpp"
 #include "stage.hpp"
+#include "tap.hpp"
 #include "transmit.hpp"
 
 namespace lw {
@@ -41,7 +42,8 @@ struct Lane::Inside {
 
   void look_up(Burst& at, unsigned n);
   void act(Burst& at, unsigned n);
-  void end_item(Item& item);
+  LinkResult start(Item& item, PortRole role);
+  void ended(Item& item);
   void run_following();
   void finish();
   void crank(std::uint64_t now_ns);
@@ -71,12 +73,24 @@ void Lane::Inside::act(Burst& at, unsigned n) {
     } else {
       decap(ctx, item);
     }
-    if (item.followers != nullptr) end_item(item);
+    ended(item);
   }
 }
 
+LinkResult Lane::Inside::start(Item& item, PortRole role) {
+  if (ctx.tap != nullptr) [[unlikely]] {
+    item.side = role == PortRole::v6 ? SideId::v6 : SideId::v4;
+    ctx.tap->received(item);
+  }
+  return read_link(ctx, item, role);
+}
+
 // The fragments that waited for this one share its fate.
-void Lane::Inside::end_item(Item& item) {
+void Lane::Inside::ended(Item& item) {
+  if (ctx.tap != nullptr) [[unlikely]] {
+    ctx.tap->ended(item, ctx.last_end);
+  }
+  if (item.followers == nullptr) return;
   if (item.passed) {
     *following_end = item.followers;
     while (*following_end != nullptr) following_end = &packet::priv<Waiting>(*following_end)->next;
@@ -100,7 +114,11 @@ void Lane::Inside::run_following() {
       Item& item = followers.items[n] = Item{};
       item.frame = frame;
       item.side = waiting.side;
-      if (waiting.side == SideId::v4 ? parse4(ctx, item) : parse6(ctx, item)) ++n;
+      if (waiting.side == SideId::v4 ? parse4(ctx, item) : parse6(ctx, item)) {
+        ++n;
+      } else {
+        ended(item);
+      }
     }
     if (following == nullptr) following_end = &following;
     look_up(followers, n);
@@ -144,7 +162,7 @@ void Lane::receive(PortRole role, rte_mbuf** frames, unsigned n, std::uint64_t n
   for (unsigned i = 0; i < n; ++i) {
     Item& item = in.burst.items[going] = Item{};
     item.frame = frames[i];
-    const LinkResult link = read_link(ctx, item, role);
+    const LinkResult link = in.start(item, role);
     bool goes = false;
     if (link == LinkResult::ipv4) {
       goes = parse4(ctx, item);
@@ -155,8 +173,8 @@ void Lane::receive(PortRole role, rte_mbuf** frames, unsigned n, std::uint64_t n
     }
     if (goes) {
       ++going;
-    } else if (item.followers != nullptr) {
-      in.end_item(item);
+    } else {
+      in.ended(item);
     }
   }
   in.look_up(in.burst, going);
@@ -189,6 +207,8 @@ void Lane::interface_up(std::uint64_t now_ns) {
   in.announcer.step(in.ctx);
   flush(in.ctx);
 }
+
+void Lane::watch(Tap* tap) { inside_->ctx.tap = tap; }
 
 bool Lane::quiescent() const { return inside_->out.waiting[0].n + inside_->out.waiting[1].n == 0; }
 

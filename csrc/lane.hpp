@@ -24,6 +24,7 @@ class FrameSink {
   ~FrameSink() = default;
 };
 
+class Tap;
 struct Shared;  // what all lanes have in common: neighbours, rate limits, path MTUs (shared.hpp)
 
 class Lane {
@@ -51,6 +52,9 @@ class Lane {
   void tick(std::uint64_t now_ns);
   // Starts the announcements of own addresses (lane 0).
   void interface_up(std::uint64_t now_ns);
+  // Lets `tap` watch from the next burst on, null ends it. Not while receive() or tick() run on another thread: a
+  // worker applies it between two turns.
+  void watch(Tap* tap);
   // True when no packet waits for a next hop.
   bool quiescent() const;
   // Drops and counts everything that is held. After it the lane owns no packet buffer.

@@ -8,6 +8,8 @@ namespace lw {
 void register_table(pybind11::module_& m);   // py_table.cpp
 void register_lane(pybind11::module_& m);    // py_lane.cpp
 void register_engine(pybind11::module_& m);  // py_engine.cpp
+void register_filter(pybind11::module_& m);  // py_filter.cpp
+void register_bench(pybind11::module_& m);   // py_bench.cpp
 
 namespace {
 
@@ -28,6 +30,8 @@ PYBIND11_MODULE(_core, m) {
   register_table(m);
   register_lane(m);
   register_engine(m);
+  register_filter(m);
+  register_bench(m);
 }
 
 }  // namespace lw

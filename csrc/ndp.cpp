@@ -80,14 +80,14 @@ void solicitation(Context& ctx, Item& item, const Message& message) {
   if (!is_ours(ctx.settings, message.target)) return drop(ctx, item, Counter::drop_ndp_not_ours);
   const Ipv6 to = duplicate_check ? ipv6::kAllNodes : message.source, target = message.target;
   const Mac to_mac = duplicate_check ? multicast_mac(to) : link != nullptr ? load<Mac>(link) : item.from;
-  if (link != nullptr && message.source == ctx.settings.v6_next_hop) {
+  if (link != nullptr && !load<Mac>(link).is_group() && message.source == ctx.settings.v6_next_hop) {
     ctx.shared.v6.learn(load<Mac>(link), false, ctx.now_ns);
   }
   packet::cut(item.frame, packet::window(item.frame));
   build(ctx.settings, item.frame, icmp6::kAdvertisement,
         static_cast<std::uint8_t>(kRouter | kOverride | (duplicate_check ? 0 : kSolicited)), target);
   build_ipv6_icmp(item.frame, target, to, kNdpHopLimit);
-  ctx.count(Counter::answered_ndp);
+  ctx.end(Counter::answered_ndp);
   send_made_to(ctx, item.frame, SideId::v6, ether::kIpv6, to_mac);
   item.frame = nullptr;
 }
@@ -134,27 +134,31 @@ bool is_ndp(const Item& item) {
 
 void ndp_received(Context& ctx, Item& item) {
   const std::uint8_t* ip = packet::data(item.frame);
-  if (ip[ipv6::kNextHeader] == proto::kFragment) return drop(ctx, item, Counter::drop_ndp_invalid);  // RFC 6980
   const std::uint32_t length = packet::length(item.frame) - ipv6::kHeader;
-  if (ip[ipv6::kNextHeader] != proto::kIcmp6 || length < icmp6::kHeader) {
-    return drop(ctx, item, Counter::drop_v6_not_for_us);
+  const std::uint64_t pseudo = checksum::pseudo6(ip + ipv6::kSource, length, proto::kIcmp6);
+  if (length < icmp6::kHeader || !checksum::good(checksum::sum(item.frame, ipv6::kHeader, length, pseudo))) {
+    return drop(ctx, item, Counter::drop_icmp6_bad_checksum);
   }
   const Message message{ip + ipv6::kHeader, std::min(length, packet::window(item.frame) - ipv6::kHeader),
                         ipv6::source(ip), ipv6::destination(ip), load<Ipv6>(ip + ipv6::kHeader + 8)};
   const std::uint8_t type = message.octets[0];
   if (type != icmp6::kSolicitation && type != icmp6::kAdvertisement) {
-    if (type == icmp6::kEchoRequest) return icmp6_received(ctx, item, ipv6::kHeader);
     return drop(ctx, item, Counter::drop_icmp6_ignored);
-  }
-  const std::uint64_t pseudo = checksum::pseudo6(ip + ipv6::kSource, length, proto::kIcmp6);
-  if (!checksum::good(checksum::sum(item.frame, ipv6::kHeader, length, pseudo))) {
-    return drop(ctx, item, Counter::drop_icmp6_bad_checksum);
   }
   if (ip[ipv6::kHopLimit] != kNdpHopLimit || message.octets[1] != 0 || message.length < kMessage) {
     return drop(ctx, item, Counter::drop_ndp_invalid);
   }
   if (type == icmp6::kSolicitation) return solicitation(ctx, item, message);
   advertisement(ctx, item, message);
+}
+
+void multicast_received(Context& ctx, Item& item) {
+  if (is_ndp(item)) return ndp_received(ctx, item);
+  if (packet::data(item.frame)[ipv6::kNextHeader] == proto::kFragment) {
+    return drop(ctx, item, Counter::drop_ndp_invalid);  // RFC 6980
+  }
+  if (is_mld_query(item)) return mld_query_received(ctx, item);
+  drop(ctx, item, Counter::drop_v6_not_for_us);
 }
 
 void send_solicitation(Context& ctx, const Mac* direct) {

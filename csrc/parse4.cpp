@@ -29,6 +29,7 @@ bool parse4(Context& ctx, Item& item) {
     return false;
   };
   if (const Counter fault = check_ipv4(item.frame, 0); fault != Counter::count_) return end(fault);
+  take_ipv4(item);
   const std::uint8_t* ip = packet::data(item.frame);
   const Ipv4 source = ipv4::source(ip), destination = ipv4::destination(ip);
   if (martian_source(source) || martian_destination(destination) || softwire_only(source) || softwire_only(destination)) {

@@ -165,7 +165,7 @@ bool reassemble(Context& ctx, Item& item, const Walk& walk) {
   if (ctx.reassembly.pressure()) ctx.count(Counter::reassembly_pressure);
   switch (outcome.result) {
     case Reassembly::Result::waits:
-      ctx.count(Counter::held_fragment_v6);
+      ctx.end(Counter::held_fragment_v6);
       item.frame = nullptr;
       return false;
     case Reassembly::Result::refused:
@@ -195,7 +195,7 @@ bool is_pcp(const Settings& settings, const Item& item) {
   const std::uint8_t* ip = inner(item);
   if (!settings.pcp || ip[ipv4::kProtocol] != proto::kUdp || ipv4::is_fragment(ip)) return false;
   const std::uint16_t header = ipv4::header_length(ip);
-  if (packet::window(item.frame) < std::uint32_t{item.inner} + header + 8U) return false;
+  if (ipv4::total_length(ip) < header + 8 || packet::window(item.frame) < item.inner + header + 8U) return false;
   if (load16(ip + header + 2) != kPcpServerPort) return false;
   for (const Ipv4 address : settings.pcp_addresses) {
     if (address == ipv4::destination(ip)) return true;
@@ -205,6 +205,10 @@ bool is_pcp(const Settings& settings, const Item& item) {
 
 bool found_ipv4(Context& ctx, Item& item, std::uint16_t at) {
   item.inner = at;
+  if (!is_br(ctx.settings, ipv6::destination(packet::data(item.frame)))) {  // DP-070
+    drop(ctx, item, Counter::drop_v6_not_for_us);
+    return false;
+  }
   if (const Counter fault = check_ipv4(item.frame, at); fault != Counter::count_) {
     drop(ctx, item, fault);
     return false;
@@ -281,13 +285,16 @@ bool parse6(Context& ctx, Item& item) {
   }
   const std::uint8_t* ip = packet::data(item.frame);
   const Ipv6 destination = ipv6::destination(ip);
-  const bool br = is_br(ctx.settings, destination);
-  if (!br || is_ndp(item)) {
-    if (br || destination.is_multicast() || is_interface(ctx.settings, destination)) {
-      ndp_received(ctx, item);
-    } else {
-      drop(ctx, item, Counter::drop_v6_not_for_us);
-    }
+  if (destination.is_multicast()) {
+    multicast_received(ctx, item);
+    return false;
+  }
+  if (!is_br(ctx.settings, destination) && !is_interface(ctx.settings, destination)) {
+    drop(ctx, item, Counter::drop_v6_not_for_us);
+    return false;
+  }
+  if (is_ndp(item)) {
+    ndp_received(ctx, item);
     return false;
   }
   const Ipv6 source = ipv6::source(ip);

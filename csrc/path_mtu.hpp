@@ -35,10 +35,12 @@ class PathMtus {
     return 0;
   }
 
-  // True if the entry is now this MTU; never raises one that still holds (RFC 8201 section 4).
+  // A packet too big said `mtu`. Never raises what still holds, but lets it hold on: nothing larger is tried soon after
+  // a message, whatever it said (RFC 8201 section 4). True if the path MTU is now lower than before.
   bool lower(const Ipv6& b4, std::uint16_t mtu, std::uint64_t now_ns) {
     const std::uint16_t known = get(b4, now_ns);
-    if (known != 0 && known <= mtu) return false;
+    const bool lowered = known == 0 || mtu < known;
+    if (!lowered) mtu = known;
     Entry& entry = slot_for(b4, now_ns);
     std::uint32_t version = entry.version.load(std::memory_order_relaxed);
     if ((version & 1) != 0 || !entry.version.compare_exchange_strong(version, version + 1, std::memory_order_acquire)) {
@@ -51,7 +53,7 @@ class PathMtus {
     entry.until_ns.store(now_ns + kLifetimeNs, std::memory_order_relaxed);
     entry.version.store(version + 2, std::memory_order_release);
     any_.store(true, std::memory_order_relaxed);
-    return true;
+    return lowered;
   }
 
  private:

@@ -6,7 +6,9 @@
 #include <rte_ethdev.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <string_view>
 #include <vector>
 
 #include "eal.hpp"
@@ -14,16 +16,17 @@
 namespace lw {
 namespace {
 
-// DPDK's own words about a failure are only in its log.
-std::string last_log_line() {
-  const std::vector<std::string> lines = Eal::take_log();
-  for (auto line = lines.rbegin(); line != lines.rend(); ++line) {
-    if (line->find("probe failed") == std::string::npos && line->find("Driver cannot attach") == std::string::npos &&
-        line->find("failed to initialize") == std::string::npos) {
-      return *line;
-    }
+// DPDK's own words about a failure are only in its log, among generalities.
+std::string logged_reason() {
+  constexpr std::array<std::string_view, 6> kGeneral{"probe failed",     "Driver cannot attach", "failed to initialize",
+                                                     "Failed to attach", "Initializing",         "IPC is disabled"};
+  std::string reason;
+  for (const std::string& line : Eal::take_log()) {
+    const auto in_line = [&line](std::string_view text) { return line.find(text) != std::string::npos; };
+    if (std::any_of(kGeneral.begin(), kGeneral.end(), in_line)) continue;
+    reason += (reason.empty() ? "" : "; ") + line;
   }
-  return lines.empty() ? std::string{} : lines.back();
+  return reason;
 }
 
 rte_eth_dev_info device_info(std::uint16_t id) {
@@ -37,6 +40,13 @@ std::uint16_t clamped_descriptors(const rte_eth_desc_lim& limits, std::uint16_t 
   return std::clamp(wanted, std::min(limits.nb_min, most), most);
 }
 
+// As rte_eth_dev_configure() reckons it.
+std::uint32_t largest_mtu(const rte_eth_dev_info& info) {
+  const bool told = info.max_mtu != UINT16_MAX && info.max_rx_pktlen > info.max_mtu;
+  const std::uint32_t overhead = told ? info.max_rx_pktlen - info.max_mtu : RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN;
+  return std::min<std::uint32_t>(info.max_mtu, info.max_rx_pktlen - overhead);
+}
+
 constexpr std::uint16_t kDescriptors = 1024;
 
 }  // namespace
@@ -47,7 +57,7 @@ Port::Port(const std::string& device, const std::string& where) : device_(device
   if (rte_eth_dev_get_port_by_name(name.c_str(), &id_) != 0) {
     Eal::take_log();
     const int result = rte_dev_probe(device.c_str());
-    if (result != 0) fail("DPDK cannot open this port", -result);
+    if (result != 0) fail("DPDK cannot open this port: check its name and arguments, and that this runs as root", 0);
     ours_ = true;
     if (rte_eth_dev_get_port_by_name(name.c_str(), &id_) != 0) fail("DPDK has no Ethernet device of this name", 0);
   }
@@ -58,7 +68,7 @@ Port::~Port() { close(); }
 
 void Port::fail(const std::string& what, int error) const {
   std::string text = where_ + ": " + device_ + ": " + what;
-  const std::string log = last_log_line();
+  const std::string log = logged_reason();
   if (!log.empty()) {
     text += " (" + log + ")";
   } else if (error != 0) {
@@ -86,17 +96,24 @@ bool Port::use_mac(const Mac& wanted) {
 void Port::configure(const Setup& setup) {
   const rte_eth_dev_info info = device_info(id_);
   rte_eth_conf conf{};
-  conf.rxmode.mtu = std::clamp(setup.mtu, info.min_mtu, info.max_mtu);
+  const std::uint32_t largest = largest_mtu(info);
+  // af_packet names the frame of plain Ethernet whatever its interface and its ring carry.
+  const bool understates = driver() == "net_af_packet";
+  Eal::take_log();
+  if (setup.mtu > largest && !understates)
+    fail("the device takes no MTU above " + std::to_string(largest) +
+             ": lower the mtu of its side, or choose another port",
+         0);
+  conf.rxmode.mtu = std::min<std::uint32_t>(setup.mtu, largest);
   conf.txmode.offloads = info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
   if (setup.rx_queues > 1) {
     conf.rx_adv_conf.rss_conf.rss_hf =
         (RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP) & info.flow_type_rss_offloads;
     if (conf.rx_adv_conf.rss_conf.rss_hf != 0) conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
   }
-  Eal::take_log();
   int result = rte_eth_dev_configure(id_, setup.rx_queues, setup.tx_queues, &conf);
   if (result != 0) fail("DPDK cannot configure this port", -result);
-  set_mtu(setup.mtu);
+  if (setup.mtu <= largest) set_mtu(setup.mtu);
 
   const int socket = rte_eth_dev_socket_id(id_);
   const auto on = static_cast<unsigned>(socket);

@@ -103,7 +103,7 @@ py::dict macs(const Engine& engine) {
 
 std::unique_ptr<Engine> make_engine(const py::dict& settings, BindingTable& table, std::vector<std::string> devices,
                                     std::vector<unsigned> lcores, std::uint32_t mbufs, std::uint16_t data_room,
-                                    bool split_queues, std::uint64_t secret) {
+                                    std::uint32_t held_limit, bool split_queues, std::uint64_t secret) {
   Settings value = settings_from(settings);
   if (devices.empty() || devices.size() > 2) throw py::value_error("devices: one or two are needed");
   if (lcores.empty()) throw py::value_error("lcores: one worker at least is needed");

@@ -45,6 +45,22 @@ py::list take(Harness& lane) {
   return frames;
 }
 
+py::bytes bytes_of(const Ipv6& address) { return {reinterpret_cast<const char*>(&address), sizeof address}; }
+
+py::list take_ends(Harness& lane) {
+  py::list ends;
+  for (const Harness::End& end : lane.take_ends()) {
+    py::dict one;
+    one["side"] = end.side == SideId::v4 ? "v4" : "v6";
+    one["way"] = info(end.way).name;
+    one["inner"] = end.inner;
+    if (end.looked_up) one["key"] = py::make_tuple(end.key.ipv4, end.key.psid);
+    if (end.found) one["softwire"] = py::make_tuple(bytes_of(end.softwire.b4), bytes_of(end.softwire.br));
+    ends.append(one);
+  }
+  return ends;
+}
+
 py::dict counters(const Harness& lane) {
   py::dict values;
   for (std::size_t i = 0; i < kCounterCount; ++i) {
@@ -71,6 +87,10 @@ void register_lane(py::module_& m) {
            [](Harness& lane, std::string_view side, const py::bytes& mac) { lane.set_next_hop(side_of(side), mac_from(mac)); },
            py::arg("side"), py::arg("mac"), "As if the next hop of the side had just answered with this MAC.")
       .def("take", &take, "The frames sent since the last call: (side, octets), in order.")
+      .def("watch", &Harness::watch, "Records how packets end, from now on.")
+      .def("take_ends", &take_ends,
+           "How the packets since the last call ended: dicts of side, way (counter name), inner (offset of the IPv4 header "
+           "behind the link header), key (IPv4 address, PSID) if one was looked up, softwire (B4, BR) if it was found.")
       .def("counters", &counters, "Counter name -> value.")
       .def("mbufs_in_use", &Harness::mbufs_in_use)
       .def("quiescent", &Harness::quiescent);

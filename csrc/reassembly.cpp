@@ -45,73 +45,70 @@ constexpr std::uint8_t kNotEct = 1U << 0, kCe = 1U << 3;
 }  // namespace
 
 Reassembly::Reassembly(const FragmentLimits& limits, std::uint32_t held_limit)
-    : store_(limits.max_packets), limits_(limits), held_limit_(held_limit) {}
+    : store_(limits.max_packets, held_limit), limits_(limits) {}
 
 Reassembly::Key Reassembly::key_of(const rte_mbuf* frame, Fragment fragment) {
   const std::uint8_t* ip = packet::data(frame);
   return {ipv6::source(ip), ipv6::destination(ip), load32(ip + fragment.header_at + 4)};
 }
 
-rte_mbuf* Reassembly::detach(Packet& packet) {
-  rte_mbuf* chain = packet.first;
-  held_ -= packet.parts;
-  packet.first = nullptr;
-  packet.parts = 0;
-  packet.octets = 0;
+rte_mbuf* Reassembly::detach(Node& node) {
+  rte_mbuf* chain = node.value.first;
+  store_.release(node);
+  node.value.first = nullptr;
+  node.value.octets = 0;
   return chain;
 }
 
-Reassembly::Outcome Reassembly::condemn(Packet& packet, Counter reason) {
-  packet.condemned = reason;
-  return {Result::refused, reason, nullptr, 0, detach(packet)};
+Reassembly::Outcome Reassembly::condemn(Node& node, Counter reason) {
+  node.value.condemned = reason;
+  return {Result::refused, reason, nullptr, 0, detach(node)};
 }
 
-Reassembly::Outcome Reassembly::add_to(Node& node, rte_mbuf* frame, Fragment fragment) {
+std::optional<Reassembly::Outcome> Reassembly::find_place(Node& node, rte_mbuf* frame, Fragment fragment, Place& place) {
   Packet& packet = node.value;
-  if (packet.condemned != Counter::count_) return {Result::refused, packet.condemned};
-  const std::uint8_t* ip = packet::data(frame);
-  const std::uint16_t field = load16(ip + fragment.header_at + 2);
+  if (packet.condemned != Counter::count_) return Outcome{Result::refused, packet.condemned};
+  const std::uint16_t field = load16(packet::data(frame, fragment.header_at + 2U));
   const auto headers = static_cast<std::uint16_t>(fragment.header_at + ipv6::kFragmentHeader);
   const auto length = static_cast<std::uint16_t>(packet::length(frame) - headers);
   const std::uint32_t start = field & 0xfff8U, end = start + length;
-  const bool last = (field & 1) == 0;
-  part_of(frame) = {nullptr, start, length, headers, fragment.next_header_at};
-
-  rte_mbuf** link = &packet.first;
+  place = {&packet.first, (field & 1) == 0};
   rte_mbuf* before = nullptr;
-  while (*link != nullptr && part_of(*link).start < start) {
-    before = *link;
-    link = &part_of(*link).next;
+  while (*place.link != nullptr && part_of(*place.link).start < start) {
+    before = *place.link;
+    place.link = &part_of(before).next;
   }
-  rte_mbuf* after = *link;
+  rte_mbuf* after = *place.link;
+  part_of(frame) = {after, start, length, headers, fragment.next_header_at};
   if (after != nullptr && part_of(after).start == start && part_of(after).length == length && same_octets(after, frame)) {
-    return {Result::refused, Counter::drop_fragment_v6_duplicate};
+    return Outcome{Result::refused, Counter::drop_fragment_v6_duplicate};
   }
   const bool overlaps_before = before != nullptr && part_of(before).start + part_of(before).length > start;
   const bool overlaps_after = after != nullptr && part_of(after).start < end;
-  const bool beyond_end = packet.end != 0 && (end > packet.end || (last && end != packet.end));
-  const bool end_inside = last && after != nullptr;
+  const bool beyond_end = packet.end != 0 && (end > packet.end || (place.last && end != packet.end));
+  const bool end_inside = place.last && after != nullptr;
   if (overlaps_before || overlaps_after || beyond_end || end_inside) {
-    return condemn(packet, Counter::drop_fragment_v6_overlap);
+    return condemn(node, Counter::drop_fragment_v6_overlap);
   }
-  if (packet.parts >= limits_.max_fragments || held_ >= held_limit_) {
-    return condemn(packet, Counter::drop_fragment_v6_limit);
-  }
-  part_of(frame).next = after;
-  *link = frame;
-  ++packet.parts;
-  ++held_;
-  packet.octets += length;
-  packet.ecn_seen = static_cast<std::uint8_t>(packet.ecn_seen | 1U << (ipv6::traffic_class(ip) & 3));
-  if (last) packet.end = end;
+  return std::nullopt;
+}
+
+Reassembly::Outcome Reassembly::put(Node& node, rte_mbuf* frame, const Place& place) {
+  Packet& packet = node.value;
+  const Part& part = part_of(frame);
+  *place.link = frame;
+  packet.octets += part.length;
+  packet.ecn_seen =
+      static_cast<std::uint8_t>(packet.ecn_seen | 1U << (ipv6::traffic_class(packet::data(frame)) & 3));
+  if (place.last) packet.end = part.start + part.length;
   const bool whole = packet.end != 0 && packet.octets == packet.end;
   return whole ? finish(node) : Outcome{Result::waits};
 }
 
 Reassembly::Outcome Reassembly::finish(Node& node) {
-  Packet packet = node.value;
-  const std::uint32_t parts = packet.parts;
-  rte_mbuf* whole = detach(node.value);
+  const Packet packet = node.value;
+  const std::uint32_t parts = node.held;
+  rte_mbuf* whole = detach(node);
   store_.erase(node);
   if ((packet.ecn_seen & kCe) != 0 && (packet.ecn_seen & kNotEct) != 0) {  // RFC 3168 section 5.3
     return {Result::whole, Counter::drop_fragment_v6_ecn, nullptr, parts, whole};
@@ -136,7 +133,7 @@ Reassembly::Outcome Reassembly::finish(Node& node) {
 }
 
 bool Reassembly::pressure() {
-  const bool now = store_.size() * 10ULL > store_.capacity() * 9ULL || held_ * 10ULL > held_limit_ * 9ULL;
+  const bool now = store_.nearly_full();
   const bool fresh = now && !pressed_;
   pressed_ = now;
   return fresh;

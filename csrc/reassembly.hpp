@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "aged_store.hpp"
 #include "counters.hpp"
@@ -48,24 +49,26 @@ class Reassembly {
     const Key key = key_of(frame, fragment);
     Node* node = store_.find(key);
     if (node == nullptr) {
-      node = store_.insert(key, source_hash, now_ns, [&](Node& old) { evicted(detach(old.value)); });
+      if (limits_.max_fragments <= 1) return {Result::refused, Counter::drop_fragment_v6_limit};
+      node = store_.insert(key, source_hash, now_ns, [&](Node& old) { evicted(detach(old)); });
+      if (node == nullptr) return {Result::refused, Counter::drop_fragment_v6_limit};
     }
-    if (node == nullptr || limits_.max_fragments <= 1) {
-      if (node != nullptr) store_.erase(*node);
-      return {Result::refused, Counter::drop_fragment_v6_limit};
-    }
-    return add_to(*node, frame, fragment);
+    Place place;
+    if (const auto refusal = find_place(*node, frame, fragment, place)) return *refusal;
+    const bool room = node->held < limits_.max_fragments && store_.hold(*node, [&](Node& old) { evicted(detach(old)); });
+    if (!room) return condemn(*node, Counter::drop_fragment_v6_limit);
+    return put(*node, frame, place);
   }
 
   // `expired(rte_mbuf* chain)`: the offset-0 fragment comes first in the chain, if it is there (DP-166).
   template <class Expired>
   void expire(std::uint64_t now_ns, Expired&& expired) {
     if (now_ns < limits_.timeout_ns) return;
-    store_.expire(now_ns - limits_.timeout_ns, [&](Node& node) { expired(detach(node.value)); });
+    store_.expire(now_ns - limits_.timeout_ns, [&](Node& node) { expired(detach(node)); });
   }
   template <class Expired>
   void clear(Expired&& expired) {
-    store_.expire(~std::uint64_t{0}, [&](Node& node) { expired(detach(node.value)); });
+    store_.expire(~std::uint64_t{0}, [&](Node& node) { expired(detach(node)); });
   }
 
   // True once each time the store comes above nine tenths of its packets or fragments (DP-173).
@@ -85,7 +88,6 @@ class Reassembly {
     rte_mbuf* first{};  // sorted by Part::start
     std::uint32_t octets{};
     std::uint32_t end{};  // of the fragmentable part; 0 = the last fragment has not come
-    std::uint16_t parts{};
     std::uint8_t ecn_seen{};  // bit per code point
     // RFC 5722: after an overlap everything of it is dropped until it times out; so too after a limit.
     Counter condemned{Counter::count_};
@@ -93,16 +95,20 @@ class Reassembly {
   using Store = AgedStore<Key, Packet>;
   using Node = Store::Node;
 
+  struct Place {
+    rte_mbuf** link;  // where the fragment goes into the list
+    bool last;        // of its packet
+  };
+
   static Key key_of(const rte_mbuf* frame, Fragment fragment);
-  Outcome add_to(Node& node, rte_mbuf* frame, Fragment fragment);
-  Outcome condemn(Packet& packet, Counter reason);
+  std::optional<Outcome> find_place(Node& node, rte_mbuf* frame, Fragment fragment, Place& place);
+  Outcome put(Node& node, rte_mbuf* frame, const Place& place);
+  Outcome condemn(Node& node, Counter reason);
   Outcome finish(Node& node);
-  rte_mbuf* detach(Packet& packet);
+  rte_mbuf* detach(Node& node);
 
   Store store_;
   FragmentLimits limits_;
-  std::uint32_t held_{};
-  std::uint32_t held_limit_;
   bool pressed_{};
 };
 

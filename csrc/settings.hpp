@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -9,6 +10,8 @@
 #include "types.hpp"
 
 namespace lw {
+
+class Filter;
 
 struct Address4 {
   Ipv4 address{};
@@ -31,6 +34,8 @@ struct Side {
   std::optional<std::uint16_t> vlan;  // 802.1Q id
   std::uint16_t mtu{1500};            // L3 octets
   std::optional<Mac> next_hop_mac;    // fixed: no resolution
+  std::shared_ptr<const Filter> ingress_filter;  // null: everything passes
+  std::shared_ptr<const Filter> egress_filter;
 };
 
 struct OptionPolicy {  // true = drop (RFC 7126)

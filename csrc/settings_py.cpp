@@ -6,6 +6,8 @@
 #include <string_view>
 #include <utility>
 
+#include "filter.hpp"
+
 namespace lw {
 namespace py = pybind11;
 namespace {
@@ -22,6 +24,7 @@ class Section {
     if (!dict_.contains(key)) fail(key, "is missing");
     return dict_[key];
   }
+  bool absent(const char* key) const { return !dict_.contains(key); }
   bool null(const char* key) const { return get(key).is_none(); }
   Section section(const char* key) const {
     const py::object value = get(key);
@@ -90,11 +93,22 @@ std::vector<Address> prefixes(const Section& side, std::uint64_t longest, Read r
   return all;
 }
 
+std::shared_ptr<const Filter> filter_from(const Section& side, const char* key) {
+  if (side.absent(key) || side.null(key)) return nullptr;
+  try {
+    return std::make_shared<const Filter>(std::string(side.text(key)));
+  } catch (const FilterError& error) {
+    side.fail(key, std::string("is no pcap filter: ") + error.what());
+  }
+}
+
 Side side_from(const Section& from) {
   Side side;
   if (!from.null("mac")) side.mac = from.octets<Mac>("mac", from.get("mac"));
   if (!from.null("vlan")) side.vlan = from.number<std::uint16_t>("vlan", 4095);
   side.mtu = from.number<std::uint16_t>("mtu");
+  side.ingress_filter = filter_from(from, "ingress_filter");
+  side.egress_filter = filter_from(from, "egress_filter");
   if (!from.null("next_hop_mac")) side.next_hop_mac = from.octets<Mac>("next_hop_mac", from.get("next_hop_mac"));
   return side;
 }

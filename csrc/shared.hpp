@@ -1,6 +1,7 @@
 // What the lanes of one router have in common. Everything in it may be used by all of them at once.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 
@@ -24,11 +25,12 @@ struct Shared {
   TokenBucket icmp4_errors;
   TokenBucket icmp6_errors;
   TokenBucket icmp4_incoming;
+  TokenBucket mld_answers;
   SourceBuckets icmp4_sources;
   SourceBuckets icmp6_sources;
   PathMtus path_mtus;
   std::atomic<std::uint32_t> fragments_sent{};       // numbers the datagrams that are fragmented outside
-  std::atomic<std::uint64_t> conflict_seen_ns{};     // RFC 5227 section 2.4(c)
+  std::array<std::atomic<std::uint64_t>, 16> conflict_seen_ns{};  // per own address, RFC 5227 section 2.4(c)
 };
 
 }  // namespace lw

@@ -37,7 +37,11 @@ void send_pieces(Context& ctx, rte_mbuf** pieces, int n, SideId side, Counter ed
 }
 
 void no_pieces(Context& ctx, Counter edge) {
-  ctx.count(edge == Counter::count_ ? Counter::tx_failed : Counter::drop_no_buffer);
+  if (edge == Counter::count_) {
+    ctx.count(Counter::tx_failed);
+  } else {
+    ctx.end(Counter::drop_no_buffer);
+  }
 }
 
 }  // namespace

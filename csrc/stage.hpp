@@ -32,10 +32,12 @@ struct Item {
   Mac from{};            // link source of the frame
   BindingKey key{};
   Softwire softwire{};   // what the look-up found
+  rte_mbuf* copy{};      // a tap's
   rte_mbuf* followers{}; // IPv4 fragments that waited for this first fragment, linked by their Waiting
 };
 
 struct Transmitter;
+class Tap;
 
 struct Context {
   const Settings& settings;
@@ -48,7 +50,15 @@ struct Context {
   Reassembly& reassembly;
   std::uint64_t now_ns{};
 
+  Tap* tap{};         // null: nobody watches
+  Counter last_end{};  // how the latest item ended
+
   void count(Counter which, std::uint64_t amount = 1) { counters.add(which, amount); }
+  // Counts the edge, drop or hold by which the item at hand ended.
+  void end(Counter way) {
+    counters.add(way);
+    last_end = way;
+  }
 };
 
 // The softwire a packet came through, seen from here: where errors about it and answers to it go.
@@ -61,7 +71,7 @@ inline std::uint8_t* inner(const Item& item) { return packet::data(item.frame, i
 
 // The ends of an Item.
 inline void drop(Context& ctx, Item& item, Counter reason) {
-  ctx.count(reason);
+  ctx.end(reason);
   rte_pktmbuf_free(item.frame);
   item.frame = nullptr;
 }
@@ -86,8 +96,10 @@ enum class LinkResult : std::uint8_t { ended, arp, ipv4, ipv6 };
 LinkResult read_link(Context& ctx, Item& item, PortRole role);
 
 // ipv4.cpp ----------------------------------------------------------------------------------------------------------
-// Checks a received IPv4 header at `offset` and cuts the packet to its Total Length. Returns the drop, or count_ if good.
+// Checks a received IPv4 header at `offset`. Returns the drop, or count_ if good.
 Counter check_ipv4(rte_mbuf* frame, std::uint16_t offset);
+// Leaves nothing but the IPv4 packet in the frame: no outer headers, nothing behind its Total Length (DP-003, DP-082).
+void take_ipv4(const Item& item);
 Counter check_ipv4_options(const Settings& settings, const std::uint8_t* ip);
 bool martian_source(Ipv4 address);
 bool martian_destination(Ipv4 address);
@@ -127,6 +139,7 @@ void into_softwire(Context& ctx, Item& item, const Softwire& to, std::uint8_t to
 // Puts the outer header before the IPv4 packet at the start of `frame`.
 void wrap(Context& ctx, rte_mbuf* frame, const Softwire& to);
 std::uint16_t tunnel_overhead(const Settings& settings);
+std::uint16_t configured_path_mtu(const Settings& settings);
 std::uint16_t path_mtu(Context& ctx, const Ipv6& b4);
 
 // icmp_error.cpp -----------------------------------------------------------------------------------------------------
@@ -172,10 +185,13 @@ void echo6(Context& ctx, Item& item, std::uint16_t offset);
 void arp_received(Context& ctx, Item& item);
 void ndp_received(Context& ctx, Item& item);
 bool is_ndp(const Item& item);
+void multicast_received(Context& ctx, Item& item);  // to an IPv6 group
 void send_arp_request(Context& ctx, Ipv4 sender, Ipv4 target, const Mac* direct);
 void send_solicitation(Context& ctx, const Mac* direct);
 void send_unsolicited_advertisement(Context& ctx, const Ipv6& address);
-void send_mld_report(Context& ctx);
+void send_mld_report(Context& ctx, bool asked);
+bool is_mld_query(const Item& item);
+void mld_query_received(Context& ctx, Item& item);
 
 // mss.cpp ------------------------------------------------------------------------------------------------------------
 void clamp_mss(Context& ctx, std::uint8_t* ip, std::uint32_t readable);

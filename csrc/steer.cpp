@@ -24,8 +24,9 @@ struct Transport {
 Transport transport_of(const Item& item) {
   const std::uint8_t* ip = inner(item);
   const std::uint32_t offset = std::uint32_t{item.inner} + ipv4::header_length(ip);
-  return {ip, packet::data(item.frame, offset), packet::window(item.frame) - offset, offset,
-          packet::length(item.frame) - offset};
+  const std::uint32_t length = std::uint32_t{ipv4::total_length(ip)} - ipv4::header_length(ip);
+  const std::uint32_t readable = packet::window(item.frame) - offset;
+  return {ip, packet::data(item.frame, offset), std::min(readable, length), offset, length};
 }
 
 // RFC 5508 REQ-3 and its mirror upstream: the quoted packet was sent by (downstream) or to (upstream) the subscriber.
@@ -102,23 +103,24 @@ std::uint64_t source_of(const Context& ctx, const FragmentPorts::Key& key) {
 Steering port_of_fragment(Context& ctx, Item& item, const Transport& transport, Direction direction) {
   if (tiny_tcp(transport)) return refused(Counter::drop_fragment_v4_tiny);
   const FragmentPorts::Key key = key_of(item, transport.ip, direction);
-  auto* record = ctx.fragment_ports.record(key, source_of(ctx, key), ctx.now_ns,
-                                           [&](rte_mbuf* chain) { drop_waiting(ctx, chain, Counter::drop_fragment_v4_limit); });
+  const auto evicted = [&](rte_mbuf* chain) { drop_waiting(ctx, chain, Counter::drop_fragment_v4_limit); };
+  FragmentPorts::Node* node = ctx.fragment_ports.record(key, source_of(ctx, key), ctx.now_ns, evicted);
   const bool first = !ipv4::is_later_fragment(transport.ip);
-  if (record == nullptr) {
+  if (node == nullptr) {
     return first ? port_of_first(item, transport, direction) : refused(Counter::drop_fragment_v4_limit);
   }
+  FragmentPorts::Record& record = node->value;
   if (first) {
     const Steering steering = port_of_first(item, transport, direction);
-    record->known = true;
-    record->has_port = steering.result == Result::port;
-    record->port = steering.port;
-    follow(ctx, item, ctx.fragment_ports.detach(*record));
+    record.known = true;
+    record.has_port = steering.result == Result::port;
+    record.port = steering.port;
+    follow(ctx, item, ctx.fragment_ports.detach(*node));
     return steering;
   }
-  if (record->known) return record->has_port ? port_is(record->port) : no_port();
-  if (!ctx.fragment_ports.hold(*record, item.frame, item.side)) return refused(Counter::drop_fragment_v4_limit);
-  ctx.count(Counter::held_fragment_v4);
+  if (record.known) return record.has_port ? port_is(record.port) : no_port();
+  if (!ctx.fragment_ports.hold(*node, item.frame, item.side, evicted)) return refused(Counter::drop_fragment_v4_limit);
+  ctx.end(Counter::held_fragment_v4);
   item.frame = nullptr;
   return {Result::held};
 }

@@ -1,5 +1,8 @@
 #include "transmit.hpp"
 
+#include "filter.hpp"
+#include "tap.hpp"
+
 namespace lw {
 
 namespace {
@@ -26,6 +29,9 @@ std::uint8_t write_link_header(std::uint8_t* at, const Side& side, const Mac& to
 void flush_side(Context& ctx, SideId side) {
   auto& queue = ctx.out.queue(side);
   if (queue.n == 0) return;
+  if (ctx.tap != nullptr) [[unlikely]] {
+    for (std::uint16_t i = 0; i < queue.n; ++i) ctx.tap->sent(side, queue.frames[i]);
+  }
   std::uint64_t octets = 0;
   // A sent frame may be gone: its length is read before.
   std::array<std::uint32_t, Transmitter::kQueue> lengths;
@@ -46,10 +52,38 @@ void enqueue(Context& ctx, rte_mbuf* frame, SideId side) {
   queue.frames[queue.n++] = frame;
 }
 
-void put_on_link(Context& ctx, rte_mbuf* frame, SideId side) {
+// A filter sees no tag (filter.hpp): it is laid aside meanwhile.
+bool refused(const Filter& filter, rte_mbuf* frame, bool tagged) {
+  if (!tagged) return !filter.passes(frame);
+  const auto header = load<std::array<std::uint8_t, ether::kHeader + ether::kTag>>(packet::data(frame));
+  std::memmove(packet::data(frame) + ether::kTag, header.data(), 2 * sizeof(Mac));
+  packet::pull(frame, ether::kTag);
+  const bool passes = filter.passes(frame);
+  store(packet::push(frame, ether::kTag), header);
+  return !passes;
+}
+
+// The frame is finished. `edge` as in forward, count_ for what was made here.
+void leave(Context& ctx, rte_mbuf* frame, SideId side, Counter edge) {
+  const bool made = edge == Counter::count_;
+  const Side& settings = side_settings(ctx, side);
+  if (settings.egress_filter != nullptr && refused(*settings.egress_filter, frame, settings.vlan.has_value()))
+    [[unlikely]] {
+    if (made) {
+      ctx.count(Counter::filtered_made);
+    } else {
+      ctx.end(Counter::drop_filter_out);
+    }
+    return rte_pktmbuf_free(frame);
+  }
+  if (!made) ctx.end(edge);
+  enqueue(ctx, frame, side);
+}
+
+void put_on_link(Context& ctx, rte_mbuf* frame, SideId side, Counter edge) {
   const auto& link = ctx.out.link(side);
   std::memcpy(packet::push(frame, link.length), link.header.data(), link.length);
-  enqueue(ctx, frame, side);
+  leave(ctx, frame, side, edge);
 }
 
 void wait_for_next_hop(Context& ctx, rte_mbuf* frame, SideId side, Counter edge, const Origin& origin) {
@@ -57,18 +91,22 @@ void wait_for_next_hop(Context& ctx, rte_mbuf* frame, SideId side, Counter edge,
   Neighbor& neighbor = next_hop(ctx, side);
   neighbor.want();
   if (waits.n == Transmitter::kWaiting) {
-    ctx.count(edge == Counter::count_ ? Counter::tx_failed : Counter::drop_next_hop_queue);
+    if (edge == Counter::count_) {
+      ctx.count(Counter::made_unresolved);
+    } else {
+      ctx.end(Counter::drop_next_hop_queue);
+    }
     rte_pktmbuf_free(frame);
     return;
   }
-  if (edge != Counter::count_) ctx.count(Counter::held_next_hop);
+  if (edge != Counter::count_) ctx.end(Counter::held_next_hop);
   waits.packets[waits.n++] = {frame, edge, origin, neighbor.failed_rounds()};
 }
 
 // DP-203: the next hop did not answer. A packet out of a softwire draws 3/1 into it.
 void give_up(Context& ctx, SideId side, Transmitter::Waiting& waiting) {
   if (waiting.edge == Counter::count_) {
-    ctx.count(Counter::tx_failed);
+    ctx.count(Counter::made_unresolved);
     rte_pktmbuf_free(waiting.frame);
     return;
   }
@@ -91,11 +129,8 @@ void serve_side(Context& ctx, SideId side) {
   for (std::uint16_t i = 0; i < n; ++i) {
     Transmitter::Waiting waiting = waits.packets[i];
     if (resolved) {
-      if (waiting.edge != Counter::count_) {
-        ctx.counters.sub(Counter::held_next_hop);
-        ctx.count(waiting.edge);
-      }
-      put_on_link(ctx, waiting.frame, side);
+      if (waiting.edge != Counter::count_) ctx.counters.sub(Counter::held_next_hop);
+      put_on_link(ctx, waiting.frame, side, waiting.edge);
     } else if (waiting.failed_rounds != rounds) {
       give_up(ctx, side, waiting);
     } else {
@@ -119,20 +154,19 @@ void forward(Context& ctx, rte_mbuf* frame, SideId side, Counter edge, const Ori
   if (!ctx.out.link(side).resolved) [[unlikely]] {
     return wait_for_next_hop(ctx, frame, side, edge, origin);
   }
-  ctx.count(edge);
-  put_on_link(ctx, frame, side);
+  put_on_link(ctx, frame, side, edge);
 }
 
 void send_made(Context& ctx, rte_mbuf* frame, SideId side) {
   if (!ctx.out.link(side).resolved) return wait_for_next_hop(ctx, frame, side, Counter::count_, {});
-  put_on_link(ctx, frame, side);
+  put_on_link(ctx, frame, side, Counter::count_);
 }
 
 void send_made_to(Context& ctx, rte_mbuf* frame, SideId side, std::uint16_t ethertype, const Mac& to) {
   const Side& settings = side_settings(ctx, side);
   const auto length = static_cast<std::uint16_t>(ether::kHeader + (settings.vlan ? ether::kTag : 0));
   write_link_header(packet::push(frame, length), settings, to, ethertype);
-  enqueue(ctx, frame, side);
+  leave(ctx, frame, side, Counter::count_);
 }
 
 void refresh_links(Context& ctx) {
@@ -158,7 +192,7 @@ void drop_all_waiting(Context& ctx) {
     for (std::uint16_t i = 0; i < waits.n; ++i) {
       const bool received = waits.packets[i].edge != Counter::count_;
       if (received) ctx.counters.sub(Counter::held_next_hop);
-      ctx.count(received ? Counter::drop_next_hop_unresolved : Counter::tx_failed);
+      ctx.count(received ? Counter::drop_next_hop_unresolved : Counter::made_unresolved);
       rte_pktmbuf_free(waits.packets[i].frame);
     }
     waits.n = 0;
