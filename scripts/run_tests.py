@@ -25,6 +25,8 @@ BIN = Path(".venv/bin")
 CI = os.environ.get("CI") == "true"
 FUZZ_SECONDS = os.environ.get("FUZZ_SECONDS", "20")
 
+PATIENCE = 15.0  # seconds between asking a late command to end and ending it
+
 PYTEST_CLOSING = re.compile(r"^(?:\d+ \w+, )*\d+ (?:passed|failed|errors?|skipped)(?:, \d+ \w+)* in .*$", re.MULTILINE)
 # What a log says was done, the most telling first.
 COUNTS = (
@@ -47,8 +49,8 @@ def files(*patterns: str) -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern))
 
 
-def pytest(name: str, marks: str, limit: int) -> Stage:
-    return Stage(name, [[f"{BIN}/pytest", "-q", "--no-header", "-rs", "-m", marks, "tests"]], limit)
+def pytest(name: str, marks: str, limit: int, paths: list[str]) -> Stage:
+    return Stage(name, [[f"{BIN}/pytest", "-q", "--no-header", "-rs", "-m", marks, *paths]], limit)
 
 
 def native(flavour: str, limit: int) -> Stage:
@@ -58,7 +60,7 @@ def native(flavour: str, limit: int) -> Stage:
 
 
 def stages() -> Iterator[Stage]:
-    cpp = files("csrc/*.[ch]pp", "tests/native/*.[ch]pp", "bench/*.[ch]pp")
+    cpp = files("csrc/*.[ch]pp", "tests/native/*.[ch]pp")
     shell = files("scripts/*.sh", "tests/native/*.sh", ".ci/run")
     tests = files("tests/**/test_*.py")
     programs = [Path(name).stem for name in files("tests/native/*.cpp")]
@@ -68,14 +70,14 @@ def stages() -> Iterator[Stage]:
     clang_format = [f"{BIN}/clang-format", "--dry-run", "-Werror", *cpp]
     yield Stage("format", [clang_format, [f"{BIN}/ruff", "format", "--check"]], 120)
     yield Stage("lint", [[f"{BIN}/ruff", "check"], ["shellcheck", *shell], [f"{BIN}/mypy"]], 300)
-    if files("tests/test_layers.py"):
-        yield pytest("layers", "layers", 120)
+    if layers := files("tests/test_layers.py"):
+        yield pytest("layers", "layers", 120, layers)
     if tests:
-        yield pytest("unit", "not (layers or vectors or lab or slow)", 600)
-    if files("tests/**/test_vectors*.py", "tests/**/test_replay*.py"):
-        yield pytest("vectors", "vectors and not slow", 600)
-    if any("mark.slow" in (ROOT / name).read_text() for name in tests):
-        yield pytest("slow", "slow and not lab", 600)
+        yield pytest("unit", "not (layers or vectors or lab or slow)", 600, ["tests"])
+    if vectors := files("tests/**/test_vectors*.py", "tests/**/test_replay*.py"):
+        yield pytest("vectors", "vectors and not slow", 600, vectors)
+    if slow := [name for name in tests if "mark.slow" in (ROOT / name).read_text()]:
+        yield pytest("slow", "slow and not lab", 600, slow)
     if len(fuzzers) + len(racers) < len(programs):
         yield native("asan", 900)
     if racers:
@@ -84,10 +86,13 @@ def stages() -> Iterator[Stage]:
         yield native("fuzz", 900)
     if files("pylwaftr/lab/__main__.py", "pylwaftr/lab.py"):
         yield Stage("lab", [[f"{BIN}/python", "-m", "pylwaftr.lab"]], 300, needs_root=True)
-    if files("tests/**/test_lab*.py"):
-        yield pytest("lab-tests", "lab", 600)
-    if files("bench/__main__.py"):
-        yield Stage("bench", [[f"{BIN}/python", "-m", "bench", "--smoke"]], 300)
+    if lab := files("tests/**/test_lab*.py"):
+        yield pytest("lab-tests", "lab", 600, lab)
+    if files("pylwaftr/cli/bench.py"):
+        short = ["--bindings", "1k", "--windows", "2"]
+        yield Stage(
+            "bench", [[f"{BIN}/pylwaftr", "bench", what, *short] for what in ("forward", "table", "updates")], 300
+        )
 
 
 def run(command: list[str], log: Path, limit: float) -> bool:
@@ -117,7 +122,7 @@ def run(command: list[str], log: Path, limit: float) -> bool:
                 if child.poll() is None:
                     os.killpg(child.pid, number)
                     with suppress(subprocess.TimeoutExpired):
-                        child.wait(15)
+                        child.wait(PATIENCE)
 
 
 def judge(stage: Stage) -> bool:

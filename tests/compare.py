@@ -82,11 +82,11 @@ def _blank(data: bytes, *spans: tuple[int, int]) -> bytes:
     return data
 
 
-def forwarded(want: bytes, got: bytes) -> list[str]:
+def _forwarded(want: bytes, got: bytes) -> list[str]:
     return _difference("frames", want, got)
 
 
-def icmpv4_error(want: bytes, got: bytes) -> list[str]:
+def _icmpv4_error(want: bytes, got: bytes) -> list[str]:
     """Free: ID, DF, TOS (the outer class follows it) and TTL of the error; the length of the quote within limits."""
     outer_want, inner_want = _split_softwire(want)
     outer_got, inner_got = _split_softwire(got)
@@ -94,8 +94,9 @@ def icmpv4_error(want: bytes, got: bytes) -> list[str]:
         return _difference("frames", want, got)
     faults = []
     if dissect(got).kind == ETH_IPV6:
-        _, tc = divmod(struct.unpack("!I", outer_got[14:18])[0] >> 20, 256)
-        if tc != inner_got[1]:
+        wanted_class, tc = (struct.unpack("!H", outer[14:16])[0] >> 4 & 0xFF for outer in (outer_want, outer_got))
+        follows = wanted_class == inner_want[1]  # the pipe model has a class of its own
+        if tc != (inner_got[1] if follows else wanted_class):
             faults.append(f"outer traffic class {tc:#x} does not follow the TOS {inner_got[1]:#x}")
         blanks = ((14, 16), (18, 20))  # version, traffic class, half of the flow label; payload length
         faults += _difference("outer headers", _blank(outer_want, *blanks), _blank(outer_got, *blanks))
@@ -129,7 +130,7 @@ def _split_softwire(frame: bytes) -> tuple[bytes, bytes]:
     return frame[: len(frame) - len(inner)], inner
 
 
-def icmpv6_error(want: bytes, got: bytes) -> list[str]:
+def _icmpv6_error(want: bytes, got: bytes) -> list[str]:
     """Free: traffic class, flow label and hop limit. The quote has to fill 1280 octets."""
     if len(got) - 14 > 1280:
         return [f"ICMPv6 error of {len(got) - 14} octets"]
@@ -137,7 +138,7 @@ def icmpv6_error(want: bytes, got: bytes) -> list[str]:
     return _difference("frames", _blank(want, *free), _blank(got, *free))
 
 
-def icmp_echo_reply(want: bytes, got: bytes) -> list[str]:
+def _icmp_echo_reply(want: bytes, got: bytes) -> list[str]:
     """Free: ID, DF and TTL of IPv4, hop limit and flow label of IPv6."""
     if dissect(want).ipv4 is None:
         free: tuple[tuple[int, int], ...] = ((16, 18), (21, 22))
@@ -152,7 +153,7 @@ def icmp_echo_reply(want: bytes, got: bytes) -> list[str]:
     return faults + _difference("replies", _blank(inner_want, *free), _blank(inner_got, *free))
 
 
-def arp(want: bytes, got: bytes) -> list[str]:
+def _arp(want: bytes, got: bytes) -> list[str]:
     """Free: the target hardware address of requests. A short frame may be padded with zeros."""
     got = got[:42] if not any(got[42:]) else got
     if want[20:22] == b"\0\1":
@@ -160,17 +161,17 @@ def arp(want: bytes, got: bytes) -> list[str]:
     return _difference("ARP replies", want, got)
 
 
-def ndp(want: bytes, got: bytes) -> list[str]:
+def _ndp(want: bytes, got: bytes) -> list[str]:
     return _difference("frames", want, got)
 
 
 _SINGLE: dict[str, Callable[[bytes, bytes], list[str]]] = {
-    "forwarded": forwarded,
-    "icmpv4-error": icmpv4_error,
-    "icmpv6-error": icmpv6_error,
-    "icmp-echo-reply": icmp_echo_reply,
-    "arp": arp,
-    "ndp": ndp,
+    "forwarded": _forwarded,
+    "icmpv4-error": _icmpv4_error,
+    "icmpv6-error": _icmpv6_error,
+    "icmp-echo-reply": _icmp_echo_reply,
+    "arp": _arp,
+    "ndp": _ndp,
 }
 
 
@@ -184,6 +185,7 @@ class Piece:
     data: bytes
     more: bool
     size: int  # of the whole packet, link header left out
+    options: bytes = b""  # of IPv4
 
     @property
     def end(self) -> int:
@@ -206,12 +208,28 @@ def piece4(frame: bytes) -> Piece | None:
     (position,) = struct.unpack("!H", packet[6:8])
     if not position & 0x3FFF:
         return None
-    head = packet[: (packet[0] & 15) * 4]
-    flags = struct.pack("!H", position & ~0x3FFF & 0xFFFF)
-    common = frame[: len(frame) - len(packet)] + _blank(head, (2, 4), (10, 12)) + flags
-    common = edit(common, len(frame) - len(packet) + 6, b"\0\0")
+    link, flags = frame[: len(frame) - len(packet)], struct.pack("!H", position & 0xC000)
+    common = link + packet[1:2] + packet[4:6] + flags + packet[8:10] + packet[12:20]  # not: sizes, offset, checksum
     (ident,) = struct.unpack("!H", packet[4:6])
-    return Piece(common, ident, (position & 0x1FFF) * 8, payload4(packet), bool(position & MF), len(packet))
+    options = packet[20 : (packet[0] & 15) * 4]
+    start, more = (position & 0x1FFF) * 8, bool(position & MF)
+    return Piece(common, ident, start, payload4(packet), more, len(packet), options)
+
+
+def _listed(options: bytes) -> list[bytes]:
+    """IPv4 options one by one, no-operations and what is behind the end left out."""
+    found, at = [], 0
+    while at < len(options) and options[at] != 0:
+        length = 1 if options[at] == 1 or at + 1 == len(options) else max(2, options[at + 1])
+        found += [options[at : at + length]] if options[at] != 1 else []
+        at += length
+    return found
+
+
+def _options_of_later(first: bytes, later: bytes) -> list[str]:
+    """RFC 791: those with the copied flag go into every fragment, the others into the first alone or into all."""
+    every, copied = _listed(first), [option for option in _listed(first) if option[0] & 0x80]
+    return [] if _listed(later) in (every, copied) else [f"options {later.hex()} behind {first.hex()}"]
 
 
 def reassemble(pieces: Sequence[Piece], mtu: int) -> tuple[bytes, list[str]]:
@@ -226,6 +244,7 @@ def reassemble(pieces: Sequence[Piece], mtu: int) -> tuple[bytes, list[str]]:
         last = number == len(pieces) - 1
         if piece.size > mtu:
             faults.append(f"fragment of {piece.size} octets on a link of {mtu}")
+        faults += _options_of_later(pieces[0].options, piece.options)
         if piece.start != at:
             faults.append(f"fragment at {piece.start}, {at} expected: a gap, an overlap or disorder")
         if piece.more is last:
@@ -282,7 +301,7 @@ class Comparison:
 
     def _flow_label(self, want: bytes, got: bytes) -> list[str]:
         if len(got) < 54 or dissect(got).kind != ETH_IPV6:
-            return forwarded(want, got)
+            return _forwarded(want, got)
         label = struct.unpack("!I", got[14:18])[0] & 0xFFFFF
         inner = dissect(got).ipv4 or b"\0" * 20
         flow = (inner[9:10], inner[12:20], payload4(inner)[:4])
@@ -317,7 +336,7 @@ class Comparison:
             return [f"{rule}: not a fragment: {got[0].hex()}"]
         want_data, _ = reassemble(wanted, mtu)
         got_data, faults = reassemble(pieces, mtu)
-        faults += _difference("fragments' headers", wanted[0].common, pieces[0].common)
+        faults += _difference("fragments' headers", *(p[0].common + p[0].options for p in (wanted, pieces)))
         faults += _difference("reassembled data", want_data, got_data)
         if rule == "fragment-v6":
             faults += _first_fragment_has_chain(pieces[0])

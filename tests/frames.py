@@ -242,3 +242,15 @@ def dissect(frame: bytes) -> Dissected:
 
 def payload4(packet: bytes) -> bytes:
     return packet[(packet[0] & 15) * 4 :]
+
+
+def is_announcement(side: str, frame: bytes) -> bool:
+    """An ARP request of ours, a neighbour advertisement to all nodes, or a report of the groups we are in."""
+    seen = dissect(frame)
+    if seen.src != OWN_MAC[side]:
+        return False
+    if seen.kind == ETH_ARP:
+        return seen.dst == BROADCAST and seen.payload[6:8] == b"\0\1"
+    if seen.kind != ETH_IPV6 or seen.payload[24] != 0xFF:
+        return False
+    return seen.payload[24:40] == ip6("ff02::16") or (seen.payload[6] == ICMP6 and seen.payload[40] == 136)

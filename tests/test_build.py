@@ -1,10 +1,10 @@
-"""The build: instruction sets and the CPUs that are refused, what is compiled again, pins, stub, gRPC code, wheel."""
+"""The build: instruction sets and refused CPUs, what is compiled again, pins, stub, gRPC code, wheel; test stages."""
 
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.util
-import os
 import re
 import subprocess
 import sys
@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def load(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"build_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
@@ -31,8 +32,9 @@ def load(path: Path) -> ModuleType:
 
 native_build = load(ROOT / "scripts" / "native_build.py")
 setup = load(ROOT / "setup.py")
+runner = load(ROOT / "scripts" / "run_tests.py")
 
-# --- instruction sets --------------------------------------------------------------------------------------------------
+# --- instruction sets ------------------------------------------------------------------------------------------------
 
 CPUINFO = """processor\t: 0
 model name\t: Example
@@ -75,7 +77,7 @@ def test_this_cpu_has_what_native_asks_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "march, why", [("x86-64", "x86-64-v2 is the least"), ("pdp11", "PYLWAFTR_MARCH=pdp11: g++ knows no such")]
+    "march, why", [("x86-64", "x86-64-v2 is the least"), ("pdp11", "PYLWAFTR_MARCH=pdp11: g[+]{2} knows no such")]
 )
 def test_instruction_sets_that_are_refused(march: str, why: str) -> None:
     with pytest.raises(native_build.BuildError, match=why):
@@ -96,7 +98,7 @@ def test_start_on_a_cpu_without_the_instruction_set(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-# --- DPDK --------------------------------------------------------------------------------------------------------------
+# --- DPDK ------------------------------------------------------------------------------------------------------------
 
 
 def test_dpdk_headers_are_not_ours_to_warn_about() -> None:
@@ -112,7 +114,7 @@ def test_missing_dpdk_names_the_package(monkeypatch: pytest.MonkeyPatch, tmp_pat
         native_build.find_dpdk("no-such-pkg-config")
 
 
-# --- what is compiled again --------------------------------------------------------------------------------------------
+# --- what is compiled again ------------------------------------------------------------------------------------------
 
 
 class Tree:
@@ -162,7 +164,7 @@ def test_all_compiler_errors_are_told_and_tried_again(tmp_path: Path) -> None:
             tree.build()
 
 
-# --- the package -------------------------------------------------------------------------------------------------------
+# --- the package -----------------------------------------------------------------------------------------------------
 
 
 def pins(name: str) -> dict[str, str]:
@@ -172,7 +174,7 @@ def pins(name: str) -> dict[str, str]:
             found |= pins(line.removeprefix("-r "))
         elif line and not line.startswith("#"):
             package, pin, version = line.partition("==")
-            assert pin and re.fullmatch(r"[\w.]+", version), f"{name}: {line}: not an exact version"
+            assert re.fullmatch(r"==[\w.]+", pin + version), f"{name}: {line}: not an exact version"
             found[package] = version
     return found
 
@@ -187,9 +189,7 @@ def test_versions_are_pinned_and_said_once() -> None:
 
 
 def test_the_stub_names_what_the_core_has() -> None:
-    core = (
-        pytest.importorskip("pylwaftr._core") if os.environ.get("CI") != "true" else __import__("pylwaftr._core")._core
-    )
+    core = importlib.import_module("pylwaftr._core")
     tree = ast.parse((ROOT / "pylwaftr" / "_core.pyi").read_text())
     named: set[str] = set()
     for node in tree.body:
@@ -256,3 +256,47 @@ def test_the_wheel_is_complete(tmp_path: Path) -> None:
     assert [name for name in names if re.fullmatch(r"pylwaftr/_core\..*\.so", name)]
     assert not [name for name in names if name.startswith(("tests", "csrc", "bench"))]
     assert "pylwaftr = pylwaftr.cli.main:main" in scripts
+
+
+# --- the stages of make test ------------------------------------------------------------------------------------------
+
+STAGES = [  # what, commands, limit in seconds, passed, what is printed
+    ("passes", ["echo 3 passed in 0.5s", "true"], 20.0, True, "example: ok, "),
+    ("counts", ["echo 3 passed in 0.5s"], 20.0, True, ", 3 passed\n3 passed in 0.5s\n"),
+    ("tells of skips", ["echo 'SKIPPED [1] x: needs root'"], 20.0, True, "SKIPPED [1] x: needs root"),
+    ("a later command does not mend it", ["echo why; false", "true"], 20.0, False, "why\n"),
+    ("an earlier one neither", ["true", "exit 3"], 20.0, False, "example: FAILED, "),
+    (
+        "too late, and deaf to SIGTERM",
+        ["trap '' TERM; sleep 60 & wait; sleep 60"],
+        0.5,
+        False,
+        "not finished after 0 s: ended",
+    ),
+]
+
+
+@pytest.mark.parametrize("what, commands, limit, passed, printed", STAGES, ids=[row[0] for row in STAGES])
+def test_verdict_of_a_stage(
+    what: str,
+    commands: list[str],
+    limit: float,
+    passed: bool,
+    printed: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(runner, "LOGS", tmp_path)
+    monkeypatch.setattr(runner, "PATIENCE", 0.5)
+    stage = runner.Stage("example", [["bash", "-c", command] for command in commands], limit)
+    assert runner.judge(stage) is passed
+    assert printed in capsys.readouterr().out
+
+
+def test_a_missing_tool_fails_its_stage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(runner, "LOGS", tmp_path)
+    assert not runner.judge(runner.Stage("example", [["no-such-tool"]], 5))
+    assert "no-such-tool is missing: make setup" in capsys.readouterr().out

@@ -262,3 +262,10 @@ def test_header_checksum_of_the_quote_is_left_alone() -> None:
     with router() as lane:
         ((_, frame),) = lane.send("v4", ethernet("v4", packet))
         assert frame[14 + 28 :] == packet
+
+
+def test_the_quote_of_an_outer_packet_is_all_of_it() -> None:
+    """What lies behind the inner packet is cut from what is forwarded, not from the quote (RFC 4443 section 2.4(c))."""
+    tunnel = from_b4(OUT + b"\xee" * 3, B2)
+    with router() as lane:
+        check(lane, "v6", [ethernet("v6", tunnel)], [refused6(tunnel, 1, 5)], {"drop_source_validation": 1})

@@ -18,6 +18,7 @@ from tests.frames import (
     V6_IF,
     V6_PEER,
     arp,
+    checksum,
     dissect,
     ethernet,
     group_mac,
@@ -25,6 +26,7 @@ from tests.frames import (
     icmp6,
     ip6,
     ipv6,
+    pseudo_header,
     sent,
     solicited_node,
     udp,
@@ -180,7 +182,8 @@ def test_upstream_the_subscriber_is_told() -> None:
         assert len(errors) == 1
         inner = dissect(errors[0]).ipv4
         assert inner is not None
-        assert (inner[12:16], inner[20:22], inner[28:]) == (bytes([192, 0, 0, 1]), b"\x03\x01", OUT)
+        assert (inner[12:16], inner[20:22]) == (bytes([192, 0, 0, 1]), b"\x03\x01")
+        assert inner[28:] in (OUT, hop(OUT))  # "TTL changes need not be undone" (spec 4.9)
         assert lane.count("drop_next_hop_unresolved") == 1
 
 
@@ -232,6 +235,22 @@ def test_every_own_address_is_announced_at_start() -> None:
             assert advertised.count(ip6(own)) in (0, 1, 2, 3)
         assert advertised.count(ip6(ROUTER6)) >= 1
         assert all(frame[6:12] == OWN_MAC[side] for side, frame in seen)
+
+
+def test_the_groups_of_all_own_addresses_are_reported() -> None:
+    """DP-201: MLDv2 (RFC 3810 section 5.2), hop limit 1, router alert, right checksum."""
+    with router() as lane:
+        seen = lane.interface_up() + [frame for _ in range(4) for frame in lane.advance(1000)]
+        reports = [d.payload for d in (dissect(f) for _, f in seen) if d.payload[24:40] == ip6("ff02::16")]
+        assert reports
+        for report in reports:
+            assert (report[6], report[7], report[40]) == (0, 1, ICMP6)
+            assert b"\x05\x02\0\0" in report[42:48]
+            message = report[48:]
+            assert message[0] == 143
+            assert checksum(pseudo_header(report[8:24], report[24:40], len(message), ICMP6) + message) == 0
+            groups = {message[at + 4 : at + 20] for at in range(8, len(message), 20)}
+            assert groups == {ip6(solicited_node(a)) for a in (ROUTER6, "2001:db8:aa::1", "2001:db8:aa::2")}
 
 
 def test_hairpin_needs_only_the_ipv6_next_hop() -> None:

@@ -12,11 +12,54 @@ from typing import Any
 import yaml
 
 from tests.compare import Expected
-from tests.frames import ip4, ip6, mac
+from tests.frames import FRAGMENT, ICMP6, dissect, ip4, ip6, mac
 
 DATA = Path(__file__).parent / "data" / "dataplane.json"
 # In the examples without a limit on errors: more than any test sends.
-NO_LIMIT = (1_000_000, 1.0, 1_000_000)
+NO_LIMIT = (1_000_000, 1, 1_000_000)
+
+# The names of the examples' drops and our counters. The names in the file are suggestions.
+DROPS = {
+    "no-binding": "drop_no_binding",
+    "source-validation": "drop_source_validation",
+    "l2-not-unicast": "drop_l2_group_unicast",
+    "l2-not-for-us": "drop_l2_not_for_us",
+    "v4-malformed": "drop_v4_malformed",
+    "v4-truncated": "drop_v4_truncated",
+    "v4-bad-checksum": "drop_v4_bad_checksum",
+    "v4-martian": "drop_v4_martian",
+    "v4-option-policy": "drop_v4_option_policy",
+    "ttl-expired": "drop_ttl_expired",
+    "too-big-df": "drop_too_big_df",
+    "ecn-ce-on-not-ect": "drop_ecn_ce_on_not_ect",
+    "hairpin-disabled": "drop_hairpin_disabled",
+    "icmp-policy": "drop_icmp_policy",
+    "icmp-rate": "drop_icmp_rate",
+    "icmp-type-not-allowed": "drop_icmp_type",
+    "icmp-bad-checksum": "drop_icmp_bad_checksum",
+    "icmp-bad-embedded": "drop_icmp_bad_embedded",
+    "icmp-no-binding": "drop_icmp_no_binding",
+    "frag4-tiny": "drop_fragment_v4_tiny",
+    "frag4-timeout": "drop_fragment_v4_timeout",
+    "v6-bad-source": "drop_v6_bad_source",
+    "v6-not-for-us": "drop_v6_not_for_us",
+    "v6-bad-extension": "drop_v6_bad_extension",
+    "v6-unknown-next-header": "drop_v6_unknown_next_header",
+    "v6-no-payload": "drop_v6_no_payload",
+    "v6-no-listener": "drop_v6_no_listener",
+    "frag6-overlap": "drop_fragment_v6_overlap",
+    "frag6-duplicate": "drop_fragment_v6_duplicate",
+    "frag6-bad-length": "drop_fragment_v6_bad_length",
+    "frag6-too-long": "drop_fragment_v6_too_long",
+    "frag6-incomplete-chain": "drop_fragment_v6_incomplete_chain",
+    "frag6-timeout": "drop_fragment_v6_timeout",
+    "icmp6-bad-checksum": "drop_icmp6_bad_checksum",
+    "icmp6-ignored": "drop_icmp6_ignored",
+    "arp-bad-sender": "drop_arp_bad_sender",
+    "arp-not-ours": "drop_arp_not_ours",
+    "ndp-invalid": "drop_ndp_invalid",
+    "ndp-not-ours": "drop_ndp_not_ours",
+}
 
 Settings = dict[str, Any]
 Options = dict[str, Any]
@@ -61,6 +104,18 @@ class Example:
 def document() -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads(DATA.read_text())
     return loaded
+
+
+def is_stateful(example: Example) -> bool:
+    """Several steps, or a message that changes what happens to later packets: it may not be mixed with others."""
+    if len(example.steps) > 1 or example.steps[0].side is None:
+        return True
+    frame = example.steps[0].frame
+    following = frame[20] if frame[12:14] == b"\x86\xdd" else None
+    too_big = following == ICMP6 and frame[54] == 2
+    inner = dissect(frame).ipv4
+    inner_fragment = inner is not None and len(inner) >= 20 and bool(inner[6] & 0x3F or inner[7])
+    return following == FRAGMENT or too_big or inner_fragment
 
 
 def default_options() -> Options:
@@ -117,8 +172,8 @@ def _side(side: str, mtu: int) -> Settings:
     }
 
 
-def _rate(rate: dict[str, int] | None) -> tuple[int, float] | None:
-    return (rate["burst"], rate["burst"] / rate["per_second"]) if rate else None
+def _rate(rate: dict[str, int] | None) -> tuple[int, int] | None:
+    return (rate["burst"], rate["burst"] // rate["per_second"]) if rate else None
 
 
 def settings(options: Options | None = None) -> Settings:

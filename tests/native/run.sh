@@ -22,7 +22,7 @@ run() {
       timeout 300 "${fixed[@]}" "$program"
       ;;
     fuzz)
-      local corpus=$here/corpus/$name scratch
+      local corpus=$here/../data/corpus/$name scratch
       mkdir -p "$finds"
       scratch=$(mktemp -d)
       local -a seeds=("$scratch")
