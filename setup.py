@@ -9,6 +9,7 @@ Environment:
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -66,6 +67,9 @@ class BuildAll(build_ext):
     def run(self) -> None:
         core = Path(self.get_ext_fullpath(CORE))  # in the tree, or in build/lib for a wheel
         everything = self.extensions
+        (ROOT / "build").mkdir(exist_ok=True)
+        lock = (ROOT / "build" / "lock").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two builds at once would compile into the same files
         try:
             generate_grpc(core.parent / "api" / "generated")
             build_core(next(ext for ext in everything if ext.name == CORE), core)
@@ -76,6 +80,7 @@ class BuildAll(build_ext):
             raise SystemExit(f"pylwaftr cannot be built: {fault}") from None
         finally:
             self.extensions = everything
+            lock.close()
 
 
 def build_core(ext: Extension, target: Path) -> None:
