@@ -17,7 +17,8 @@ MAIN_LCORE = 0  # EAL's own; the workers are lcores 1, 2, …
 
 _HEADROOM = 128
 _PRIVATE = 64
-_BUFFER_HEADERS = 128 + 64  # rte_mbuf and the mempool's object header
+_BUFFER_HEADERS = 128 + 64 + 192  # rte_mbuf, the mempool's object header, its padding to spread over memory channels
+SMALL_PAGE, HUGE_PAGE = 4096, 2 * MIB
 _RING = 1024  # descriptors per queue
 _PER_WORKER = 2048  # a mempool cache, bursts on their way, frames made of one burst
 _BASE = 4096
@@ -66,10 +67,12 @@ class Buffers:
     data_room: int  # octets of a frame in one buffer
     held_limit: int  # how many each of a worker's two fragment stores may keep
 
-    @property
-    def mebibytes(self) -> int:
-        each = -(-(self.data_room + _HEADROOM + _PRIVATE + _BUFFER_HEADERS) // 64) * 64
-        return -(-self.count * each // MIB) + _SLACK_MIB
+    def mebibytes(self, page: int) -> int:
+        """What EAL needs for them and itself. A mempool lets no buffer cross a page that it fits into."""
+        each = self.data_room + _HEADROOM + _PRIVATE + _BUFFER_HEADERS
+        in_page = page // each
+        pages = -(-self.count // in_page) if in_page else self.count * -(-each // page)
+        return -(-pages * page // MIB) + _SLACK_MIB
 
 
 def data_room(mtu: int) -> int:
@@ -111,9 +114,10 @@ class Memory:
     remark: str | None = None
 
 
-def memory(wanted: str, need_mib: int, host: Host, prefix: str) -> Memory:
+def memory(wanted: str, need: Buffers, host: Host, prefix: str) -> Memory:
     """`wanted`: auto | always | never. Raises MemoryFault."""
-    no_huge = ("--no-huge", "--no-shconf", "-m", str(need_mib))
+    need_mib = need.mebibytes(HUGE_PAGE)
+    no_huge = ("--no-huge", "--no-shconf", "-m", str(need.mebibytes(SMALL_PAGE)))
     if wanted == "never":
         return Memory(no_huge)
     if host.free_hugepages_mib < need_mib:
@@ -176,7 +180,7 @@ def _grouped(words: Sequence[str]) -> list[tuple[str, ...]]:
     return groups
 
 
-def replay_vector(need_mib: int, allowed: Iterable[int]) -> list[str]:
+def replay_vector(need: Buffers, allowed: Iterable[int]) -> list[str]:
     """Neither root, hugepages, PCI nor a CPU of one's own: the worker floats, so that several replays get along."""
     cpus = ",".join(map(str, sorted(allowed)))
     return [
@@ -187,7 +191,7 @@ def replay_vector(need_mib: int, allowed: Iterable[int]) -> list[str]:
         "--no-huge",
         "--no-shconf",
         "-m",
-        str(need_mib),
+        str(need.mebibytes(SMALL_PAGE)),
         "--no-pci",
         "--no-telemetry",
     ]

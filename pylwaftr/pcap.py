@@ -1,5 +1,5 @@
-"""Looks through a classic pcap file of Ethernet frames before the data plane reads it: is it one, is it whole, what does
-it need. (libpcap would only end early, in the middle of a replay.)
+"""Looks through a classic pcap file of Ethernet frames before the data plane reads it: is it one, is it whole, and what
+does it need. (libpcap would only end early, in the middle of a replay.)
 """
 
 from __future__ import annotations
@@ -24,7 +24,14 @@ _NOT_CLASSIC = {
     b"\x34\xcd\xb2\xa1": "a modified pcap with longer records: convert it with editcap -F pcap",
     b"\xa1\xb2\xcd\x34": "a modified pcap with longer records: convert it with editcap -F pcap",
 }
-_LINK_TYPES = {0: "BSD loopback", 101: "raw IP", 113: "Linux cooked", 228: "raw IPv4", 229: "raw IPv6", 276: "Linux cooked"}
+_LINK_TYPES = {
+    0: "BSD loopback",
+    101: "raw IP",
+    113: "Linux cooked",
+    228: "raw IPv4",
+    229: "raw IPv6",
+    276: "Linux cooked",
+}
 
 EMPTY = struct.pack("<IHHiIII", _MICROSECONDS, 2, 4, 0, 0, MAX_FRAME, ETHERNET)  # a file without records
 

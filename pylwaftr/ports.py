@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,12 +83,15 @@ def fitted(spec: PortSpec, mtu: int, workers: int) -> PortSpec:
     return spec
 
 
-def obstacle(spec: PortSpec, sys: Path = Path("/sys")) -> str | None:
-    """Why DPDK will not get this port, or None. One sentence with the remedy."""
+def obstacle(spec: PortSpec, interfaces: Collection[str], sys: Path = Path("/sys")) -> str | None:
+    """Why DPDK will not get this port, or None. One sentence with the remedy.
+
+    `interfaces`: those of our network namespace; /sys may show another one's.
+    """
     if spec.pci:
         return _pci_obstacle(spec.name, sys)
     for interface in spec.interfaces:
-        if not (sys / "class/net" / interface).exists():
+        if interface not in interfaces:
             return f"there is no interface {interface!r} in this network namespace: see ip link"
     if spec.driver in ("net_af_packet", "net_af_xdp") and not spec.given("iface"):
         return f"{spec.name} lacks its interface: write {spec.name},iface=NAME"
@@ -116,7 +119,9 @@ def taken(spec: PortSpec, namespace: int) -> str | None:
     """
     if spec.pci:
         return f"pci {spec.name}"
-    named = spec.interfaces or tuple(value for key, value in spec.arguments if spec.driver == "net_tap" and key == "iface")
+    named = spec.interfaces or tuple(
+        value for key, value in spec.arguments if spec.driver == "net_tap" and key == "iface"
+    )
     return f"interface {named[0]} of network namespace {namespace}" if named else None
 
 

@@ -1,26 +1,36 @@
-"""What a replay needs beside the router: its files in a place that DPDK can name, buffers, and when it is over."""
+"""A replay: the router's real worker over net_pcap ports, from files to files, until all is through."""
 
 from __future__ import annotations
 
 import json
 import os
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from pylwaftr import pcap
+from pylwaftr import eal_args, pcap
+from pylwaftr.config import Config
+from pylwaftr.daemon import Router, Totals, start_eal, stop_eal
+from pylwaftr.eal_args import Buffers
 from pylwaftr.ports import pcap_device
 
 # One round of tries for a next hop takes 3 s; whoever still waits then is dropped, so more than that is a fault.
 PATIENCE_S = 10.0
+POLL_S = 0.001
+SECRET = 1  # identifications and flow labels are the same every time
 
 Progress = Sequence[tuple[int, bool]]  # per worker: frames received, and whether none of them waits for a next hop
 
 
 class ReplayFault(Exception):
     """The replay cannot be made as asked for; the text says why."""
+
+
+class StuckFault(Exception):
+    """The replay came to no end; the text says how far it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +145,9 @@ class Workspace:
         for output in self._outputs:
             output.finish()
 
-    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for output in self._outputs:
             output.abandon()
         self._folder.cleanup()
@@ -157,15 +169,34 @@ class Watch:
         self._since = now
 
     def done(self, progress: Progress, now: float) -> bool:
-        """Raises ReplayFault when nothing has moved for too long."""
+        """Raises StuckFault when nothing has moved for too long."""
         received = sum(count for count, _ in progress)
         if received >= self._expected and all(quiescent for _, quiescent in progress):
             return True
         if received != self._seen:
             self._seen, self._since = received, now
         if now - self._since > PATIENCE_S:
-            raise ReplayFault(f"the replay is stuck: {received} of {self._expected} frames were read")
+            raise StuckFault(f"the replay is stuck: {received} of {self._expected} frames were read")
         return False
+
+
+def run(config: Config, workspace: Workspace, buffers: Buffers, expected: int) -> Totals:
+    """Sends the inputs through one worker and returns the counters. Raises StartFault, StuckFault."""
+    start_eal(eal_args.replay_vector(buffers, os.sched_getaffinity(0)), None)
+    try:
+        one_port = config.interfaces.one_port
+        router = Router(config, workspace.devices(one_port), [1], buffers, SECRET, split_queues=one_port)
+        try:
+            router.start()
+            watch = Watch(expected, time.monotonic())
+            while not watch.done(router.engine.progress(), time.monotonic()):
+                time.sleep(POLL_S)
+            router.engine.stop()  # what is held is dropped and counted; the files are closed
+            return router.totals()
+        finally:
+            router.engine.close()
+    finally:
+        stop_eal()
 
 
 def counters_json(totals: Mapping[str, int]) -> str:

@@ -50,6 +50,8 @@ def _side(side: Interface4 | Interface6) -> dict[str, Any]:
         "next_hop_mac": side.next_hop_mac,
         "addresses": [(own.ip.packed, own.network.prefixlen) for own in side.addresses],
         "next_hop": None if side.next_hop is None else side.next_hop.packed,
+        "ingress_filter": side.ingress_filter,
+        "egress_filter": side.egress_filter,
     }
 
 

@@ -2,7 +2,7 @@
 
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
-from pylwaftr import addresses
+from pylwaftr import addresses, filters
 from pylwaftr.config import values
 from pylwaftr.config.model import (
     Bindings,
@@ -74,8 +74,8 @@ def _interface4(at: Section) -> Interface4:
         next_hop_mac=at.get("next_hop_mac", maybe(parsed(values.mac)), None),
         mtu=at.get("mtu", integer(68, MAX_MTU), 1500),
         vlan=at.get("vlan", maybe(integer(1, 4094)), None),
-        ingress_filter=at.get("ingress_filter", maybe(text), None),
-        egress_filter=at.get("egress_filter", maybe(text), None),
+        ingress_filter=at.get("ingress_filter", maybe(parsed(filters.pcap_filter)), None),
+        egress_filter=at.get("egress_filter", maybe(parsed(filters.pcap_filter)), None),
     )
 
 
@@ -89,8 +89,8 @@ def _interface6(at: Section) -> Interface6:
         next_hop_mac=at.get("next_hop_mac", maybe(parsed(values.mac)), None),
         mtu=at.get("mtu", integer(1280, MAX_MTU), 1540),
         vlan=at.get("vlan", maybe(integer(1, 4094)), None),
-        ingress_filter=at.get("ingress_filter", maybe(text), None),
-        egress_filter=at.get("egress_filter", maybe(text), None),
+        ingress_filter=at.get("ingress_filter", maybe(parsed(filters.pcap_filter)), None),
+        egress_filter=at.get("egress_filter", maybe(parsed(filters.pcap_filter)), None),
     )
 
 

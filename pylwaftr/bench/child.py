@@ -1,0 +1,97 @@
+"""The measuring process: DPDK starts once in the life of a process, so every run of `pylwaftr bench` has its own.
+
+Reads a plan as JSON from standard input. Writes one JSON object a line: {"progress": text} while it measures, at last
+{"document": {machine, results}} or {"fault": sentence}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pylwaftr import _core, eal_args
+from pylwaftr.bench import forward, machine, plan, table, updates
+
+LCORE = 1  # the measured one; EAL's main lcore sleeps
+Say = Callable[[str], None]
+_FAULTS = (plan.PlanFault, eal_args.PlacementFault, eal_args.MemoryFault, _core.EalError, _core.PortError, MemoryError)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """DPDK is up."""
+
+    placement: eal_args.Placement
+    hugepages: str
+    remarks: tuple[str, ...]
+
+
+def memory_for(wanted: str, need_mib: int, free_mib: int) -> eal_args.Memory:
+    """Never in files: several runs may stand side by side, and nothing attaches to them."""
+    if wanted != "never" and free_mib >= need_mib:
+        return eal_args.Memory(("--in-memory",))
+    have = f"{need_mib} MiB of hugepages are needed and {free_mib} MiB are free (scripts/hugepages.sh)"
+    if wanted == "always":
+        raise eal_args.MemoryFault(have)
+    remark = "packet buffers and rte_hash lie in 4 KiB pages, which costs them speed"
+    return eal_args.Memory(
+        ("--no-huge", "--no-shconf", "-m", str(need_mib)), remark if wanted == "never" else f"{remark}: {have}"
+    )
+
+
+def start(common: plan.Common, need_mib: int) -> Running:
+    allowed = sorted(os.sched_getaffinity(0))
+    cpu = allowed[-1] if common.cpu is None else common.cpu
+    placement = eal_args.place([cpu], allowed)
+    memory = memory_for(common.hugepages, need_mib, machine.free_hugepages_mib())
+    remarks = [] if memory.remark is None else [memory.remark]
+    if placement.shared:
+        remarks.append("there is one CPU only: whatever else runs here is measured too")
+    os.sched_setaffinity(0, placement.control)
+    _core.eal_init(eal_args.vector(placement, memory, (), "error", (), telemetry=False))
+    return Running(placement, "none" if "--no-huge" in memory.arguments else "hugetlb", tuple(remarks))
+
+
+def measure(wanted: plan.Plan, say: Say) -> dict[str, Any]:
+    """The document. Starts DPDK."""
+    match wanted:
+        case plan.Forward():
+            running = start(wanted.common, forward.need_mib(wanted))
+            results = forward.run(wanted, LCORE, say)
+        case plan.Table():
+            running = start(wanted.common, table.need_mib(wanted))
+            results = table.run(wanted, LCORE, say)
+        case plan.Updates():
+            running = start(wanted.common, updates.need_mib(wanted))
+            results = updates.run(wanted, LCORE, running.placement.control[0], say)
+    cpu = running.placement.workers[0]
+    described = machine.describe(_core.bench_tsc_hz(), running.hugepages, cpu)
+    return {
+        "machine": {**described, "remarks": list(running.remarks)},
+        "commit": machine.commit(),
+        "plan": plan.to_json(wanted),
+        "results": results,
+    }
+
+
+def _write(message: dict[str, Any]) -> None:
+    print(json.dumps(message), flush=True)
+
+
+def main() -> int:
+    wanted = plan.from_json(json.load(sys.stdin))
+    try:
+        document = measure(wanted, lambda text: _write({"progress": text}))
+    except _FAULTS as fault:
+        _write({"fault": str(fault) or "not enough memory"})
+        return 1
+    _write({"document": document})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

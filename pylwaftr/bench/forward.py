@@ -1,0 +1,106 @@
+"""The whole fast path between two ports that never run dry, beside the generator alone and beside one binding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import yaml
+
+from pylwaftr import _core, config
+from pylwaftr.bench import stats
+from pylwaftr.bench.plan import Forward, frame_octets, frames, settings_of
+
+MBUFS, DATA_ROOM = 8_192, 2_048
+MTU4, MTU6 = 1_500, 1_560  # room for a tunnelled packet of 1500
+SHARE_OF_WARMING = 0.15  # of a window, before it: the job before had the caches
+DEVICES = ("net_null0,copy=0,size=64", "net_null1,copy=0,size=64")
+MACS = (bytes.fromhex("020000000004"), bytes.fromhex("020000000006"))
+_PEER = "02:00:00:00:00:99"
+
+
+def need_mib(plan: Forward) -> int:
+    page = 4096  # without hugepages no buffer crosses one, so each has its own
+    return MBUFS * page // (1 << 20) + 64
+
+
+def configuration(feature: str) -> dict[str, Any]:
+    """A router as shipped, all defaults on, with fixed next hops; what the feature changes is its only difference."""
+    v4 = {"addresses": ["192.0.2.1/24"], "next_hop": "192.0.2.254", "mtu": MTU4}
+    v6 = {"addresses": ["2001:db8:fffe::2/64"], "next_hop": "2001:db8:fffe::1", "mtu": MTU6}
+    for side, mac, device in zip((v4, v6), MACS, DEVICES, strict=True):
+        side |= {"port": device, "mac": mac.hex(":"), "next_hop_mac": _PEER}
+    softwire = {"br_addresses": ["2001:db8:ffff::1"], **settings_of(feature)}
+    return {"interfaces": {"v4": v4, "v6": v6}, "softwire": softwire}
+
+
+def settings(feature: str) -> dict[str, Any]:
+    return config.core_settings(config.load_text(yaml.safe_dump(configuration(feature)), "bench"))
+
+
+def filled(bindings: int) -> _core.BindingTable:
+    table = _core.BindingTable(bindings)
+    report = table.bind(_core.bench_rows(0, bindings), _core.SOURCE_CONFIG, 1)
+    if report["refused"]:
+        raise AssertionError(f"the table refused {len(report['refused'])} of {bindings} bindings")
+    return table
+
+
+def run(plan: Forward, lcore: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    ports = _core.BenchPorts(list(DEVICES), MBUFS, DATA_ROOM, MTU6)
+    one = filled(1)
+    results: list[dict[str, Any]] = []
+    for bindings in plan.bindings:
+        table = filled(bindings)
+        for feature in plan.features:
+            chosen = settings(feature)
+            lanes = _core.BenchLane(ports, chosen, one), _core.BenchLane(ports, chosen, table)
+            for direction, size in ((d, s) for d in plan.directions for s in plan.sizes):
+                say(f"{direction}, {size} octets, {bindings} bindings, {feature}")
+                results += _case(plan, ports, lanes, (direction, size, bindings, feature), lcore)
+    return results
+
+
+def _case(
+    plan: Forward, ports: Any, lanes: tuple[Any, Any], case: tuple[str, str, int, str], lcore: int
+) -> Iterator[dict[str, Any]]:
+    direction, size, bindings, feature = case
+    v4, v6 = frames(size)
+    floor, lane = lanes
+    jobs = [
+        (through, direction, count, v4, v6, plan.tcp, MACS)
+        for through, count in ((None, bindings), (floor, 1), (lane, bindings))
+    ]
+    common = plan.common
+    warm = common.seconds * SHARE_OF_WARMING
+    windows = _core.bench_forward(ports, jobs, common.windows, common.seconds, warm, lcore)
+    lost = int(windows[:, :, 2].sum())
+    if lost:
+        raise AssertionError(f"{lost} packets left by no edge: {lane.counters()}")
+    generator, least, full = (stats.cycles(windows[:, job]) for job in range(3))
+    tsc_hz = _core.bench_tsc_hz()
+    yield {
+        "name": f"forward.{direction}",
+        "unit": "packets",
+        "bindings": bindings,
+        "size": size,
+        "frame_octets": frame_octets(direction, size),
+        "transport": "tcp" if plan.tcp else "udp",
+        "features": [] if feature == "default" else feature.split("+"),
+        **stats.costs(full, tsc_hz),
+        "gbps": _gbps(full, frame_octets(direction, size), tsc_hz),
+        "packets": int(windows[:, 2, 0].sum()),
+        # What the machine around the lane costs (net_null and the writing of headers), and the rest.
+        "generator": stats.costs(generator, tsc_hz),
+        "lane_cycles_per_packet": stats.pair(
+            float(full.min() - generator.min()), float(np.median(full) - np.median(generator))
+        ),
+        # The same path with one binding: nothing to be looked up is far away.
+        "floor": stats.costs(least, tsc_hz),
+        "distance_to_floor": stats.ratio(full, least),
+    }
+
+
+def _gbps(each: Any, octets: float, tsc_hz: int) -> dict[str, float]:
+    return stats.pair(tsc_hz / float(each.min()) * octets * 8e-9, tsc_hz / float(np.median(each)) * octets * 8e-9)

@@ -1,0 +1,170 @@
+"""What is to be measured. Plans are plain data: they travel to the measuring process as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+DIRECTIONS = ("encap", "decap", "both", "hairpin")
+WORKS = ("find", "insert", "remove", "mixed")
+HUGEPAGES = ("auto", "always", "never")
+
+# Configuration of `softwire` (and nothing else) that a feature changes from its default.
+FEATURES: Mapping[str, Mapping[str, Any]] = {
+    "default": {},
+    "mss-clamp": {"tcp_mss": "auto"},
+    "no-flow-label": {"flow_label": "zero"},
+    "encap-limit": {"encap_limit": 4},
+    "pipe-dscp": {"dscp": "pipe:0"},
+    "ecn-compatibility": {"ecn": "compatibility"},
+    "hairpin-external": {"hairpinning": False},
+}
+
+LEAST_OCTETS = {"v4": 64, "v6": 94}
+# Simple IMIX, 7 : 4 : 1 by IPv4 packets of 50, 576 and 1500 octets, mixed so that no size comes in a row for long.
+IMIX_PACKETS = (50, 576, 50, 50, 576, 50, 50, 1500, 576, 50, 50, 576)
+ETHERNET, IPV6 = 14, 40
+MOST_OCTETS = 1514
+MOST_BINDINGS = 1 << 28
+
+_UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
+
+
+class PlanFault(ValueError):
+    """What was asked for cannot be measured; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    cpu: int | None = None  # that is measured; None = the last one allowed
+    hugepages: str = "auto"
+    windows: int = 25
+    seconds: float = 0.06  # of a window
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    common: Common
+    directions: tuple[str, ...] = ("encap", "decap", "both")
+    bindings: tuple[int, ...] = (1, 1_000, 1_000_000)
+    sizes: tuple[str, ...] = ("64",)
+    features: tuple[str, ...] = ("default",)
+    tcp: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    common: Common
+    bindings: tuple[int, ...] = (1_000_000,)
+    works: tuple[str, ...] = WORKS
+    rte_hash: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Updates:
+    common: Common
+    bindings: tuple[int, ...] = (1_000_000,)
+    rates: tuple[float, ...] = (0.0,)  # updates a second, 0 = as many as can be
+    batch: int = 32
+    writer_cpu: int | None = None
+
+
+Plan = Forward | Table | Updates
+_KINDS: Mapping[str, Callable[..., Plan]] = {"forward": Forward, "table": Table, "updates": Updates}
+
+
+def kind(plan: Plan) -> str:
+    return type(plan).__name__.lower()
+
+
+def to_json(plan: Plan) -> dict[str, Any]:
+    return {"kind": kind(plan), **asdict(plan)}
+
+
+def from_json(given: Mapping[str, Any]) -> Plan:
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items() if key != "kind"}
+    values["common"] = Common(**given["common"])
+    return _KINDS[given["kind"]](**values)
+
+
+def number(text: str) -> int:
+    """1000, 1k, 2.5M."""
+    text = text.strip().lower()
+    unit = text[-1:] if text[-1:] in ("k", "m") else ""
+    try:
+        value = float(text.removesuffix(unit)) * _UNITS[unit]
+    except ValueError:
+        raise PlanFault(f"{text!r} is not a number such as 1000, 1k or 2.5M") from None
+    if value != int(value) or value < 0:
+        raise PlanFault(f"{text!r} is not a whole number of things")
+    return int(value)
+
+
+def numbers(text: str, least: int = 1, most: int = MOST_BINDINGS) -> tuple[int, ...]:
+    found = tuple(number(word) for word in _words(text))
+    for value in found:
+        if not least <= value <= most:
+            raise PlanFault(f"{value} is not between {least} and {most}")
+    return found
+
+
+def names(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    found = tuple(_words(text))
+    for name in found:
+        if name not in known:
+            raise PlanFault(f"{name!r} is none of {', '.join(known)}")
+    return found
+
+
+def sizes(text: str) -> tuple[str, ...]:
+    """Octets of the received frame without FCS, or imix. 64 stands for the least frame of each side: 64 and 94."""
+    found = tuple(_words(text.lower().replace("64/94", "64")))
+    for size in found:
+        frames(size)
+    return found
+
+
+def frames(size: str) -> tuple[list[int], list[int]]:
+    """The frames of one size as they come in, in turn: on the IPv4 side, and on the IPv6 side."""
+    if size == "imix":
+        return (
+            [packet + ETHERNET for packet in IMIX_PACKETS],
+            [packet + ETHERNET + IPV6 for packet in IMIX_PACKETS],
+        )
+    octets = number(size)
+    if not LEAST_OCTETS["v4"] <= octets <= MOST_OCTETS:
+        raise PlanFault(f"a frame of {octets} octets is not between {LEAST_OCTETS['v4']} and {MOST_OCTETS}")
+    return [octets], [max(octets, LEAST_OCTETS["v6"])]
+
+
+def frame_octets(direction: str, size: str) -> float:
+    """The mean frame as received."""
+    v4, v6 = frames(size)
+    mean4, mean6 = sum(v4) / len(v4), sum(v6) / len(v6)
+    mean = {"encap": mean4, "both": (mean4 + mean6) / 2}.get(direction, mean6)
+    return int(mean) if mean == int(mean) else round(mean, 1)
+
+
+def settings_of(feature: str) -> dict[str, Any]:
+    """One feature, or several with a plus between them."""
+    merged: dict[str, Any] = {}
+    for name in feature.split("+"):
+        if name not in FEATURES:
+            raise PlanFault(f"{name!r} is none of {', '.join(FEATURES)}")
+        merged |= FEATURES[name]
+    return merged
+
+
+def features(text: str) -> tuple[str, ...]:
+    found = tuple(_words(text))
+    for feature in found:
+        settings_of(feature)
+    return found
+
+
+def _words(text: str) -> list[str]:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise PlanFault("an empty list")
+    return words

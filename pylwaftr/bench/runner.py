@@ -1,0 +1,46 @@
+"""Starts the measuring process and hears what it says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from pylwaftr.bench.plan import Plan, to_json
+
+
+class RunFault(Exception):
+    """Nothing was measured; the text says why."""
+
+
+def run(plan: Plan, progress: Callable[[str], None]) -> dict[str, Any]:
+    """The document {machine, commit, plan, results}. Raises RunFault."""
+    command = [sys.executable, "-m", "pylwaftr.bench.child"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        try:
+            return _heard(child, plan, progress)
+        except BaseException:
+            child.kill()
+            raise
+
+
+def _heard(child: subprocess.Popen[str], plan: Plan, progress: Callable[[str], None]) -> dict[str, Any]:
+    assert child.stdin is not None
+    assert child.stdout is not None
+    assert child.stderr is not None
+    json.dump(to_json(plan), child.stdin)
+    child.stdin.close()
+    for line in child.stdout:
+        message = json.loads(line)
+        if "document" in message:
+            document: dict[str, Any] = message["document"]
+            return document
+        if "fault" in message:
+            raise RunFault(message["fault"])
+        progress(message["progress"])
+    last = child.stderr.read().strip().rpartition("\n")[2]
+    raise RunFault(f"the measuring process ended with {child.wait()}: {last or 'it said nothing'}")

@@ -1,0 +1,64 @@
+"""Look-ups while another core changes the table: both rates, and that every answer was right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pylwaftr import _core
+from pylwaftr.bench import stats
+from pylwaftr.bench.plan import PlanFault, Updates
+
+IDLE, BUSY, WRITING = range(3)
+CYCLES, MISSED, WRONG, UPDATED, REPLACED, REFUSED = range(1, 7)
+
+
+def need_mib(plan: Updates) -> int:
+    return 64  # the tables are not in DPDK's memory
+
+
+def run(plan: Updates, lcore: int, control: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    writer = control if plan.writer_cpu is None else plan.writer_cpu
+    results = []
+    for bindings in plan.bindings:
+        if plan.batch > bindings // 8:
+            raise PlanFault(f"a batch of {plan.batch} is more than an eighth of {bindings} bindings")
+        for rate in plan.rates:
+            say(
+                f"{bindings} bindings, {f'{rate:g} updates/s' if rate else 'updates flat out'}, batches of {plan.batch}"
+            )
+            common = plan.common
+            windows = _core.bench_updates(bindings, plan.batch, rate, common.windows, common.seconds, lcore, writer)
+            results.append(_result(windows, bindings, rate, plan.batch))
+    return results
+
+
+def _result(windows: Any, bindings: int, rate: float, batch: int) -> dict[str, Any]:
+    tsc_hz = _core.bench_tsc_hz()
+    idle, busy, writing = (stats.cycles(windows[:, phase]) for phase in (IDLE, BUSY, WRITING))
+    while_writing = windows[:, WRITING]
+    rates = while_writing[:, UPDATED] / (while_writing[:, CYCLES] / tsc_hz)
+    return {
+        "name": "updates.find",
+        "unit": "look-ups",
+        "bindings": bindings,
+        "frame_octets": 0,
+        "features": [],
+        "batch": batch,
+        "wanted_updates_per_second": rate,
+        **stats.costs(writing, tsc_hz),
+        "other_core_idle": stats.costs(idle, tsc_hz),
+        "other_core_busy": stats.costs(busy, tsc_hz),
+        # 1 = writing costs the reader nothing beyond a busy neighbour.
+        "rate_kept": stats.ratio(busy, writing),
+        "updates_per_second": {"best": round(float(rates.max())), "median": round(float(np.median(rates)))},
+        "look_ups": int(windows[:, :, 0].sum()),
+        "look_ups_while_writing": int(while_writing[:, 0].sum()),
+        "updates": int(while_writing[:, UPDATED].sum()),
+        "replaced": int(while_writing[:, REPLACED].sum()),
+        "missed": int(windows[:, :, MISSED].sum()),
+        "wrong": int(windows[:, :, WRONG].sum()),
+        "refused": int(windows[:, :, REFUSED].sum()),
+    }

@@ -1,0 +1,162 @@
+"""`pylwaftr bench`: forwarding, look-ups and updates, measured on this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+from pylwaftr.bench import plan, plot, report, runner
+from pylwaftr.cli.common import FAILED, end
+
+Command = TypeVar("Command", bound=Callable[..., None])
+Parser = Callable[[str], Any]
+
+
+def parsed(parser: Parser) -> Callable[[click.Context, click.Parameter, str], Any]:
+    def read(_context: click.Context, _parameter: click.Parameter, text: str) -> Any:
+        try:
+            return parser(text)
+        except plan.PlanFault as fault:
+            raise click.BadParameter(str(fault)) from None
+
+    return read
+
+
+def common_options(command: Command) -> Command:
+    options = (
+        click.option(
+            "--windows", type=click.IntRange(1, 100_000), default=25, show_default=True, help="Windows of each case."
+        ),
+        click.option(
+            "--seconds", type=click.FloatRange(0.001, 60), default=0.06, show_default=True, help="Length of a window."
+        ),
+        click.option("--cpu", type=click.IntRange(0), help="The CPU that is measured [default: the last one allowed]."),
+        click.option("--hugepages", type=click.Choice(plan.HUGEPAGES), default="auto", show_default=True),
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object: machine, commit, plan, results."),
+        click.option(
+            "--plot", "picture", type=click.Path(dir_okay=False, path_type=Path), help="Draw a picture (PNG)."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group("bench")
+def bench() -> None:
+    """Measure this machine: cycles and packets per second of one core.
+
+    Numbers are the best and the median of many short windows. Compare those of one run: cases take turns.
+    """
+
+
+@bench.command("forward")
+@click.option(
+    "--directions",
+    callback=parsed(lambda text: plan.names(text, plan.DIRECTIONS)),
+    default="encap,decap,both",
+    show_default=True,
+    help="Of " + ", ".join(plan.DIRECTIONS) + ".",
+)
+@click.option("--bindings", callback=parsed(plan.numbers), default="1,1k,1M", show_default=True)
+@click.option(
+    "--sizes",
+    callback=parsed(plan.sizes),
+    default="64",
+    show_default=True,
+    help="Octets of received frames, or imix. 64 is the least: 64 from the internet, 94 from a softwire.",
+)
+@click.option(
+    "--features",
+    callback=parsed(plan.features),
+    default="default",
+    show_default=True,
+    help="Of " + ", ".join(plan.FEATURES) + "; a+b is both at once.",
+)
+@click.option("--transport", type=click.Choice(("udp", "tcp")), default="udp", show_default=True)
+@common_options
+def forward(
+    directions: tuple[str, ...],
+    bindings: tuple[int, ...],
+    sizes: tuple[str, ...],
+    features: tuple[str, ...],
+    transport: str,
+    **common: Any,
+) -> None:
+    """The whole fast path, port input and output included, without a NIC."""
+    _run(lambda of: plan.Forward(of, directions, bindings, sizes, features, transport == "tcp"), **common)
+
+
+@bench.command("table")
+@click.option("--bindings", callback=parsed(lambda text: plan.numbers(text, 512)), default="1M", show_default=True)
+@click.option(
+    "--works",
+    callback=parsed(lambda text: plan.names(text, plan.WORKS)),
+    default=",".join(plan.WORKS),
+    show_default=True,
+)
+@click.option("--rte-hash/--no-rte-hash", default=True, show_default=True, help="Compare with DPDK's rte_hash.")
+@common_options
+def table(bindings: tuple[int, ...], works: tuple[str, ...], rte_hash: bool, **common: Any) -> None:
+    """The binding table alone, beside rte_hash and beside no table."""
+    _run(lambda of: plan.Table(of, bindings, works, rte_hash), **common)
+
+
+@bench.command("updates")
+@click.option("--bindings", callback=parsed(lambda text: plan.numbers(text, 512)), default="1M", show_default=True)
+@click.option(
+    "--rates",
+    callback=parsed(lambda text: plan.numbers(text, 0)),
+    default="0",
+    show_default=True,
+    help="Insertions and removals a second; 0 = as many as can be.",
+)
+@click.option("--batch", type=click.IntRange(1, 65_536), default=32, show_default=True, help="Bindings a call.")
+@click.option("--writer-cpu", type=click.IntRange(0), help="[default: another one than --cpu]")
+@common_options
+def updates(
+    bindings: tuple[int, ...], rates: tuple[int, ...], batch: int, writer_cpu: int | None, **common: Any
+) -> None:
+    """Look-ups on one core while another changes the table. A wrong or missed look-up is exit status 1."""
+    wanted = tuple(float(rate) for rate in rates)
+    document = _run(lambda of: plan.Updates(of, bindings, wanted, batch, writer_cpu), **common)
+    bad = sum(result["missed"] + result["wrong"] + result["refused"] for result in document["results"])
+    if bad:
+        end(f"{bad} look-ups or updates went wrong", FAILED)
+
+
+def _run(
+    make: Callable[[plan.Common], plan.Plan],
+    windows: int,
+    seconds: float,
+    cpu: int | None,
+    hugepages: str,
+    as_json: bool,
+    picture: Path | None,
+) -> dict[str, Any]:
+    pyplot = None
+    notes = Console(stderr=True, highlight=False)
+    try:
+        if picture is not None:
+            pyplot = plot.library()
+        wanted = make(replace(plan.Common(), cpu=cpu, hugepages=hugepages, windows=windows, seconds=seconds))
+        with notes.status("starting") as status:
+            document = runner.run(wanted, status.update)
+    except (plot.PlotFault, runner.RunFault) as fault:
+        end(str(fault), FAILED)
+    if as_json:
+        click.echo(json.dumps(document, indent=2))
+    else:
+        screen = Console()
+        screen.width = max(screen.width, report.WIDTH)  # a narrow terminal wraps lines: better than cut numbers
+        report.show(document, screen)
+    if picture is not None:
+        plot.draw(document, picture, pyplot)
+        notes.print(f"picture: {picture}")
+    return document

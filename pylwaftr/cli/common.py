@@ -1,0 +1,49 @@
+"""What several commands share: reading the configuration, logging, ending with one sentence."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import NoReturn
+
+import click
+
+from pylwaftr.config import Config, ConfigFaults, load
+
+FAILED, BAD_INPUT = 1, 2
+
+
+def end(message: str, status: int) -> NoReturn:
+    click.echo(f"pylwaftr: {message}", err=True)
+    sys.exit(status)
+
+
+def loaded(path: str) -> Config:
+    """The validated configuration; its faults, one a line, end the command."""
+    try:
+        config = load(path)
+    except ConfigFaults as faulty:
+        for fault in faulty.faults:
+            click.echo(str(fault), err=True)
+        sys.exit(BAD_INPUT)
+    for warning in config.warnings:
+        click.echo(str(warning), err=True)
+    return config
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {"time": self.formatTime(record), "level": record.levelname.lower(), "message": record.getMessage()}
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def start_logging(level: str, style: str) -> None:
+    """`style`: console | json."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        _JsonLines() if style == "json" else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    )
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

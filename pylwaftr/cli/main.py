@@ -1,0 +1,54 @@
+"""`pylwaftr`: the group of all commands. Each lives in its file, which is loaded when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import NamedTuple
+
+import click
+
+import pylwaftr
+
+
+class Command(NamedTuple):
+    module: str
+    attribute: str
+    help: str
+
+
+COMMANDS = {
+    "run": Command("pylwaftr.cli.run", "run", "Run the router."),
+    "replay": Command("pylwaftr.cli.replay", "replay", "Send pcap files through the router and keep what comes out."),
+    "check-config": Command("pylwaftr.cli.check_config", "check_config", "Validate a configuration and explain it."),
+    "b4": Command("pylwaftr.cli.b4", "b4", "Run the reference lwB4."),
+    "bench": Command("pylwaftr.cli.bench", "bench", "Measure forwarding, look-ups and updates on this machine."),
+}
+
+
+class LazyGroup(click.Group):
+    """--help needs no command's module: it would load numpy, DPDK and all the rest."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for name, command in COMMANDS.items() if importlib.util.find_spec(command.module) is not None]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command = COMMANDS[cmd_name]
+        loaded = getattr(importlib.import_module(command.module), command.attribute)
+        assert isinstance(loaded, click.Command)
+        return loaded
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name].help) for name in self.list_commands(ctx)])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(pylwaftr.__version__, prog_name="pylwaftr")
+def main() -> None:
+    """A lightweight 4over6 border router (lwAFTR, RFC 7596) on DPDK.
+
+    Exit status: 0 done, 1 failed at run time, 2 bad input (configuration, files, usage).
+    """

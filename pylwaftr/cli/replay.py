@@ -1,0 +1,81 @@
+"""`pylwaftr replay`: pcap files through the real workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pylwaftr import eal_args, pcap
+from pylwaftr import replay as through
+from pylwaftr.cli import counters
+from pylwaftr.cli.common import BAD_INPUT, FAILED, end, loaded, start_logging
+from pylwaftr.config import Config
+from pylwaftr.daemon import StartFault
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option(
+    "-c", "--config", "path", metavar="CONFIG", required=True, type=click.Path(), help="The configuration file."
+)
+@click.option("--v4-in", type=_FILE, help="What comes from the internet. Not given: nothing.")
+@click.option("--v6-in", type=_FILE, help="What comes from the B4s. Not given: nothing.")
+@click.option("--v4-out", type=_FILE, help="What goes to the internet.")
+@click.option("--v6-out", type=_FILE, help="What goes to the B4s.")
+@click.option("--counters", "counters_file", type=_FILE, help="All counters as one JSON object.")
+@click.option("-q", "--quiet", is_flag=True, help="Print no counters.")
+def replay(
+    path: str,
+    v4_in: Path | None,
+    v6_in: Path | None,
+    v4_out: Path | None,
+    v6_out: Path | None,
+    counters_file: Path | None,
+    quiet: bool,
+) -> None:
+    """Send pcap files through the router and keep what comes out.
+
+    Ports become files, everything else of the configuration holds. The files are classic pcap with Ethernet frames,
+    read in their order; timestamps are ignored. It ends when all is through: no root, no hugepages, no network needed.
+    """
+    config = loaded(path)
+    start_logging(config.logging.level, config.logging.format)
+    files = through.Files(v4_in, v6_in, v4_out, v6_out, counters_file)
+    try:
+        through.check(files)
+        seen = [pcap.inspect(source) for source in files.inputs if source is not None]
+        _warn(files, seen)
+        with through.Workspace(files) as workspace:
+            _run(config, workspace, seen, quiet)
+    except (pcap.PcapFault, through.ReplayFault) as fault:
+        end(str(fault), BAD_INPUT)
+
+
+def _warn(files: through.Files, seen: list[pcap.Inspection]) -> None:
+    for source, inspection in zip(filter(None, files.inputs), seen, strict=True):
+        if inspection.cut_short:
+            click.echo(
+                f"pylwaftr: {source}: warning: {inspection.cut_short} of {inspection.frames} frames are not whole: "
+                "the capture cut them off",
+                err=True,
+            )
+
+
+def _run(config: Config, workspace: through.Workspace, seen: list[pcap.Inspection], quiet: bool) -> None:
+    buffers = eal_args.replay_buffers(
+        max(config.interfaces.v4.mtu, config.interfaces.v6.mtu),
+        config.softwire.reassembly.max_packets,
+        sum(inspection.may_wait for inspection in seen),
+        max((inspection.longest for inspection in seen), default=0),
+    )
+    try:
+        totals = through.run(config, workspace, buffers, sum(inspection.frames for inspection in seen))
+    except (StartFault, through.StuckFault) as fault:
+        end(str(fault), FAILED)
+    if workspace.counters is not None:
+        workspace.counters.write_text(through.counters_json(counters.named(totals)))
+    workspace.finish()
+    if not quiet:
+        click.echo(counters.text_table(totals))
