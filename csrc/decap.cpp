@@ -24,9 +24,9 @@ constexpr Ecn combine(std::uint8_t inside, std::uint8_t outside) {
 static_assert(combine(0, 3).dropped && combine(2, 1).result == 1 && combine(1, 2).result == 1 && combine(2, 0).result == 2);
 
 bool valid(const Item& item) {
-  if (!item.found) return false;
+  if (item.softwire == nullptr) return false;
   const Softwire outer = softwire_of(item);
-  return item.softwire.b4 == outer.b4 && item.softwire.br == outer.br;
+  return *item.softwire == outer;
 }
 
 void refuse_source(Context& ctx, Item& item) {
@@ -58,8 +58,10 @@ void to_internet(Context& ctx, Item& item, std::uint8_t tos) {
 
 void hairpin(Context& ctx, Item& item, std::uint8_t tos) {
   if (!make_key(ctx, item, Direction::downstream)) return;
-  Softwire to;
-  if (item.lookup && ctx.table.find(item.key, to)) return into_softwire(ctx, item, to, tos);
+  if (item.lookup && ctx.table.find(item.key, ctx.hairpin_to)) {
+    item.softwire = &ctx.hairpin_to;
+    return into_softwire(ctx, item, ctx.hairpin_to, tos);
+  }
   // DP-104: an address of the table never goes outward, it would come straight back.
   if (inner(item)[ipv4::kProtocol] == proto::kIcmp) return drop(ctx, item, Counter::drop_icmp_no_binding);
   if (!ctx.settings.icmp_unbound_v4) return drop(ctx, item, Counter::drop_no_binding);

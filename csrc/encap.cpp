@@ -108,7 +108,7 @@ void into_softwire(Context& ctx, Item& item, const Softwire& to, std::uint8_t to
 
 void encap(Context& ctx, Item& item) {
   const std::uint8_t* ip = inner(item);
-  if (item.found) return into_softwire(ctx, item, item.softwire, ip[ipv4::kTos]);
+  if (item.softwire != nullptr) return into_softwire(ctx, item, *item.softwire, ip[ipv4::kTos]);
   // RFC 7596 section 8.1: ICMP that matches nothing is discarded without an error.
   if (ip[ipv4::kProtocol] == proto::kIcmp) return drop(ctx, item, Counter::drop_icmp_no_binding);
   if (!ctx.settings.icmp_unbound_v4) return drop(ctx, item, Counter::drop_no_binding);

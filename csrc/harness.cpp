@@ -80,7 +80,8 @@ void Harness::set_next_hop(SideId side, const Mac& mac) {
 std::uint32_t Harness::mbufs_in_use() const { return rte_mempool_in_use_count(pool_.get()); }
 
 void Harness::ended(Item& item, Counter way) noexcept {
-  ends_.push_back({item.side, way, item.inner, item.lookup, item.found, item.key, item.softwire});
+  ends_.push_back({item.side, way, item.inner, item.lookup, item.softwire != nullptr, item.key,
+                   item.softwire != nullptr ? *item.softwire : Softwire{}});
 }
 
 std::uint16_t Harness::send(SideId side, rte_mbuf** frames, std::uint16_t n) noexcept {

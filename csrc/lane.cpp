@@ -59,9 +59,7 @@ void Lane::Inside::look_up(Burst& at, unsigned n) {
   if (keys == 0) return;
   const std::uint64_t found = ctx.table.find_bulk(at.keys.data(), keys, at.softwires.data());
   for (unsigned k = 0; k < keys; ++k) {
-    Item& item = at.items[at.key_of[k]];
-    item.found = (found >> k & 1) != 0;
-    item.softwire = at.softwires[k];
+    if ((found >> k & 1) != 0) at.items[at.key_of[k]].softwire = &at.softwires[k];
   }
 }
 

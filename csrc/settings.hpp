@@ -31,9 +31,9 @@ enum class Hairpin : std::uint8_t { local, external, drop };
 
 struct Side {
   Mac mac{};
-  std::optional<std::uint16_t> vlan;  // 802.1Q id
-  std::uint16_t mtu{1500};            // L3 octets
-  std::optional<Mac> next_hop_mac;    // fixed: no resolution
+  std::optional<std::uint16_t> vlan;             // 802.1Q id
+  std::uint16_t mtu{1500};                       // L3 octets
+  std::optional<Mac> next_hop_mac;               // fixed: no resolution
   std::shared_ptr<const Filter> ingress_filter;  // null: everything passes
   std::shared_ptr<const Filter> egress_filter;
 };
@@ -55,7 +55,7 @@ struct FragmentLimits {
 struct Settings {
   Side v4;
   Side v6;
-  bool one_port{};  // on a stick
+  bool one_port{};                     // on a stick
   std::vector<Address4> v4_addresses;  // the first is the source of ICMPv4 errors
   std::vector<Address6> v6_addresses;
   Ipv4 v4_next_hop{};
@@ -83,7 +83,7 @@ struct Settings {
   bool icmp_unbound_v4{true};
   bool icmp_unknown_b4_v6{true};
   Rate icmp_rate{200, 2'000'000'000};
-  std::uint32_t icmp_per_source{10};  // of the same period
+  std::uint32_t icmp_per_source{10};                 // of the same period
   std::optional<std::uint8_t> icmp_error_tos{0xc0};  // empty = that of the offending packet
   std::uint8_t subscriber_mask{56};
 

@@ -25,13 +25,12 @@ struct Item {
   rte_mbuf* frame{};
   SideId side{};
   bool lookup{};         // the parse pass found a key
-  bool found{};
   bool passed{};         // it went on: the fragments that waited for it follow
   bool group_link{};     // came as link broadcast or multicast
   std::uint16_t inner{}; // where the IPv4 header is: 0 on the IPv4 side
   Mac from{};            // link source of the frame
   BindingKey key{};
-  Softwire softwire{};   // what the look-up found
+  const Softwire* softwire{};  // what the look-up found, null: nothing; the burst's
   rte_mbuf* copy{};      // a tap's
   rte_mbuf* followers{}; // IPv4 fragments that waited for this first fragment, linked by their Waiting
 };
@@ -49,6 +48,7 @@ struct Context {
   FragmentPorts& fragment_ports;
   Reassembly& reassembly;
   std::uint64_t now_ns{};
+  Softwire hairpin_to{};  // the second softwire of the hairpinned packet at hand
 
   Tap* tap{};         // null: nobody watches
   Counter last_end{};  // how the latest item ended

@@ -135,16 +135,41 @@ Steering steer(Context& ctx, Item& item, Direction direction) {
   return port_of_whole(item, transport, direction);
 }
 
+namespace {
+
+// Nearly every packet: whole, with ports. The long way through steer() finds the same, 20 to 40 cycles later.
+bool plain_port(const Item& item, const std::uint8_t* ip, Direction direction, std::uint16_t& port) {
+  if (ipv4::is_fragment(ip) || !proto::has_ports(ip[ipv4::kProtocol])) return false;
+  const std::uint16_t header = ipv4::header_length(ip);
+  if (ipv4::total_length(ip) < header + 4 || packet::window(item.frame) < item.inner + header + 4U) return false;
+  port = load16(ip + header + (direction == Direction::downstream ? 2 : 0));
+  return true;
+}
+
+void take_psid(Item& item, const AddressClass& row, Ipv4 address, std::uint16_t port) {
+  if (const auto psid = row.psid(port)) {
+    item.key = {address, *psid};
+    item.lookup = true;
+  }
+}
+
+}  // namespace
+
 bool make_key(Context& ctx, Item& item, Direction direction) {
   const std::uint8_t* ip = inner(item);
   const Ipv4 address = direction == Direction::downstream ? ipv4::destination(ip) : ipv4::source(ip);
   const AddressClass row = ctx.table.classify(address);
   item.lookup = false;
-  item.found = false;
+  item.softwire = nullptr;
   if (row.use() == AddressUse::none) return true;
   if (row.use() == AddressUse::whole) {
     item.key = {address, 0};
     item.lookup = true;
+    return true;
+  }
+  std::uint16_t port = 0;
+  if (plain_port(item, ip, direction, port)) [[likely]] {
+    take_psid(item, row, address, port);
     return true;
   }
   const Steering steering = steer(ctx, item, direction);
@@ -153,11 +178,7 @@ bool make_key(Context& ctx, Item& item, Direction direction) {
     drop(ctx, item, steering.reason);
     return false;
   }
-  if (steering.result == Result::none) return true;
-  if (const auto psid = row.psid(steering.port)) {
-    item.key = {address, *psid};
-    item.lookup = true;
-  }
+  if (steering.result == Result::port) take_psid(item, row, address, steering.port);
   return true;
 }
 

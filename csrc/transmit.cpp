@@ -68,7 +68,7 @@ void leave(Context& ctx, rte_mbuf* frame, SideId side, Counter edge) {
   const bool made = edge == Counter::count_;
   const Side& settings = side_settings(ctx, side);
   if (settings.egress_filter != nullptr && refused(*settings.egress_filter, frame, settings.vlan.has_value()))
-    [[unlikely]] {
+      [[unlikely]] {
     if (made) {
       ctx.count(Counter::filtered_made);
     } else {

@@ -109,7 +109,9 @@ class Router:
 def _bound_table(config: Config) -> _core.BindingTable:
     sides = config.interfaces
     own_v4 = [int(own.ip) for own in sides.v4.addresses]
-    own_v6: list[Any] = [own.ip.packed for own in sides.v6.addresses] + [br.packed for br in config.softwire.br_addresses]
+    own_v6: list[Any] = [own.ip.packed for own in sides.v6.addresses] + [
+        br.packed for br in config.softwire.br_addresses
+    ]
     wanted = binding_rows(config)
     try:
         table = _core.BindingTable(config.dataplane.max_bindings, own_v4, own_v6)

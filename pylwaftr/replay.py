@@ -85,6 +85,10 @@ class Output:
         self._target = path.resolve()
         direct = not _replaceable(path)
         self.writes = self._target if direct else self._target.with_name(f".{self._target.name}.{os.getpid()}.part")
+        if path.is_dir():
+            raise ReplayFault(f"{path}: cannot be written: it is a folder")
+        if direct:
+            return
         try:
             self.writes.open("wb").close()
         except OSError as fault:

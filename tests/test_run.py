@@ -253,3 +253,37 @@ _core.eal_cleanup()
 def test_one_eal_per_process_life() -> None:
     done = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True, timeout=START_S, check=False)
     assert done.stdout == "DPDK can be started only once in the life of a process: start a new process\n", done.stderr
+
+
+REDIVIDED = """
+import numpy as np
+from pylwaftr import _core, eal_args, rows
+from pylwaftr.config import core_settings, load
+import sys
+
+few = eal_args.Buffers(8192, 2048, 64)
+_core.eal_init(eal_args.replay_vector(few, {0}))
+table = _core.BindingTable(100, [], [])
+settings = core_settings(load(sys.argv[1]))
+engine = _core.Engine(settings, table, ["net_null0", "net_null1"], [1], mbufs=few.count, data_room=few.data_room,
+                      held_limit=few.held_limit, secret=1)
+engine.start()
+address, psid = np.array([0xCB007109], np.uint32), np.array([3], np.uint16)
+softwire = bytes([0x20, 1] + [0] * 13 + [1])
+for division in [(0, 6), (4, 8)] * 3:
+    row = rows.array([rows.row(0xCB007109, *division, 3, softwire, softwire)])
+    assert not table.bind(row, _core.SOURCE_OPERATOR, 0)["refused"]
+    table.unbind(address, psid, _core.SOURCE_OPERATOR)
+engine.stop()
+table.bind(row, _core.SOURCE_OPERATOR, 0)  # no worker is waited for any more
+engine.close()
+_core.eal_cleanup()
+print("done", engine.counters().shape[0])
+"""
+
+
+def test_the_table_waits_for_workers_that_run_and_for_no_others(tmp_path: Path) -> None:
+    """An address gets another division: until then every look-up of the old one has to be over."""
+    words = [sys.executable, "-c", REDIVIDED, str(config_file(tmp_path))]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=START_S, check=False)
+    assert done.stdout == "done 1\n", done.stderr
