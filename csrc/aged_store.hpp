@@ -112,7 +112,7 @@ class AgedStore {
   static constexpr std::uint32_t kNone = ~std::uint32_t{0};
   static constexpr std::size_t kSources = 4096;
   static constexpr std::uint32_t kLeastHeld = 64;  // one datagram of the default max_fragments
-  static constexpr unsigned kLookedAt = 32;  // bounds the work of one eviction
+  static constexpr unsigned kLookedAt = 32;        // bounds the work of one eviction
 
   using PerSource = std::array<std::uint32_t, kSources>;
 

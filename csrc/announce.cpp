@@ -7,8 +7,8 @@ namespace lw {
 namespace {
 constexpr std::uint64_t kSecond = 1'000'000'000;
 constexpr unsigned kArpAnnouncements = 2, kAdvertisements = 3, kReports = 2;
-constexpr std::uint64_t kArpInterval = 2 * kSecond;            // RFC 5227 section 1.1
-constexpr std::uint64_t kAdvertisementInterval = 1 * kSecond;  // RFC 4861 section 7.2.6: at least
+constexpr std::uint64_t kArpInterval = 2 * kSecond;                                 // RFC 5227 section 1.1
+constexpr std::uint64_t kAdvertisementInterval = 1 * kSecond;                       // RFC 4861 section 7.2.6: at least
 constexpr std::uint64_t kReportDelay = kSecond / 2, kReportInterval = 1 * kSecond;  // RFC 3810 section 9.11
 }  // namespace
 

@@ -8,7 +8,8 @@
 
 namespace lw::checksum {
 
-// One's complement sums are kept in 64 bits and in packet order: the sum of swapped words is the swapped sum (RFC 1071).
+// One's complement sums are kept in 64 bits and in packet order: the sum of swapped words is the swapped sum (RFC
+// 1071).
 constexpr std::uint16_t fold(std::uint64_t sum) {
   sum = (sum & 0xffffffff) + (sum >> 32);
   sum = (sum & 0xffffffff) + (sum >> 32);
@@ -29,7 +30,8 @@ inline std::uint64_t sum(const std::uint8_t* octets, std::uint32_t n, std::uint6
   return total;
 }
 
-// Over `n` octets from `offset`, across segments. An odd segment shifts what follows by one octet (RFC 1071 section 2B).
+// Over `n` octets from `offset`, across segments. An odd segment shifts what follows by one octet (RFC 1071 section
+// 2B).
 inline std::uint64_t sum(const rte_mbuf* frame, std::uint32_t offset, std::uint32_t n, std::uint64_t start = 0) {
   std::uint64_t total = start;
   bool odd = false;
@@ -62,7 +64,8 @@ inline bool good_ipv4_20(const std::uint8_t* header) {
 
 // RFC 1624 equation 3, not RFC 1141: the older form can leave 0xffff where the sum must be 0x0000.
 constexpr std::uint16_t update(std::uint16_t check, std::uint16_t before, std::uint16_t after) {
-  const std::uint32_t total = static_cast<std::uint16_t>(~check) + std::uint32_t{static_cast<std::uint16_t>(~before)} + after;
+  const std::uint32_t total =
+      static_cast<std::uint16_t>(~check) + std::uint32_t{static_cast<std::uint16_t>(~before)} + after;
   return static_cast<std::uint16_t>(~fold(total));
 }
 

@@ -21,7 +21,8 @@ constexpr Ecn combine(std::uint8_t inside, std::uint8_t outside) {
   const bool ect1 = inside == kEct1 || outside == kEct1;
   return {ect1 ? kEct1 : inside, false, inside == kEct1 && outside == 2};
 }
-static_assert(combine(0, 3).dropped && combine(2, 1).result == 1 && combine(1, 2).result == 1 && combine(2, 0).result == 2);
+static_assert(combine(0, 3).dropped && combine(2, 1).result == 1 && combine(1, 2).result == 1 &&
+              combine(2, 0).result == 2);
 
 bool valid(const Item& item) {
   if (item.softwire == nullptr) return false;
@@ -74,7 +75,8 @@ void decap(Context& ctx, Item& item) {
   if (!valid(item)) return refuse_source(ctx, item);
   const std::uint8_t* ip = inner(item);
   if (ipv4::header_length(ip) != ipv4::kHeader) {
-    if (const Counter fault = check_ipv4_options(ctx.settings, ip); fault != Counter::count_) return drop(ctx, item, fault);
+    if (const Counter fault = check_ipv4_options(ctx.settings, ip); fault != Counter::count_)
+      return drop(ctx, item, fault);
   }
   const Ipv4 destination = ipv4::destination(ip);
   if (martian_destination(destination) || (softwire_only(destination) && destination != kAftrIpv4)) {

@@ -21,7 +21,7 @@ struct Waiting {
 class FragmentPorts {
  public:
   struct Key {
-    Ipv6 softwire;          // B4 of an upstream fragment: two subscribers may share address and identification (DP-176)
+    Ipv6 softwire;  // B4 of an upstream fragment: two subscribers may share address and identification (DP-176)
     std::uint64_t addresses;  // source and destination as they lie in the packet
     std::uint16_t id;
     std::uint8_t protocol;

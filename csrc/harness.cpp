@@ -18,9 +18,10 @@ constexpr std::uint64_t kSecret = 0x5eed;   // results repeat from run to run
 rte_mempool* make_pool(std::uint32_t mbufs) {
   static std::atomic<unsigned> number{};
   const std::string name = "harness" + std::to_string(number.fetch_add(1));
-  rte_mempool* pool = rte_pktmbuf_pool_create(name.c_str(), mbufs, 0, packet::kPrivate, kDataRoom + RTE_PKTMBUF_HEADROOM,
-                                              SOCKET_ID_ANY);
-  if (pool == nullptr) throw std::runtime_error("no memory for the packet buffers of a test lane: give EAL more with -m");
+  rte_mempool* pool = rte_pktmbuf_pool_create(name.c_str(), mbufs, 0, packet::kPrivate,
+                                              kDataRoom + RTE_PKTMBUF_HEADROOM, SOCKET_ID_ANY);
+  if (pool == nullptr)
+    throw std::runtime_error("no memory for the packet buffers of a test lane: give EAL more with -m");
   return pool;
 }
 }  // namespace
@@ -29,8 +30,7 @@ void Harness::PoolFree::operator()(rte_mempool* pool) const { rte_mempool_free(p
 
 Harness::Harness(Settings settings, const BindingTable& table, std::uint32_t mbufs)
     : settings_(std::move(settings)), shared_(settings_, kSecret), pool_(make_pool(mbufs)) {
-  lane_ = std::make_unique<Lane>(
-      Lane::Parts{0, settings_, table, shared_, pool_.get(), *this, counters_, mbufs / 4});
+  lane_ = std::make_unique<Lane>(Lane::Parts{0, settings_, table, shared_, pool_.get(), *this, counters_, mbufs / 4});
 }
 
 Harness::~Harness() { lane_.reset(); }

@@ -25,7 +25,9 @@ constexpr Prefix prefix(const Ipv6& address, unsigned length) {
   };
   return {keep(high, length), keep(low, length > 64 ? length - 64 : 0)};
 }
-constexpr bool prefix_equal(const Ipv6& a, const Ipv6& b, unsigned length) { return prefix(a, length) == prefix(b, length); }
+constexpr bool prefix_equal(const Ipv6& a, const Ipv6& b, unsigned length) {
+  return prefix(a, length) == prefix(b, length);
+}
 
 // The subscriber of a B4 address (RFC 7785: limits are by prefix, not by address).
 constexpr std::uint64_t subscriber(const Ipv6& b4, std::uint8_t mask) {

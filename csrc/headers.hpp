@@ -41,9 +41,7 @@ namespace ipv6 {
 inline constexpr std::uint16_t kHeader = 40, kFragmentHeader = 8, kMinimumMtu = 1280;
 inline constexpr unsigned kPayloadLength = 4, kNextHeader = 6, kHopLimit = 7, kSource = 8, kDestination = 24;
 inline std::uint16_t payload_length(const std::uint8_t* ip) { return load16(ip + kPayloadLength); }
-inline std::uint8_t traffic_class(const std::uint8_t* ip) {
-  return static_cast<std::uint8_t>(load16(ip) >> 4);
-}
+inline std::uint8_t traffic_class(const std::uint8_t* ip) { return static_cast<std::uint8_t>(load16(ip) >> 4); }
 inline Ipv6 source(const std::uint8_t* ip) { return load<Ipv6>(ip + kSource); }
 inline Ipv6 destination(const std::uint8_t* ip) { return load<Ipv6>(ip + kDestination); }
 inline constexpr Ipv6 kAllNodes{Be<std::uint64_t>{0xff02000000000000}.raw(), Be<std::uint64_t>{1}.raw()};
@@ -68,8 +66,8 @@ constexpr bool is_echo(std::uint8_t type) { return type == kEchoReply || type ==
 
 namespace icmp6 {
 inline constexpr std::uint16_t kHeader = 8;
-inline constexpr std::uint8_t kUnreachable = 1, kTooBig = 2, kTimeExceeded = 3, kParameterProblem = 4, kEchoRequest = 128,
-                              kEchoReply = 129, kSolicitation = 135, kAdvertisement = 136;
+inline constexpr std::uint8_t kUnreachable = 1, kTooBig = 2, kTimeExceeded = 3, kParameterProblem = 4,
+                              kEchoRequest = 128, kEchoReply = 129, kSolicitation = 135, kAdvertisement = 136;
 }  // namespace icmp6
 
 }  // namespace lw

@@ -6,7 +6,7 @@ namespace lw {
 
 namespace {
 
-constexpr std::uint16_t kIcmp4Datagram = 576;   // RFC 1812 section 4.3.2.3
+constexpr std::uint16_t kIcmp4Datagram = 576;  // RFC 1812 section 4.3.2.3
 
 // RFC 1812 section 4.3.2.7: never about these.
 bool may_tell(const std::uint8_t* ip, std::uint32_t readable) {

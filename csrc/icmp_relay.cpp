@@ -43,7 +43,8 @@ bool walk_quote(const std::uint8_t* quoted, std::uint32_t readable, Quote& quote
     if (at + ipv6::kFragmentHeader > readable || (load16(quoted + at + 2) & 0xfff8) != 0) return false;
     next = quoted[at];
     at += ipv6::kFragmentHeader;
-    while (next == proto::kDestination) {  // behind the fragment header when the limit option was fragmented with the rest
+    while (next ==
+           proto::kDestination) {  // behind the fragment header when the limit option was fragmented with the rest
       if (at + 8 > readable || at + 8U * (quoted[at + 1] + 1U) > readable) return false;
       next = quoted[at];
       at += 8U * (quoted[at + 1] + 1U);
@@ -93,12 +94,14 @@ bool read_quote(Context& ctx, const Item& item, std::uint16_t offset, Quote& quo
   const std::uint8_t* ip = quoted + quote.inner;
   const std::uint32_t left = readable - quote.inner;
   const std::uint16_t header = ipv4::header_length(ip);
-  if (ip[0] >> 4 != 4 || header < ipv4::kHeader || left < header || !checksum::good(checksum::sum(ip, header))) return false;
+  if (ip[0] >> 4 != 4 || header < ipv4::kHeader || left < header || !checksum::good(checksum::sum(ip, header)))
+    return false;
   if (is_icmp_error(ip, left) || !find_quoted(ctx, ip, left, true, quote.softwire)) return false;
   return quote.softwire.b4 == ipv6::destination(quoted) && quote.softwire.br == ipv6::source(quoted);
 }
 
-// Sends the ICMPv4 error about the quoted IPv4 packet to its source: outward, or into its softwire if it is a subscriber.
+// Sends the ICMPv4 error about the quoted IPv4 packet to its source: outward, or into its softwire if it is a
+// subscriber.
 void relay(Context& ctx, Item& item, const Quote& quote, Icmp4Error error) {
   error.sent = Counter::icmp4_sent_relayed;
   packet::pull(item.frame, static_cast<std::uint16_t>(quote.at + quote.inner));
@@ -123,7 +126,8 @@ void too_big_received(Context& ctx, Item& item, const Quote& quote, std::uint32_
       ctx.shared.path_mtus.lower(quote.softwire.b4, narrower, ctx.now_ns)) {
     ctx.count(Counter::pmtu_lowered);
   }
-  const bool tell = ctx.settings.icmp_incoming_v6 && ipv4::dont_fragment(packet::data(item.frame, quote.at + quote.inner));
+  const bool tell =
+      ctx.settings.icmp_incoming_v6 && ipv4::dont_fragment(packet::data(item.frame, quote.at + quote.inner));
   if (!tell) return consume(ctx, item, Counter::consumed_icmp6_error);
   relay(ctx, item, quote, too_big(static_cast<std::uint16_t>(mtu - quote.inner)));
 }

@@ -26,8 +26,8 @@ void take_ipv4(const Item& item) {
 
 namespace {
 // Option types, RFC 791 and RFC 2113.
-constexpr std::uint8_t kEnd = 0, kNoOperation = 1, kRecordRoute = 7, kTimestamp = 68, kLooseRoute = 131, kStrictRoute = 137,
-                       kRouterAlert = 148;
+constexpr std::uint8_t kEnd = 0, kNoOperation = 1, kRecordRoute = 7, kTimestamp = 68, kLooseRoute = 131,
+                       kStrictRoute = 137, kRouterAlert = 148;
 
 bool option_forbidden(const OptionPolicy& policy, std::uint8_t type) {
   switch (type) {

@@ -186,7 +186,8 @@ void Lane::tick(std::uint64_t now_ns) {
   Context& ctx = in.ctx;
   ctx.now_ns = now_ns;
   refresh_links(ctx);
-  in.fragment_ports.expire(now_ns, [&](rte_mbuf* chain) { drop_waiting(ctx, chain, Counter::drop_fragment_v4_timeout); });
+  in.fragment_ports.expire(now_ns,
+                           [&](rte_mbuf* chain) { drop_waiting(ctx, chain, Counter::drop_fragment_v4_timeout); });
   in.reassembly.expire(now_ns, [&](rte_mbuf* chain) { reassembly_timed_out(ctx, chain, true); });
   in.crank(now_ns);
   if (in.index == 0) in.announcer.step(ctx);

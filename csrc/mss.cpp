@@ -27,8 +27,8 @@ std::uint8_t* find_mss(std::uint8_t* tcp, std::uint32_t header) {
 // RFC 1624 for a word that may lie at an odd octet: then its halves count swapped.
 void mend(std::uint8_t* check_field, bool odd, std::uint16_t before, std::uint16_t after) {
   const auto check = load<std::uint16_t>(check_field);
-  store(check_field, odd ? checksum::update(check, byte_swap(before), byte_swap(after))
-                         : checksum::update(check, before, after));
+  store(check_field,
+        odd ? checksum::update(check, byte_swap(before), byte_swap(after)) : checksum::update(check, before, after));
 }
 }  // namespace
 

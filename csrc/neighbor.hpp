@@ -1,7 +1,7 @@
 // The next hop of one side: who it is on the link and whether it still answers (RFC 826, RFC 4861 section 7.3).
 //
-// Any lane may learn and read; lane 0 alone turns the crank (step) and sends what it asks for. An unresolved next hop is
-// a state, not a failure: rounds of three tries go on for ever (spec 4.15).
+// Any lane may learn and read; lane 0 alone turns the crank (step) and sends what it asks for. An unresolved next hop
+// is a state, not a failure: rounds of three tries go on for ever (spec 4.15).
 #pragma once
 
 #include <atomic>

@@ -32,7 +32,8 @@ bool parse4(Context& ctx, Item& item) {
   take_ipv4(item);
   const std::uint8_t* ip = packet::data(item.frame);
   const Ipv4 source = ipv4::source(ip), destination = ipv4::destination(ip);
-  if (martian_source(source) || martian_destination(destination) || softwire_only(source) || softwire_only(destination)) {
+  if (martian_source(source) || martian_destination(destination) || softwire_only(source) ||
+      softwire_only(destination)) {
     return end(Counter::drop_v4_martian);
   }
   if (ipv4::header_length(ip) != ipv4::kHeader) {

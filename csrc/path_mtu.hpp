@@ -24,8 +24,8 @@ class PathMtus {
     if (!any_.load(std::memory_order_relaxed)) return 0;
     for (const Entry& entry : set_of(b4)) {
       const std::uint32_t before = entry.version.load(std::memory_order_acquire);
-      const bool match = entry.high.load(std::memory_order_relaxed) == b4.high &&
-                         entry.low.load(std::memory_order_relaxed) == b4.low;
+      const bool match =
+          entry.high.load(std::memory_order_relaxed) == b4.high && entry.low.load(std::memory_order_relaxed) == b4.low;
       const std::uint64_t until = entry.until_ns.load(std::memory_order_relaxed);
       const std::uint16_t mtu = entry.mtu.load(std::memory_order_relaxed);
       std::atomic_thread_fence(std::memory_order_acquire);
@@ -72,7 +72,8 @@ class PathMtus {
     Set& set = sets_[index(b4)];
     Entry* oldest = &set[0];
     for (Entry& entry : set) {
-      if (entry.high.load(std::memory_order_relaxed) == b4.high && entry.low.load(std::memory_order_relaxed) == b4.low) {
+      if (entry.high.load(std::memory_order_relaxed) == b4.high &&
+          entry.low.load(std::memory_order_relaxed) == b4.low) {
         return entry;
       }
       const std::uint64_t until = entry.until_ns.load(std::memory_order_relaxed);

@@ -19,9 +19,7 @@ struct PortSetParams {
   constexpr bool whole() const { return length == 0; }
   constexpr unsigned contiguous_bits() const { return 16U - offset - length; }  // m
   constexpr std::uint32_t sets() const { return std::uint32_t{1} << length; }
-  constexpr std::uint32_t first_port() const {
-    return whole() || offset == 0 ? 0U : std::uint32_t{1} << (16 - offset);
-  }
+  constexpr std::uint32_t first_port() const { return whole() || offset == 0 ? 0U : std::uint32_t{1} << (16 - offset); }
   constexpr bool excluded(std::uint16_t port) const { return port < first_port(); }
   constexpr std::uint16_t psid(std::uint16_t port) const {
     return static_cast<std::uint16_t>((std::uint32_t{port} >> contiguous_bits()) & (sets() - 1));

@@ -83,13 +83,17 @@ void register_lane(py::module_& m) {
       .def("advance", &Harness::advance, py::arg("ms"), "Lets time pass and runs the timers.")
       .def("interface_up", &Harness::interface_up, "Starts announcements and resolution.")
       .def("drop_held", &Harness::drop_held, "Drops and counts all that waits inside.")
-      .def("set_next_hop",
-           [](Harness& lane, std::string_view side, const py::bytes& mac) { lane.set_next_hop(side_of(side), mac_from(mac)); },
-           py::arg("side"), py::arg("mac"), "As if the next hop of the side had just answered with this MAC.")
+      .def(
+          "set_next_hop",
+          [](Harness& lane, std::string_view side, const py::bytes& mac) {
+            lane.set_next_hop(side_of(side), mac_from(mac));
+          },
+          py::arg("side"), py::arg("mac"), "As if the next hop of the side had just answered with this MAC.")
       .def("take", &take, "The frames sent since the last call: (side, octets), in order.")
       .def("watch", &Harness::watch, "Records how packets end, from now on.")
       .def("take_ends", &take_ends,
-           "How the packets since the last call ended: dicts of side, way (counter name), inner (offset of the IPv4 header "
+           "How the packets since the last call ended: dicts of side, way (counter name), inner (offset of the IPv4 "
+           "header "
            "behind the link header), key (IPv4 address, PSID) if one was looked up, softwire (B4, BR) if it was found.")
       .def("counters", &counters, "Counter name -> value.")
       .def("mbufs_in_use", &Harness::mbufs_in_use)

@@ -65,7 +65,8 @@ Reassembly::Outcome Reassembly::condemn(Node& node, Counter reason) {
   return {Result::refused, reason, nullptr, 0, detach(node)};
 }
 
-std::optional<Reassembly::Outcome> Reassembly::find_place(Node& node, rte_mbuf* frame, Fragment fragment, Place& place) {
+std::optional<Reassembly::Outcome> Reassembly::find_place(Node& node, rte_mbuf* frame, Fragment fragment,
+                                                          Place& place) {
   Packet& packet = node.value;
   if (packet.condemned != Counter::count_) return Outcome{Result::refused, packet.condemned};
   const std::uint16_t field = load16(packet::data(frame, fragment.header_at + 2U));
@@ -80,7 +81,8 @@ std::optional<Reassembly::Outcome> Reassembly::find_place(Node& node, rte_mbuf* 
   }
   rte_mbuf* after = *place.link;
   part_of(frame) = {after, start, length, headers, fragment.next_header_at};
-  if (after != nullptr && part_of(after).start == start && part_of(after).length == length && same_octets(after, frame)) {
+  if (after != nullptr && part_of(after).start == start && part_of(after).length == length &&
+      same_octets(after, frame)) {
     return Outcome{Result::refused, Counter::drop_fragment_v6_duplicate};
   }
   const bool overlaps_before = before != nullptr && part_of(before).start + part_of(before).length > start;
@@ -98,8 +100,7 @@ Reassembly::Outcome Reassembly::put(Node& node, rte_mbuf* frame, const Place& pl
   const Part& part = part_of(frame);
   *place.link = frame;
   packet.octets += part.length;
-  packet.ecn_seen =
-      static_cast<std::uint8_t>(packet.ecn_seen | 1U << (ipv6::traffic_class(packet::data(frame)) & 3));
+  packet.ecn_seen = static_cast<std::uint8_t>(packet.ecn_seen | 1U << (ipv6::traffic_class(packet::data(frame)) & 3));
   if (place.last) packet.end = part.start + part.length;
   const bool whole = packet.end != 0 && packet.octets == packet.end;
   return whole ? finish(node) : Outcome{Result::waits};

@@ -1,7 +1,7 @@
 // Reassembly of outer IPv6 packets (RFC 8200 section 4.5, RFC 5722, RFC 6946), before anything inside is looked at.
 //
-// librte_ip_frag does not fit here: it takes 8 fragments a packet in Debian's build, accepts overlaps, knows no ECN rule
-// (RFC 3168 section 5.3) and no share per source, and forgets the first fragment that a timeout has to quote.
+// librte_ip_frag does not fit here: it takes 8 fragments a packet in Debian's build, accepts overlaps, knows no ECN
+// rule (RFC 3168 section 5.3) and no share per source, and forgets the first fragment that a timeout has to quote.
 //
 // A fragment's frame stays whole while it waits: the first one is quoted by errors and gives the headers.
 #pragma once
@@ -34,10 +34,10 @@ class Reassembly {
   enum class Result : std::uint8_t { waits, whole, refused };
   struct Outcome {
     Result result;
-    Counter reason{};         // with refused
-    rte_mbuf* packet{};       // with whole: the packet without its fragment header, or null if `reason` condemns it
-    std::uint32_t parts{};    // with whole: how many fragments it came in
-    rte_mbuf* condemned{};    // fragments that go with this one, linked by Part::next; with whole: all of them
+    Counter reason{};       // with refused
+    rte_mbuf* packet{};     // with whole: the packet without its fragment header, or null if `reason` condemns it
+    std::uint32_t parts{};  // with whole: how many fragments it came in
+    rte_mbuf* condemned{};  // fragments that go with this one, linked by Part::next; with whole: all of them
   };
 
   Reassembly(const FragmentLimits& limits, std::uint32_t held_limit);
@@ -55,7 +55,8 @@ class Reassembly {
     }
     Place place;
     if (const auto refusal = find_place(*node, frame, fragment, place)) return *refusal;
-    const bool room = node->held < limits_.max_fragments && store_.hold(*node, [&](Node& old) { evicted(detach(old)); });
+    const bool room =
+        node->held < limits_.max_fragments && store_.hold(*node, [&](Node& old) { evicted(detach(old)); });
     if (!room) return condemn(*node, Counter::drop_fragment_v6_limit);
     return put(*node, frame, place);
   }
@@ -87,7 +88,7 @@ class Reassembly {
   struct Packet {
     rte_mbuf* first{};  // sorted by Part::start
     std::uint32_t octets{};
-    std::uint32_t end{};  // of the fragmentable part; 0 = the last fragment has not come
+    std::uint32_t end{};      // of the fragmentable part; 0 = the last fragment has not come
     std::uint8_t ecn_seen{};  // bit per code point
     // RFC 5722: after an overlap everything of it is dropped until it times out; so too after a limit.
     Counter condemned{Counter::count_};

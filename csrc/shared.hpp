@@ -29,7 +29,7 @@ struct Shared {
   SourceBuckets icmp4_sources;
   SourceBuckets icmp6_sources;
   PathMtus path_mtus;
-  std::atomic<std::uint32_t> fragments_sent{};       // numbers the datagrams that are fragmented outside
+  std::atomic<std::uint32_t> fragments_sent{};                    // numbers the datagrams that are fragmented outside
   std::array<std::atomic<std::uint64_t>, 16> conflict_seen_ns{};  // per own address, RFC 5227 section 2.4(c)
 };
 

@@ -1,5 +1,5 @@
-// Fragmentation: of the outer IPv6 packet when the path is narrower (RFC 2473 section 7.2b), of the IPv4 packet when the
-// internet link is. librte_ip_frag does both; what it leaves open is written here: identification and checksums.
+// Fragmentation: of the outer IPv6 packet when the path is narrower (RFC 2473 section 7.2b), of the IPv4 packet when
+// the internet link is. librte_ip_frag does both; what it leaves open is written here: identification and checksums.
 #include <rte_ip_frag.h>
 
 #include "checksum.hpp"
@@ -12,8 +12,8 @@ namespace {
 // A 65575-octet packet over the smallest IPv6 path (1280), and a 65535-octet one over IPv4's usual least (576).
 constexpr std::uint16_t kMaxPieces = 128;
 
-// RFC 7739 asks for identifications that do not repeat soon and cannot be guessed: a counter through a keyed permutation
-// of 32 bits (a Feistel network of four rounds).
+// RFC 7739 asks for identifications that do not repeat soon and cannot be guessed: a counter through a keyed
+// permutation of 32 bits (a Feistel network of four rounds).
 std::uint32_t permute(std::uint32_t number, std::uint64_t secret) {
   auto left = static_cast<std::uint16_t>(number >> 16), right = static_cast<std::uint16_t>(number);
   for (unsigned round = 0; round < 4; ++round) {
@@ -51,7 +51,8 @@ void split6(Context& ctx, rte_mbuf* frame, std::uint16_t mtu, Counter edge, cons
   const std::int32_t n = rte_ipv6_fragment_packet(frame, pieces, kMaxPieces, mtu, ctx.pool, ctx.pool);
   rte_pktmbuf_free(frame);
   if (n <= 0) return no_pieces(ctx, edge);
-  const std::uint32_t id = permute(ctx.shared.fragments_sent.fetch_add(1, std::memory_order_relaxed), ctx.shared.secret);
+  const std::uint32_t id =
+      permute(ctx.shared.fragments_sent.fetch_add(1, std::memory_order_relaxed), ctx.shared.secret);
   for (std::int32_t i = 0; i < n; ++i) store32(packet::data(pieces[i], ipv6::kHeader + 4), id);
   ctx.count(Counter::fragments_v6_made, static_cast<std::uint64_t>(n));
   send_pieces(ctx, pieces, n, SideId::v6, edge, origin);

@@ -1,7 +1,7 @@
 // What all stages share: the packet on its way (Item), the lane's surroundings (Context), and the stage functions.
 //
-// A burst goes through three passes (lane.cpp): parse every packet to a key or to its end, look all keys up at once, act.
-// Every Item ends in exactly one call that counts one edge, one drop or one hold; that call takes its frame.
+// A burst goes through three passes (lane.cpp): parse every packet to a key or to its end, look all keys up at once,
+// act. Every Item ends in exactly one call that counts one edge, one drop or one hold; that call takes its frame.
 #pragma once
 
 #include <array>
@@ -24,15 +24,15 @@ class Reassembly;
 struct Item {
   rte_mbuf* frame{};
   SideId side{};
-  bool lookup{};         // the parse pass found a key
-  bool passed{};         // it went on: the fragments that waited for it follow
-  bool group_link{};     // came as link broadcast or multicast
-  std::uint16_t inner{}; // where the IPv4 header is: 0 on the IPv4 side
-  Mac from{};            // link source of the frame
+  bool lookup{};          // the parse pass found a key
+  bool passed{};          // it went on: the fragments that waited for it follow
+  bool group_link{};      // came as link broadcast or multicast
+  std::uint16_t inner{};  // where the IPv4 header is: 0 on the IPv4 side
+  Mac from{};             // link source of the frame
   BindingKey key{};
   const Softwire* softwire{};  // what the look-up found, null: nothing; the burst's
-  rte_mbuf* copy{};      // a tap's
-  rte_mbuf* followers{}; // IPv4 fragments that waited for this first fragment, linked by their Waiting
+  rte_mbuf* copy{};            // a tap's
+  rte_mbuf* followers{};       // IPv4 fragments that waited for this first fragment, linked by their Waiting
 };
 
 struct Transmitter;
@@ -50,7 +50,7 @@ struct Context {
   std::uint64_t now_ns{};
   Softwire hairpin_to{};  // the second softwire of the hairpinned packet at hand
 
-  Tap* tap{};         // null: nobody watches
+  Tap* tap{};          // null: nobody watches
   Counter last_end{};  // how the latest item ended
 
   void count(Counter which, std::uint64_t amount = 1) { counters.add(which, amount); }
@@ -104,12 +104,13 @@ Counter check_ipv4_options(const Settings& settings, const std::uint8_t* ip);
 bool martian_source(Ipv4 address);
 bool martian_destination(Ipv4 address);
 inline bool softwire_only(Ipv4 address) { return (address & ~Ipv4{7}) == 0xc0000000; }  // 192.0.0.0/29, DP-007
-inline constexpr Ipv4 kAftrIpv4 = 0xc0000001;                                          // RFC 6333 section 6.5
+inline constexpr Ipv4 kAftrIpv4 = 0xc0000001;                                           // RFC 6333 section 6.5
 // Sets TTL and TOS and mends the checksum (RFC 1624).
 void rewrite_ttl_tos(std::uint8_t* ip, std::uint8_t ttl, std::uint8_t tos);
 bool is_own_ipv4(const Settings& settings, Ipv4 address);
 
-// steer.cpp: which port finds the binding (spec 4.2, 4.9) ---------------------------------------------------------------
+// steer.cpp: which port finds the binding (spec 4.2, 4.9)
+// ---------------------------------------------------------------
 enum class Direction : std::uint8_t { downstream, upstream };
 struct Steering {
   enum class Result : std::uint8_t { port, none, held, refused };
@@ -125,7 +126,8 @@ bool make_key(Context& ctx, Item& item, Direction direction);
 void follow(Context& ctx, Item& item, rte_mbuf* chain);
 void drop_waiting(Context& ctx, rte_mbuf* chain, Counter reason);
 
-// parse4.cpp, parse6.cpp: the parse pass. False = the item has ended. --------------------------------------------------
+// parse4.cpp, parse6.cpp: the parse pass. False = the item has ended.
+// --------------------------------------------------
 bool parse4(Context& ctx, Item& item);
 bool parse6(Context& ctx, Item& item);
 // Ends the fragments of a packet that did not become whole, linked by Reassembly::Part.
@@ -157,7 +159,8 @@ inline constexpr Icmp4Error too_big(std::uint16_t mtu) {
 }
 // Ends the item with `reason`; tells its IPv4 source if the rules allow (DP-122). The answer takes the way it came.
 void refuse4(Context& ctx, Item& item, Counter reason, const Icmp4Error& error);
-// Makes the ICMPv4 error about the packet at the start of `frame`, in place, and sends it. False: not allowed; frame kept.
+// Makes the ICMPv4 error about the packet at the start of `frame`, in place, and sends it. False: not allowed; frame
+// kept.
 bool send_icmp4_error(Context& ctx, rte_mbuf* frame, const Icmp4Error& error, const Softwire* via);
 struct Icmp6Error {
   std::uint8_t type;
@@ -172,14 +175,17 @@ inline constexpr std::uint8_t kOwnTtl = 64;
 void build_ipv4_icmp(rte_mbuf* frame, std::uint8_t tos, Ipv4 source, Ipv4 destination);
 void build_ipv6_icmp(rte_mbuf* frame, const Ipv6& from, const Ipv6& to, std::uint8_t hop_limit);
 
-// icmp_relay.cpp: ICMPv6 that reached an own address --------------------------------------------------------------------
+// icmp_relay.cpp: ICMPv6 that reached an own address
+// --------------------------------------------------------------------
 void icmp6_received(Context& ctx, Item& item, std::uint16_t offset);
 
-// split.cpp: fragmentation, outer and IPv4 -----------------------------------------------------------------------------
+// split.cpp: fragmentation, outer and IPv4
+// -----------------------------------------------------------------------------
 void split6(Context& ctx, rte_mbuf* frame, std::uint16_t mtu, Counter edge, const Origin& origin);
 void split4(Context& ctx, rte_mbuf* frame, std::uint16_t mtu, Counter edge, const Origin& origin);
 
-// echo.cpp, arp.cpp, ndp.cpp: what the router answers itself -------------------------------------------------------------
+// echo.cpp, arp.cpp, ndp.cpp: what the router answers itself
+// -------------------------------------------------------------
 void local4(Context& ctx, Item& item);
 void echo6(Context& ctx, Item& item, std::uint16_t offset);
 void arp_received(Context& ctx, Item& item);

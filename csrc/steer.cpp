@@ -1,4 +1,5 @@
-// Which port of a packet finds its binding: transport ports, ICMP identifiers, quoted packets, fragments (spec 4.2, 4.9).
+// Which port of a packet finds its binding: transport ports, ICMP identifiers, quoted packets, fragments
+// (spec 4.2, 4.9).
 #include "checksum.hpp"
 #include "fragment_ports.hpp"
 #include "stage.hpp"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import functools
 import hashlib
 import logging
 import os
@@ -63,6 +64,13 @@ class Sample:
     ports: list[dict[str, Any]]
 
 
+class Watcher(NamedTuple):
+    """Someone who is shown a sample again and again."""
+
+    interval_s: float
+    see: Callable[[Sample], None]
+
+
 class Router:
     """Table, ports and workers of this process."""
 
@@ -75,7 +83,7 @@ class Router:
         secret: int,
         split_queues: bool = False,
     ) -> None:
-        self._table = _bound_table(config)
+        self._table = bound_table(config)
         try:
             self.engine = _core.Engine(
                 core_settings(config),
@@ -106,7 +114,7 @@ class Router:
         return Sample(time.monotonic(), self.totals(), self.engine.neighbors(), self.engine.ports())
 
 
-def _bound_table(config: Config) -> _core.BindingTable:
+def bound_table(config: Config) -> _core.BindingTable:
     sides = config.interfaces
     own_v4 = [int(own.ip) for own in sides.v4.addresses]
     own_v6: list[Any] = [own.ip.packed for own in sides.v6.addresses] + [
@@ -154,19 +162,17 @@ def run(
     config: Config,
     extra_args: Sequence[str],
     ready: Callable[[], None],
-    watch: Callable[[Sample], None] | None,
-    interval_s: float,
+    watchers: Sequence[Watcher],
 ) -> Totals:
     """Runs the router until SIGTERM or SIGINT and returns the final counters. Raises StartFault."""
-    return asyncio.run(_run(config, extra_args, ready, watch, interval_s))
+    return asyncio.run(_run(config, extra_args, ready, watchers))
 
 
 async def _run(
     config: Config,
     extra_args: Sequence[str],
     ready: Callable[[], None],
-    watch: Callable[[Sample], None] | None,
-    interval_s: float,
+    watchers: Sequence[Watcher],
 ) -> Totals:
     stop = _signals()
     specs = _usable_ports(config)
@@ -178,7 +184,7 @@ async def _run(
             router.start()
             _tell_manager("READY=1")
             ready()
-            await _serve(router, stop, watch, interval_s)
+            await _serve(router, stop, watchers)
             _tell_manager("STOPPING=1")
             router.engine.stop()
             return router.totals()
@@ -296,19 +302,19 @@ def _tell_manager(message: str) -> None:
         manager.sendto(message.encode(), "\0" + address[1:] if address[0] == "@" else address)
 
 
-async def _serve(
-    router: Router, stop: asyncio.Event, watch: Callable[[Sample], None] | None, interval_s: float
-) -> None:
-    observer = _Observer(router)
-    tasks: list[asyncio.Task[Any]] = [asyncio.create_task(_every(POLL_S, observer.look))]
-    if watch is not None:
-        shown = watch
-        tasks.append(asyncio.create_task(_every(interval_s, lambda: shown(router.sample()))))
+async def _serve(router: Router, stop: asyncio.Event, watchers: Sequence[Watcher]) -> None:
+    acts: list[tuple[float, Callable[[], None]]] = [(POLL_S, _Observer(router).look)]
+    acts += [(watcher.interval_s, functools.partial(_show, router, watcher)) for watcher in watchers]
+    tasks: list[asyncio.Task[Any]] = [asyncio.create_task(_every(seconds, act)) for seconds, act in acts]
     done, _ = await asyncio.wait([asyncio.create_task(stop.wait()), *tasks], return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         task.cancel()
     for task in done:
         task.result()  # a fault of ours ends the router with its trace
+
+
+def _show(router: Router, watcher: Watcher) -> None:
+    watcher.see(router.sample())
 
 
 async def _every(seconds: float, act: Callable[[], None]) -> None:

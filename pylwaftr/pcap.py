@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +63,19 @@ def inspect(path: Path) -> Inspection:
         raise PcapFault(f"{path}: cannot be read: {fault.strerror}") from None
 
 
+def frames(path: Path) -> Iterator[bytes]:
+    """The octets of each record. Raises PcapFault before the first one."""
+    count = inspect(path).frames
+    data = path.read_bytes()
+    order, _ = _file_header(path, data)
+    record = struct.Struct(order + "8xII")
+    at = _FILE_HEADER
+    for _ in range(count):
+        captured, _ = record.unpack_from(data, at)
+        at += _RECORD_HEADER + captured
+        yield data[at - captured : at]
+
+
 def _inspect(path: Path, data: mmap.mmap) -> Inspection:
     order, snapshot = _file_header(path, data)
     record = struct.Struct(order + "8xII")
@@ -84,7 +98,7 @@ def _inspect(path: Path, data: mmap.mmap) -> Inspection:
     return Inspection(frames, longest, cut_short, may_wait)
 
 
-def _file_header(path: Path, data: mmap.mmap) -> tuple[str, int]:
+def _file_header(path: Path, data: mmap.mmap | bytes) -> tuple[str, int]:
     """Byte order and snapshot length."""
     for magic, meaning in _NOT_CLASSIC.items():
         if data[: len(magic)] == magic:

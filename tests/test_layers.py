@@ -104,7 +104,7 @@ PY_LAYERS = {  # lowest first; module names below pylwaftr
     "keeper": "store store.* telemetry telemetry.* fleet fleet.*",
     "translate": "api.translate",
     "api": "api api.*",
-    "daemon": "daemon replay",
+    "daemon": "daemon replay offline",
     "cli": "__main__ cli cli.*",
     # Programs of their own, which meet the router on the wire and through its command only.
     "b4": "b4 b4.*",

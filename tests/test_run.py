@@ -269,9 +269,9 @@ engine = _core.Engine(settings, table, ["net_null0", "net_null1"], [1], mbufs=fe
                       held_limit=few.held_limit, secret=1)
 engine.start()
 address, psid = np.array([0xCB007109], np.uint32), np.array([3], np.uint16)
-softwire = bytes([0x20, 1] + [0] * 13 + [1])
+b4, br = (bytes([0x20, 1] + [0] * 13 + [last]) for last in (1, 2))
 for division in [(0, 6), (4, 8)] * 3:
-    row = rows.array([rows.row(0xCB007109, *division, 3, softwire, softwire)])
+    row = rows.array([rows.row(0xCB007109, *division, 3, b4, br)])
     assert not table.bind(row, _core.SOURCE_OPERATOR, 0)["refused"]
     table.unbind(address, psid, _core.SOURCE_OPERATOR)
 engine.stop()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
@@ -12,7 +16,8 @@ from rich.table import Table
 
 from pylwaftr.daemon import COUNTERS, Sample, Totals
 
-_INDEX = {counter.name: index for index, counter in enumerate(COUNTERS)}
+log = logging.getLogger("pylwaftr")
+
 _LINE = ("rx_v4", "tx_v6", "rx_v6", "tx_v4")
 _INTERNAL = frozenset(("busy_cycles", "idle_polls"))
 
@@ -70,6 +75,21 @@ def live_table(rates: dict[str, float], sample: Sample) -> Table:
         if total and counter.name not in _INTERNAL:
             table.add_row(counter.name, f"{total:,}", f"{rates[counter.name]:,.0f}" if rates else "", counter.help)
     return table
+
+
+class File:
+    """Keeps the totals in a file as one JSON object, replaced as a whole: a reader never sees half of it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, sample: Sample) -> None:
+        part = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
+        try:
+            part.write_text(json.dumps(named(sample.totals)) + "\n")
+            part.replace(self._path)
+        except OSError as fault:
+            log.warning("--counters-file %s: %s", self._path, fault.strerror)
 
 
 class View:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 import click
 
 from pylwaftr.cli.common import FAILED, end, loaded, start_logging
+
+FILE_INTERVAL_S = 1.0
 
 
 @click.command()
@@ -19,8 +22,14 @@ from pylwaftr.cli.common import FAILED, end, loaded, start_logging
     type=click.FloatRange(min=0.1),
     help="Show what passes, this often: a live table on a terminal, else a line.",
 )
+@click.option(
+    "--counters-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write all counters there every second, as one JSON object.",
+)
 @click.argument("eal_args", nargs=-1, type=click.UNPROCESSED, metavar="[-- EAL_ARGS...]")
-def run(path: str, show_counters: float | None, eal_args: tuple[str, ...]) -> None:
+def run(path: str, show_counters: float | None, counters_file: Path | None, eal_args: tuple[str, ...]) -> None:
     """Run the router until SIGTERM or Ctrl-C.
 
     Prints "ready" when it forwards, and its counters at the end. What follows -- goes to DPDK's EAL as it is.
@@ -31,9 +40,13 @@ def run(path: str, show_counters: float | None, eal_args: tuple[str, ...]) -> No
     from pylwaftr.cli import counters
 
     with contextlib.ExitStack() as stack:
-        view = None if show_counters is None else stack.enter_context(counters.View())
+        watchers = []
+        if show_counters is not None:
+            watchers.append(daemon.Watcher(show_counters, stack.enter_context(counters.View())))
+        if counters_file is not None:
+            watchers.append(daemon.Watcher(FILE_INTERVAL_S, counters.File(counters_file).write))
         try:
-            totals = daemon.run(config, eal_args, lambda: click.echo("ready"), view, show_counters or 1.0)
+            totals = daemon.run(config, eal_args, lambda: click.echo("ready"), watchers)
         except daemon.StartFault as fault:
             end(str(fault), FAILED)
     click.echo(counters.text_table(totals))

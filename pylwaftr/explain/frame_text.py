@@ -6,7 +6,17 @@ import struct
 from ipaddress import IPv4Address, IPv6Address
 
 _ETHER = 14
-_PROTOCOLS = {1: "ICMP", 6: "TCP", 17: "UDP", 33: "DCCP", 41: "IPv6", 47: "GRE", 50: "ESP", 132: "SCTP", 136: "UDP-Lite"}
+_PROTOCOLS = {
+    1: "ICMP",
+    6: "TCP",
+    17: "UDP",
+    33: "DCCP",
+    41: "IPv6",
+    47: "GRE",
+    50: "ESP",
+    132: "SCTP",
+    136: "UDP-Lite",
+}
 _WITH_PORTS = {6, 17, 33, 132, 136}
 _EXTENSIONS = {0: "hop-by-hop", 43: "routing", 60: "destination options"}
 _ICMP6 = {

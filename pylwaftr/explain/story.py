@@ -14,6 +14,15 @@ _NEIGHBOURS = ("answered_arp", "consumed_arp", "drop_arp_", "answered_ndp", "con
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """A frame to explain; `bare`: it starts at the IP header."""
+
+    side: str  # v4 | v6
+    octets: bytes
+    bare: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Way:
     """A counter of kind edge, drop or held: how a packet ended."""
 

@@ -1,7 +1,8 @@
-"""make_corpus.py: the seeds of fuzz_lane in tests/data/corpus: every example of tests/data/dataplane.json, and more.
+"""make_corpus.py: the seeds of fuzz_lane in tests/data/corpus: every example of dataplane.json, and more.
 
 The format is that of lane_program.hpp, the meaning of the choices that of settings_of in lane_world.hpp. Options that
-have no choice there are left out: a seed only has to lead to the place that its example is about.
+have no choice there are left out: a seed only has to lead to the place that its example is about. The seeds found-* are
+those of a long run that reach what the others do not.
 """
 
 from __future__ import annotations
