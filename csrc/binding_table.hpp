@@ -88,6 +88,8 @@ class BindingTable {
   AddressClass classify(Ipv4 address) const noexcept { return addresses_.at(address); }
   bool find(BindingKey key, Softwire& out) const noexcept;
   static constexpr unsigned kBulk = 64;
+  // Starts to fetch what find_bulk will read first.
+  void prefetch(BindingKey key) const noexcept;
   // n <= kBulk. Bit i of the answer: keys[i] is bound, and out[i] was filled.
   std::uint64_t find_bulk(const BindingKey* keys, unsigned n, Softwire* out) const noexcept;
 

@@ -151,7 +151,8 @@ void error_received(Context& ctx, Item& item, std::uint16_t offset) {
 
 }  // namespace
 
-void icmp6_received(Context& ctx, Item& item, std::uint16_t offset) {
+void icmp6_received(Context& ctx, Item& item) {
+  const std::uint16_t offset = item.inner;
   const std::uint8_t* ip = packet::data(item.frame);
   const std::uint32_t length = packet::length(item.frame) - offset;
   const std::uint64_t pseudo = checksum::pseudo6(ip + ipv6::kSource, length, proto::kIcmp6);

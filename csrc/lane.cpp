@@ -42,6 +42,7 @@ struct Lane::Inside {
 
   void look_up(Burst& at, unsigned n);
   void act(Burst& at, unsigned n);
+  void do_other(Item& item);
   LinkResult start(Item& item, PortRole role);
   void ended(Item& item);
   void run_following();
@@ -63,10 +64,34 @@ void Lane::Inside::look_up(Burst& at, unsigned n) {
   }
 }
 
+void Lane::Inside::do_other(Item& item) {
+  switch (item.task) {
+    case Task::forward:
+      break;
+    case Task::refuse6:
+      return refuse6(ctx, item, item.refusal, item.error);
+    case Task::local4:
+      return local4(ctx, item);
+    case Task::icmp6:
+      return icmp6_received(ctx, item);
+    case Task::ndp:
+      ndp_received(ctx, item);
+      return refresh_links(ctx);  // for the packets behind it
+    case Task::multicast:
+      multicast_received(ctx, item);
+      return refresh_links(ctx);
+    case Task::arp:
+      arp_received(ctx, item);
+      return refresh_links(ctx);
+  }
+}
+
 void Lane::Inside::act(Burst& at, unsigned n) {
   for (unsigned i = 0; i < n; ++i) {
     Item& item = at.items[i];
-    if (item.side == SideId::v4) {
+    if (item.task != Task::forward) [[unlikely]] {
+      do_other(item);
+    } else if (item.side == SideId::v4) {
       encap(ctx, item);
     } else {
       decap(ctx, item);
@@ -167,7 +192,8 @@ void Lane::receive(PortRole role, rte_mbuf** frames, unsigned n, std::uint64_t n
     } else if (link == LinkResult::ipv6) {
       goes = parse6(ctx, item);
     } else if (link == LinkResult::arp) {
-      arp_received(ctx, item);
+      item.task = Task::arp;
+      goes = true;
     }
     if (goes) {
       ++going;

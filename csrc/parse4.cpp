@@ -40,8 +40,8 @@ bool parse4(Context& ctx, Item& item) {
     if (const Counter fault = check_ipv4_options(ctx.settings, ip); fault != Counter::count_) return end(fault);
   }
   if (is_own_ipv4(ctx.settings, destination)) {
-    local4(ctx, item);
-    return false;
+    item.task = Task::local4;
+    return true;
   }
   if (ip[ipv4::kProtocol] == proto::kIcmp) {
     if (const Counter fault = icmp_policy(ctx, item); fault != Counter::count_) return end(fault);

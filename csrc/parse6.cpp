@@ -29,7 +29,15 @@ bool is_interface(const Settings& settings, const Ipv6& address) {
   return false;
 }
 
-// RFC 8200 section 4.2. False = the item has ended.
+// Ends the walk; the act pass drops the packet and tells its sender. Always false.
+bool refuse_later(Item& item, Counter reason, const Icmp6Error& error) {
+  item.task = Task::refuse6;
+  item.refusal = reason;
+  item.error = error;
+  return false;
+}
+
+// RFC 8200 section 4.2. False = the walk has ended.
 bool read_options(Context& ctx, Item& item, std::uint16_t begin, std::uint16_t end) {
   const std::uint8_t* ip = packet::data(item.frame);
   for (std::uint16_t at = begin; at < end;) {
@@ -45,11 +53,8 @@ bool read_options(Context& ctx, Item& item, std::uint16_t begin, std::uint16_t e
     const unsigned action = type >> 6;
     if (type != kPadN && type != kEncapsulationLimit && action != 0) {
       // Our destination is never multicast here, so both 10 and 11 draw the error.
-      if (action == 1) {
-        drop(ctx, item, Counter::drop_v6_bad_extension);
-      } else {
-        refuse6(ctx, item, Counter::drop_v6_bad_extension, {icmp6::kParameterProblem, 2, at});
-      }
+      if (action != 1) return refuse_later(item, Counter::drop_v6_bad_extension, {icmp6::kParameterProblem, 2, at});
+      drop(ctx, item, Counter::drop_v6_bad_extension);
       return false;
     }
     at = static_cast<std::uint16_t>(at + 2 + ip[at + 1]);
@@ -57,9 +62,8 @@ bool read_options(Context& ctx, Item& item, std::uint16_t begin, std::uint16_t e
   return true;
 }
 
-bool end_with_unknown(Context& ctx, Item& item, const Walk& walk) {
-  refuse6(ctx, item, Counter::drop_v6_unknown_next_header, {icmp6::kParameterProblem, 1, walk.named_at});
-  return false;
+bool end_with_unknown(Item& item, const Walk& walk) {
+  return refuse_later(item, Counter::drop_v6_unknown_next_header, {icmp6::kParameterProblem, 1, walk.named_at});
 }
 
 // Hop-by-hop, routing and destination options: all have their length in the second octet.
@@ -77,11 +81,10 @@ bool step_over(Context& ctx, Item& item, Walk& walk) {
     drop(ctx, item, end > packet::length(item.frame) ? Counter::drop_v6_malformed : short_of);
     return false;
   }
-  if (walk.next == proto::kHopByHop && walk.at != ipv6::kHeader) return end_with_unknown(ctx, item, walk);
+  if (walk.next == proto::kHopByHop && walk.at != ipv6::kHeader) return end_with_unknown(item, walk);
   if (walk.next == proto::kRouting) {
     if (ip[walk.at + 3] != 0) {  // segments left; RFC 5095: type 0 like any unknown type
-      refuse6(ctx, item, Counter::drop_v6_bad_extension, {icmp6::kParameterProblem, 0, walk.at + 2U});
-      return false;
+      return refuse_later(item, Counter::drop_v6_bad_extension, {icmp6::kParameterProblem, 0, walk.at + 2U});
     }
   } else if (!read_options(ctx, item, static_cast<std::uint16_t>(walk.at + 2), end)) {
     return false;
@@ -123,22 +126,20 @@ void remove_fragment_header(rte_mbuf* frame, const Walk& walk) {
 }
 
 // Checks of one fragment before it meets others. False = the item has ended.
-bool fragment_good(Context& ctx, Item& item, const Walk& walk, std::uint32_t start, bool more) {
+bool fragment_good(Item& item, const Walk& walk, std::uint32_t start, bool more) {
   const std::uint8_t* ip = packet::data(item.frame);
   const std::uint32_t data_at = walk.at + std::uint32_t{ipv6::kFragmentHeader};
   const std::uint32_t length = packet::length(item.frame) - data_at;
   if (more && (length % 8 != 0 || length == 0)) {
-    refuse6(ctx, item, Counter::drop_fragment_v6_bad_length, {icmp6::kParameterProblem, 0, ipv6::kPayloadLength});
-    return false;
+    return refuse_later(item, Counter::drop_fragment_v6_bad_length,
+                        {icmp6::kParameterProblem, 0, ipv6::kPayloadLength});
   }
   if (walk.at - ipv6::kHeader + start + length > 65535) {
-    refuse6(ctx, item, Counter::drop_fragment_v6_too_long, {icmp6::kParameterProblem, 0, walk.at + 2U});
-    return false;
+    return refuse_later(item, Counter::drop_fragment_v6_too_long, {icmp6::kParameterProblem, 0, walk.at + 2U});
   }
   const std::uint32_t readable = packet::window(item.frame) - data_at;
   if (start == 0 && !chain_complete(ip + data_at, std::min(readable, length), ip[walk.at])) {
-    refuse6(ctx, item, Counter::drop_fragment_v6_incomplete_chain, {icmp6::kParameterProblem, 3, 0});
-    return false;
+    return refuse_later(item, Counter::drop_fragment_v6_incomplete_chain, {icmp6::kParameterProblem, 3, 0});
   }
   return true;
 }
@@ -157,7 +158,7 @@ bool reassemble(Context& ctx, Item& item, const Walk& walk) {
     remove_fragment_header(item.frame, walk);
     return true;
   }
-  if (!fragment_good(ctx, item, walk, start, more)) return false;
+  if (!fragment_good(item, walk, start, more)) return false;
   const std::uint64_t subscriber = hash::subscriber(ipv6::source(ip), ctx.settings.subscriber_mask);
   const auto outcome =
       ctx.reassembly.add(item.frame, {walk.named_at, walk.at}, hash::mix(ctx.shared.secret, subscriber), ctx.now_ns,
@@ -237,17 +238,17 @@ bool walk_headers(Context& ctx, Item& item) {
         walk = {.next = packet::data(item.frame)[ipv6::kNextHeader]};
         continue;
       case proto::kIcmp6:
-        icmp6_received(ctx, item, walk.at);
-        return false;
+        item.task = Task::icmp6;
+        item.inner = walk.at;
+        return true;
       case proto::kNone:
         drop(ctx, item, Counter::drop_v6_no_payload);
         return false;
       case proto::kTcp:
       case proto::kUdp:
-        refuse6(ctx, item, Counter::drop_v6_no_listener, {icmp6::kUnreachable, 4, 0});
-        return false;
+        return refuse_later(item, Counter::drop_v6_no_listener, {icmp6::kUnreachable, 4, 0});
       default:
-        return end_with_unknown(ctx, item, walk);
+        return end_with_unknown(item, walk);
     }
   }
 }
@@ -286,23 +287,24 @@ bool parse6(Context& ctx, Item& item) {
   const std::uint8_t* ip = packet::data(item.frame);
   const Ipv6 destination = ipv6::destination(ip);
   if (destination.is_multicast()) {
-    multicast_received(ctx, item);
-    return false;
+    item.task = Task::multicast;
+    return true;
   }
   if (!is_br(ctx.settings, destination) && !is_interface(ctx.settings, destination)) {
     drop(ctx, item, Counter::drop_v6_not_for_us);
     return false;
   }
   if (is_ndp(item)) {
-    ndp_received(ctx, item);
-    return false;
+    item.task = Task::ndp;
+    return true;
   }
   const Ipv6 source = ipv6::source(ip);
   if (source.is_multicast() || source.is_unspecified()) {
     drop(ctx, item, Counter::drop_v6_bad_source);
     return false;
   }
-  return walk_headers(ctx, item);
+  walk_headers(ctx, item);
+  return item.frame != nullptr;
 }
 
 }  // namespace lw

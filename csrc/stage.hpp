@@ -20,15 +20,28 @@ namespace lw {
 class FragmentPorts;
 class Reassembly;
 
+// What the act pass has to do with a packet. The parse pass sends nothing and changes nothing that another packet of
+// the burst could notice: the result for a packet must not depend on its neighbours.
+enum class Task : std::uint8_t { forward, refuse6, local4, icmp6, ndp, multicast, arp };
+
+struct Icmp6Error {
+  std::uint8_t type;
+  std::uint8_t code;
+  std::uint32_t value;
+};
+
 // A received packet. Its data starts at the outermost IP header and stays as received until the act pass.
 struct Item {
   rte_mbuf* frame{};
   SideId side{};
-  bool lookup{};          // the parse pass found a key
-  bool passed{};          // it went on: the fragments that waited for it follow
-  bool group_link{};      // came as link broadcast or multicast
-  std::uint16_t inner{};  // where the IPv4 header is: 0 on the IPv4 side
-  Mac from{};             // link source of the frame
+  bool lookup{};      // the parse pass found a key
+  bool passed{};      // it went on: the fragments that waited for it follow
+  bool group_link{};  // came as link broadcast or multicast
+  Task task{};
+  std::uint16_t inner{};  // where the IPv4 header is: 0 on the IPv4 side; with Task::icmp6 the ICMPv6 header
+  Counter refusal{};      // with Task::refuse6: the drop, and what its sender is told
+  Icmp6Error error{};
+  Mac from{};  // link source of the frame
   BindingKey key{};
   const Softwire* softwire{};  // what the look-up found, null: nothing; the burst's
   rte_mbuf* copy{};            // a tap's
@@ -162,11 +175,6 @@ void refuse4(Context& ctx, Item& item, Counter reason, const Icmp4Error& error);
 // Makes the ICMPv4 error about the packet at the start of `frame`, in place, and sends it. False: not allowed; frame
 // kept.
 bool send_icmp4_error(Context& ctx, rte_mbuf* frame, const Icmp4Error& error, const Softwire* via);
-struct Icmp6Error {
-  std::uint8_t type;
-  std::uint8_t code;
-  std::uint32_t value;
-};
 // The same for the outer packet: it goes to the outer source only.
 void refuse6(Context& ctx, Item& item, Counter reason, const Icmp6Error& error);
 bool send_icmp6_error(Context& ctx, rte_mbuf* frame, const Icmp6Error& error, bool group_link);
@@ -177,7 +185,7 @@ void build_ipv6_icmp(rte_mbuf* frame, const Ipv6& from, const Ipv6& to, std::uin
 
 // icmp_relay.cpp: ICMPv6 that reached an own address
 // --------------------------------------------------------------------
-void icmp6_received(Context& ctx, Item& item, std::uint16_t offset);
+void icmp6_received(Context& ctx, Item& item);
 
 // split.cpp: fragmentation, outer and IPv4
 // -----------------------------------------------------------------------------

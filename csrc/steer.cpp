@@ -147,10 +147,15 @@ bool plain_port(const Item& item, const std::uint8_t* ip, Direction direction, s
   return true;
 }
 
-void take_psid(Item& item, const AddressClass& row, Ipv4 address, std::uint16_t port) {
+void look_up_later(Context& ctx, Item& item, BindingKey key) {
+  item.key = key;
+  item.lookup = true;
+  ctx.table.prefetch(key);
+}
+
+void take_psid(Context& ctx, Item& item, const AddressClass& row, Ipv4 address, std::uint16_t port) {
   if (const auto psid = row.psid(port)) {
-    item.key = {address, *psid};
-    item.lookup = true;
+    look_up_later(ctx, item, {address, *psid});
   }
 }
 
@@ -164,13 +169,12 @@ bool make_key(Context& ctx, Item& item, Direction direction) {
   item.softwire = nullptr;
   if (row.use() == AddressUse::none) return true;
   if (row.use() == AddressUse::whole) {
-    item.key = {address, 0};
-    item.lookup = true;
+    look_up_later(ctx, item, {address, 0});
     return true;
   }
   std::uint16_t port = 0;
   if (plain_port(item, ip, direction, port)) [[likely]] {
-    take_psid(item, row, address, port);
+    take_psid(ctx, item, row, address, port);
     return true;
   }
   const Steering steering = steer(ctx, item, direction);
@@ -179,7 +183,7 @@ bool make_key(Context& ctx, Item& item, Direction direction) {
     drop(ctx, item, steering.reason);
     return false;
   }
-  if (steering.result == Result::port) take_psid(item, row, address, steering.port);
+  if (steering.result == Result::port) take_psid(ctx, item, row, address, steering.port);
   return true;
 }
 

@@ -43,7 +43,7 @@ from tests.frames import (
     tcp,
     udp,
 )
-from tests.softwires import GATEWAY4, GATEWAY6, ROUTER4, ROUTER6, TUNNEL4, arp_frame, solicitation
+from tests.softwires import GATEWAY4, GATEWAY6, ROUTER4, ROUTER6, TUNNEL4, arp_frame, mld_query, solicitation
 from tests.vector_config import Binding
 
 INTERNET = ("198.51.100.10", "198.51.100.77", "192.0.2.254", "8.8.8.8")
@@ -240,6 +240,8 @@ class Traffic:
         target = r.choice((ROUTER6, "2001:db8:aa::1", "2001:db8:ffff::5"))
         if r.random() < 0.5:
             return "v6", solicitation(target, r.choice((GATEWAY6, "::")), to=r.choice((None, target)))
+        if r.random() < 0.1:
+            return "v6", mld_query(r.choice(("fe80::1", GATEWAY6)))
         if r.random() < 0.2:
             told = icmp6(GATEWAY6, ROUTER6, 136, 0, b"\x60\0\0\0", ip6(GATEWAY6) + b"\2\1" + V6_PEER)
             return "v6", ethernet("v6", ipv6(GATEWAY6, ROUTER6, ICMP6, told, hop_limit=255))

@@ -11,6 +11,7 @@ from tests.frames import (
     BROADCAST,
     ETH_ARP,
     ETH_IPV6,
+    HOP_BY_HOP,
     ICMP6,
     IPIP,
     V6_IF,
@@ -92,6 +93,18 @@ def arp_frame(
     op: int, sender: bytes, sender_ip: str, target_ip: str, *, target: bytes = bytes(6), dst: bytes = BROADCAST
 ) -> bytes:
     return dst + sender + ETH_ARP.to_bytes(2) + arp(op, sender, sender_ip, target, target_ip)
+
+
+ROUTER_ALERT = bytes([ICMP6, 0, 5, 2, 0, 0, 1, 0])  # for MLD, RFC 2711, in a hop-by-hop header
+
+
+def mld_query(src: str = "fe80::1", *, hop_limit: int = 1, damaged: bool = False) -> bytes:
+    """A general MLDv2 query (RFC 3810 section 5.1) to all nodes, in its frame."""
+    message = icmp6(src, "ff02::1", 130, 0, bytes(4), bytes(16) + bytes([2, 125, 0, 0]))
+    if damaged:
+        message = message[:-1] + b"\1"
+    packet = ipv6(src, "ff02::1", HOP_BY_HOP, ROUTER_ALERT + message, hop_limit=hop_limit)
+    return ethernet("v6", packet, dst=group_mac("ff02::1"))
 
 
 def solicitation(

@@ -46,6 +46,7 @@ from tests.softwires import (
     down,
     encap,
     from_b4,
+    mld_query,
     solicitation,
     up,
 )
@@ -251,6 +252,28 @@ def test_the_groups_of_all_own_addresses_are_reported() -> None:
             assert checksum(pseudo_header(report[8:24], report[24:40], len(message), ICMP6) + message) == 0
             groups = {message[at + 4 : at + 20] for at in range(8, len(message), 20)}
             assert groups == {ip6(solicited_node(a)) for a in (ROUTER6, "2001:db8:aa::1", "2001:db8:aa::2")}
+
+
+@pytest.mark.parametrize(
+    "what, query, reports, counted",
+    [
+        ("a query is answered", mld_query(), 1, "answered_mld"),
+        ("a query from afar is not", mld_query(hop_limit=64), 0, "drop_icmp6_ignored"),
+        ("a query from a global address is not", mld_query("2001:db8:ffff::fe"), 0, "drop_icmp6_ignored"),
+        ("a damaged query is not", mld_query(damaged=True), 0, "drop_icmp6_bad_checksum"),
+    ],
+)
+def test_multicast_listener_queries(what: str, query: bytes, reports: int, counted: str) -> None:
+    """DP-201: behind a snooping switch with a querier the groups last only as long as reports come."""
+    with router() as lane:
+        seen = lane.send("v6", query)
+        assert [dissect(frame).payload[48] for _, frame in seen] == [143] * reports, what
+        assert lane.ways() == {counted: 1}
+
+
+def test_a_flood_of_listener_queries_is_answered_four_times() -> None:
+    with router() as lane:
+        assert sum(len(lane.send("v6", mld_query())) for _ in range(50)) == 4
 
 
 def test_hairpin_needs_only_the_ipv6_next_hop() -> None:
