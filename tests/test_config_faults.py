@@ -101,6 +101,8 @@ FAULTS = [  # what is wrong, the text, the beginning of each line that is printe
      ["3: interfaces.v6.mac: both sides are on one port"]),
     ("one device, other arguments", text(v6=V6.replace("net_tap1", '"net_tap0,iface=x"')),
      ["3: interfaces.v6.port: the dev"]),
+    ("fragments joined by the kernel", text(v4=V4.replace("net_tap0", '"net_af_packet0,iface=a"')),
+     ["2: interfaces.v4.port: warning: the kernel joins IPv4 fragments"]),
     ("one tag only", text(v4=V4 + ", vlan: 4", v6=STICK6), ["3: interfaces.v6.vlan: warning: one side of"]),
     # softwire and icmp
     ("no BR address", text(softwire=""), ["4: softwire.br_addresses: is required; give the tunnel addresses"]),

@@ -77,6 +77,9 @@ def _ports(report: Report, sides: Interfaces) -> None:
     if not report.sound("interfaces.v4.port", "interfaces.v6.port"):
         return
     v4, v6 = sides.v4, sides.v6
+    if v4.port.startswith("net_af_packet"):
+        loss = "the kernel joins IPv4 fragments before this device sees them, and what is then too long is lost"
+        report.warn("interfaces.v4.port", f"{loss}; net_tap passes them as they are")
     if sides.one_port:
         if v4.mac is not None and v6.mac is not None and v4.mac != v6.mac:
             both = f"{v4.mac.hex(':')} and {v6.mac.hex(':')}"
