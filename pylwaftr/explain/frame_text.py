@@ -30,7 +30,7 @@ def frame_text(frame: bytes) -> str:
     """The frame's headers, outermost first. Never raises: what cannot be read is said to be cut short."""
     try:
         return _link(frame)
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, ValueError):
         return f"{len(frame)} octets, cut short"
 
 
