@@ -1,0 +1,1 @@
+"""DHCP for softwires: codecs, and the protocols above them."""
