@@ -64,9 +64,10 @@ inline bool good_ipv4_20(const std::uint8_t* header) {
 
 // RFC 1624 equation 3, not RFC 1141: the older form can leave 0xffff where the sum must be 0x0000.
 constexpr std::uint16_t update(std::uint16_t check, std::uint16_t before, std::uint16_t after) {
-  const std::uint32_t total =
-      static_cast<std::uint16_t>(~check) + std::uint32_t{static_cast<std::uint16_t>(~before)} + after;
-  return static_cast<std::uint16_t>(~fold(total));
+  std::uint32_t total = std::uint32_t{static_cast<std::uint16_t>(~check)} + static_cast<std::uint16_t>(~before) + after;
+  total = (total & 0xffff) + (total >> 16);
+  total = (total & 0xffff) + (total >> 16);
+  return static_cast<std::uint16_t>(~total);
 }
 
 // Of ICMPv6 and the like over the IPv6 pseudo-header (RFC 8200 section 8.1).

@@ -9,11 +9,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <thread>
 #include <utility>
 
 #include "eal.hpp"
 #include "packet.hpp"
+#include "telemetry.hpp"
 
 namespace lw {
 namespace {
@@ -128,13 +130,15 @@ void Engine::make_workers(unsigned workers) {
     lanes_.push_back(std::make_unique<Lane>(parts));
     workers_[i]->attach(*lanes_[i]);
   }
+  std::vector<Worker*> all;
+  for (const auto& worker : workers_) all.push_back(worker.get());
+  capture_ = std::make_unique<Capture>(std::move(all), std::array{ports_.front()->id(), ports_.back()->id()});
 }
 
 void Engine::start() {
   if (workers_.empty() || std::exchange(started_, true))
     throw EalError("an engine is started once, before it is closed");
   for (const auto& port : ports_) port->start();
-  announce();
   table_.set_grace([this] { wait_for_turns(); });
   running_ = true;
   for (std::size_t i = 0; i < workers_.size(); ++i) {
@@ -147,6 +151,7 @@ void Engine::start() {
 
 void Engine::stop() {
   if (!std::exchange(running_, false)) return;
+  capture_->close();
   for (const auto& worker : workers_) worker->stop();
   for (std::size_t i = 0; i < workers_.size(); ++i) rte_eal_wait_lcore(plan_.lcores[i]);
   table_.set_grace({});
@@ -154,6 +159,7 @@ void Engine::stop() {
 }
 
 void Engine::close() {
+  telemetry::forget(*this);
   if (Eal::running()) stop();
   lanes_.clear();
   workers_.clear();

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "binding_table.hpp"
+#include "capture.hpp"
 #include "counters.hpp"
 #include "lane.hpp"
 #include "port.hpp"
@@ -39,9 +40,9 @@ class Engine {
   Engine& operator=(const Engine&) = delete;
 
   void start();
-  void stop();   // the workers end, then the ports; counters stay readable
-  void close();  // gives everything back; after it only counters and settings are left
-  void announce();
+  void stop();      // the workers end, then the ports; counters stay readable
+  void close();     // gives everything back; after it only counters and settings are left
+  void announce();  // own addresses to the link, and the next hops are asked for; a replay leaves it out
 
   const Settings& settings() const { return settings_; }
   const Shared& shared() const { return shared_; }
@@ -51,6 +52,7 @@ class Engine {
   const Counters& counters(std::size_t worker) const { return counters_[worker]; }
   std::vector<Worker::Progress> progress() const;
   std::uint32_t mbufs_in_use() const;
+  Capture& capture() { return *capture_; }
 
  private:
   struct PoolFree {
@@ -76,6 +78,7 @@ class Engine {
   std::vector<Counters> counters_;
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<std::unique_ptr<Lane>> lanes_;
+  std::unique_ptr<Capture> capture_;
   bool started_{};
   bool running_{};
 };

@@ -10,6 +10,7 @@
 #include "eal.hpp"
 #include "engine.hpp"
 #include "settings_py.hpp"
+#include "telemetry.hpp"
 
 namespace lw {
 namespace py = pybind11;
@@ -136,6 +137,8 @@ void register_engine(py::module_& m) {
       .def("stop", &Engine::stop, Unlocked(), "The workers end, then the ports; counters stay readable.")
       .def("close", &Engine::close, Unlocked(), "Gives everything back; counters stay readable.")
       .def("announce", &Engine::announce, "Announces the own addresses again, as at start.")
+      .def("serve_telemetry", &telemetry::serve, Unlocked(),
+           "Answers /lwaftr/… on DPDK's telemetry socket for this engine until it is closed.")
       .def("counters", &counters, "uint64 [workers, counters], in the order of COUNTERS.")
       .def("progress", &progress, "Per worker: frames received, and whether none of them waits for a next hop.")
       .def("neighbors", &neighbors, "Per side: state of the next hop and its MAC.")

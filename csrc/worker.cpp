@@ -60,6 +60,10 @@ void Worker::tick(std::uint64_t now_ns) {
     announce_.store(false, std::memory_order_relaxed);
     lane_->interface_up(now_ns);
   }
+  if (Tap* const tap = watch_.load(std::memory_order_acquire); tap != watched_by_.load(std::memory_order_relaxed)) {
+    lane_->watch(tap);
+    watched_by_.store(tap, std::memory_order_release);
+  }
   lane_->tick(now_ns);
   quiescent_.store(lane_->quiescent(), std::memory_order_relaxed);
   checked_.store(received_, std::memory_order_release);

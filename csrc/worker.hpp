@@ -50,6 +50,10 @@ class Worker final : public FrameSink {
   void attach(Lane& lane) { lane_ = &lane; }
   void run();  // on its lcore, until stop(); what the lane still holds is dropped and counted then
   void stop() { stop_.store(true, std::memory_order_relaxed); }
+  // The lane is watched from the next tick on, null ends it. `tap` has to last until watched_by() is another or the
+  // worker runs no more.
+  void watch(Tap* tap) { watch_.store(tap, std::memory_order_release); }
+  const Tap* watched_by() const { return watched_by_.load(std::memory_order_acquire); }
   void announce() { announce_.store(true, std::memory_order_relaxed); }
   Progress progress() const;
   // What a turn of the loop has read of the table is forgotten at the next turn.
@@ -70,6 +74,8 @@ class Worker final : public FrameSink {
   std::uint64_t received_{};
   std::atomic<bool> stop_{};
   std::atomic<bool> announce_{};
+  std::atomic<Tap*> watch_{};
+  std::atomic<Tap*> watched_by_{};
   std::atomic<std::uint64_t> turns_{};
   std::atomic<bool> running_{};
   // Written once a tick: the reader sees `quiescent_` at least as new as `checked_`.

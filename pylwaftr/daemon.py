@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pylwaftr import _core, eal_args, ports, rows
+from pylwaftr import _core, capture_client, eal_args, ports, rows
 from pylwaftr.config import Config, binding_rows, core_settings
 from pylwaftr.eal_args import Buffers, MemoryFault, PlacementFault
 from pylwaftr.ports import PortFault, PortSpec
@@ -182,6 +182,10 @@ async def _run(
         router = _started(config, specs, extra_args, taken)
         try:
             router.start()
+            router.engine.announce()
+            router.engine.serve_telemetry()
+            if (questions := capture_client.own_socket()) is not None:
+                log.info("telemetry socket: %s", questions)
             _tell_manager("READY=1")
             ready()
             await _serve(router, stop, watchers)

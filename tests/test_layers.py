@@ -21,7 +21,7 @@ CPP_LAYERS = {  # layer -> file names without folder and ending
     "stage": "ethernet parse4 parse6 classify* steer encap decap split transmit announce icmp_* ipv4 mss echo arp ndp "
     "mld local offload",
     "order": "lane.cpp",  # the one file that knows in which order the stages come
-    "machine": "eal port worker engine harness punt capture filter.cpp bench_*",
+    "machine": "eal port worker engine harness punt capture capture_* telemetry filter.cpp bench_*",
     "python": "module py_* settings_py",
 }
 CPP_MAY_INCLUDE = {
@@ -98,13 +98,13 @@ def system_include_faults(name: str, layer: str, included: str) -> Iterator[str]
 PY_LAYERS = {  # lowest first; module names below pylwaftr
     "base": "__init__ cpu _build_info addresses",
     "rows": "rows filters",
-    "codec": "binding_files binding_files.* explain explain.* pcap ports eal_args framing pcp.codec dhcp.codec "
-    "dhcp._bulk",
+    "codec": "binding_files binding_files.* explain explain.* pcap ports eal_args framing capture pcp.codec dhcp "
+    "dhcp.codec dhcp.s46 dhcp._bulk",
     "core": "config config.* bindings subscriber icmp_policy pcp.* dhcp.*",
     "keeper": "store store.* telemetry telemetry.* fleet fleet.*",
     "translate": "api.translate",
     "api": "api api.*",
-    "daemon": "daemon replay offline",
+    "daemon": "daemon replay offline capture_client",
     "cli": "__main__ cli cli.*",
     # Programs of their own, which meet the router on the wire and through its command only.
     "b4": "b4 b4.*",
@@ -122,7 +122,8 @@ B4_MAY_USE = {"pcp.codec", "pcp.client"}  # the lwB4 is a PCP client
 
 CORE_USERS = {"rows", "daemon", "bench"}  # layers
 OUTSIDE = {"asyncio", "socket", "time", "selectors", "select", "signal", "threading"}
-OUTSIDE_USERS = ("daemon", "replay", "store.etcd", "api.*", "b4.daemon", "lab.*", "bench.*")  # modules
+# Modules.
+OUTSIDE_USERS = ("daemon", "replay", "capture_client", "store.etcd", "api.*", "b4.daemon", "lab.*", "bench.*")
 GRPC_USERS = ("api.*", "store.etcd")
 
 

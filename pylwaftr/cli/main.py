@@ -21,6 +21,7 @@ COMMANDS = {
     "run": Command("pylwaftr.cli.run", "run", "Run the router."),
     "replay": Command("pylwaftr.cli.replay", "replay", "Send pcap files through the router and keep what comes out."),
     "explain": Command("pylwaftr.cli.explain", "explain", "Tell why packets are forwarded, or why not."),
+    "capture": Command("pylwaftr.cli.capture", "capture", "Write what a running router receives and sends to a file."),
     "check-config": Command("pylwaftr.cli.check_config", "check_config", "Validate a configuration and explain it."),
     "b4": Command("pylwaftr.cli.b4", "b4", "Run the reference lwB4."),
     "bench": Command("pylwaftr.cli.bench", "bench", "Measure forwarding, look-ups and updates on this machine."),
