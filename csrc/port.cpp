@@ -107,8 +107,9 @@ void Port::configure(const Setup& setup) {
   conf.rxmode.mtu = std::min<std::uint32_t>(setup.mtu, largest);
   conf.txmode.offloads = info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
   if (setup.rx_queues > 1) {
-    conf.rx_adv_conf.rss_conf.rss_hf =
-        (RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP) & info.flow_type_rss_offloads;
+    // Addresses only: by ports, the fragments of a datagram would part from their first one, whose worker knows the
+    // port.
+    conf.rx_adv_conf.rss_conf.rss_hf = RTE_ETH_RSS_IP & info.flow_type_rss_offloads;
     if (conf.rx_adv_conf.rss_conf.rss_hf != 0) conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
   }
   int result = rte_eth_dev_configure(id_, setup.rx_queues, setup.tx_queues, &conf);
