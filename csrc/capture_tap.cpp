@@ -21,18 +21,6 @@ namespace {
 constexpr std::uint32_t kFewest = 64;  // buffers: less than a burst is no capture
 constexpr const char* kOneUserAtEachEnd = "ring_sp_sc";
 
-// As everywhere, a filter sees no tag (filter.hpp): it is laid aside meanwhile.
-bool passes(const Filter& filter, rte_mbuf* frame) {
-  constexpr std::uint16_t kTagged = ether::kHeader + ether::kTag;
-  if (frame->data_len < kTagged || load16(packet::data(frame) + 12) != ether::kVlan) return filter.passes(frame);
-  const auto header = load<std::array<std::uint8_t, kTagged>>(packet::data(frame));
-  std::memmove(packet::data(frame) + ether::kTag, header.data(), 2 * sizeof(Mac));
-  packet::pull(frame, ether::kTag);
-  const bool good = filter.passes(frame);
-  store(packet::push(frame, ether::kTag), header);
-  return good;
-}
-
 void increment(std::atomic<std::uint64_t>& count) {
   count.store(count.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
 }
@@ -67,7 +55,7 @@ void CaptureTap::release() {
 }
 
 rte_mbuf* CaptureTap::copy(SideId side, rte_mbuf* frame) {
-  if (setup_.filter != nullptr && !passes(*setup_.filter, frame)) return nullptr;
+  if (setup_.filter != nullptr && !passes_untagged(*setup_.filter, frame)) return nullptr;
   Count& count = counts_[static_cast<std::size_t>(side)];
   increment(count.seen);
   rte_mbuf* kept = rte_pktmbuf_copy(frame, pool_, 0, setup_.snap);

@@ -8,11 +8,15 @@
 
 #include <rte_mbuf.h>
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
+
+#include "headers.hpp"
+#include "packet.hpp"
 
 namespace lw {
 
@@ -48,5 +52,17 @@ class Filter {
   Engine engine_{Engine::libpcap};
   std::unique_ptr<Program> program_;
 };
+
+// The same for a frame that may have a tag, which is laid aside meanwhile.
+inline bool passes_untagged(const Filter& filter, rte_mbuf* frame) {
+  constexpr std::uint16_t kTagged = ether::kHeader + ether::kTag;
+  if (frame->data_len < kTagged || load16(packet::data(frame) + 12) != ether::kVlan) return filter.passes(frame);
+  const auto header = load<std::array<std::uint8_t, kTagged>>(packet::data(frame));
+  std::memmove(packet::data(frame) + ether::kTag, header.data(), 2 * sizeof(Mac));
+  packet::pull(frame, ether::kTag);
+  const bool passes = filter.passes(frame);
+  store(packet::push(frame, ether::kTag), header);
+  return passes;
+}
 
 }  // namespace lw

@@ -80,7 +80,8 @@ void Harness::set_next_hop(SideId side, const Mac& mac) {
 std::uint32_t Harness::mbufs_in_use() const { return rte_mempool_in_use_count(pool_.get()); }
 
 void Harness::ended(Item& item, Counter way) noexcept {
-  ends_.push_back({item.side, way, item.inner, item.lookup, item.softwire != nullptr, item.key,
+  const std::uint16_t ipv4_at = item.task == Task::forward ? item.inner : std::uint16_t{0};
+  ends_.push_back({item.side, way, ipv4_at, item.lookup, item.softwire != nullptr, item.key,
                    item.softwire != nullptr ? *item.softwire : Softwire{}});
 }
 

@@ -34,7 +34,11 @@ inline void pull(rte_mbuf* frame, std::uint16_t octets) {
   frame->pkt_len -= octets;
 }
 
-// Makes room at the front. The buffers' headroom covers all that is ever pushed: see the static_assert in wrap.hpp.
+// The most that is ever pushed before a frame that begins where it was received: outer header with its option, link
+// header with a tag. An error pushes 28 octets more, but only after a softwire's 54 were pulled.
+static_assert(RTE_PKTMBUF_HEADROOM >= 48 + 28 + 18);
+
+// Makes room at the front; the headroom is always enough.
 inline std::uint8_t* push(rte_mbuf* frame, std::uint16_t octets) {
   frame->data_off = static_cast<std::uint16_t>(frame->data_off - octets);
   frame->data_len = static_cast<std::uint16_t>(frame->data_len + octets);

@@ -52,23 +52,11 @@ void enqueue(Context& ctx, rte_mbuf* frame, SideId side) {
   queue.frames[queue.n++] = frame;
 }
 
-// A filter sees no tag (filter.hpp): it is laid aside meanwhile.
-bool refused(const Filter& filter, rte_mbuf* frame, bool tagged) {
-  if (!tagged) return !filter.passes(frame);
-  const auto header = load<std::array<std::uint8_t, ether::kHeader + ether::kTag>>(packet::data(frame));
-  std::memmove(packet::data(frame) + ether::kTag, header.data(), 2 * sizeof(Mac));
-  packet::pull(frame, ether::kTag);
-  const bool passes = filter.passes(frame);
-  store(packet::push(frame, ether::kTag), header);
-  return !passes;
-}
-
 // The frame is finished. `edge` as in forward, count_ for what was made here.
 void leave(Context& ctx, rte_mbuf* frame, SideId side, Counter edge) {
   const bool made = edge == Counter::count_;
   const Side& settings = side_settings(ctx, side);
-  if (settings.egress_filter != nullptr && refused(*settings.egress_filter, frame, settings.vlan.has_value()))
-      [[unlikely]] {
+  if (settings.egress_filter != nullptr && !passes_untagged(*settings.egress_filter, frame)) [[unlikely]] {
     if (made) {
       ctx.count(Counter::filtered_made);
     } else {

@@ -6,6 +6,7 @@ A test that cannot run here says why. With CI=true that is a failure: nothing ma
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from functools import cache
@@ -42,10 +43,15 @@ def lacks_hugepages() -> str | None:
     return None if any(int(path.read_text()) for path in counts) else "needs free hugepages"
 
 
+def lacks_tshark() -> str | None:
+    return None if shutil.which("tshark") else "needs tshark"
+
+
 # The machine's lack of hugepages is no fault: everything has to work without.
 NEEDS: dict[str, tuple[Callable[[], str | None], bool]] = {  # marker -> (what is lacking, is that a failure in CI)
     "needs_root": (lacks_root, True),
     "needs_netns": (lacks_netns, True),
+    "needs_tshark": (lacks_tshark, True),
     "needs_hugepages": (lacks_hugepages, False),
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -309,7 +308,6 @@ def test_the_table_is_a_dictionary(run: list[tuple[Any, ...]]) -> None:
     assert found == {key: (one.b4, one.br) for key, one in model.rows.items()}
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 @pytest.mark.parametrize("march", ["x86-64-v2", "x86-64-v3"])
 def test_fill_with_and_without_avx2(march: str, tmp_path: Path) -> None:
     """A million slots to 95 % and more, by both ways to scan a bucket."""

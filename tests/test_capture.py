@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -241,7 +240,7 @@ def test_a_full_disk_is_said(router: Path, tmp_path: Path) -> None:
     assert captured(tmp_path / "y", "--socket", str(router), "--count", "10").returncode == 0
 
 
-@pytest.mark.skipif(shutil.which("tshark") is None, reason="needs tshark")
+@pytest.mark.needs_tshark
 def test_wireshark_reads_it(router: Path, tmp_path: Path) -> None:
     file = tmp_path / "w.pcapng"
     assert captured(file, "--socket", str(router), "--count", "200").returncode == 0

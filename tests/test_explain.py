@@ -13,12 +13,13 @@ import pytest
 
 from pylwaftr.explain.frame_text import frame_text
 from tests import pcap_files
-from tests.frames import MF, echo4, ethernet, udp
+from tests.frames import ICMP6, MF, echo4, ethernet, icmp6, ipv6, udp
 from tests.softwires import B1, B3, GATEWAY6, INET, ROUTER4, WHOLE, arp_frame, from_b4, solicitation
 from tests.vector_config import configuration, default_options, document, examples
 
 IN = udp(INET, B1.ipv4, 53, 1024)
 OUT = udp(B1.ipv4, INET, 1500, 53)
+PING = ipv6("2001:db8:ee::9", B1.br, ICMP6, icmp6("2001:db8:ee::9", B1.br, 128, 0, bytes(4)))
 
 TOLD: list[tuple[str, str, bytes, str, str, list[str]]] = [
     # what, side, frame, verdict, requirement, what the text says
@@ -42,6 +43,7 @@ TOLD: list[tuple[str, str, bytes, str, str, list[str]]] = [
      ["echo reply"]),
     ("who has the router", "v4", arp_frame(1, bytes.fromhex("020000000499"), "192.0.2.9", ROUTER4), "answered_arp",
      "DP-190", ["neighbour resolution", "is at 02:00:00:00:04:01"]),
+    ("a ping of the BR", "v6", ethernet("v6", PING), "answered_echo_v6", "DP-144", ["echo reply"]),
     ("a solicitation", "v6", solicitation("2001:db8:aa::1", GATEWAY6), "answered_ndp", "DP-198", ["ICMPv6 136/0"]),
 ]  # fmt: skip
 
@@ -86,6 +88,10 @@ def test_row(
     assert (story["verdict"], story["requirement"]) == (verdict, requirement)
     for words in says:
         assert words in text
+
+
+def test_a_ping_of_the_tunnel_address_has_no_ipv4_packet(told: dict[str, tuple[dict[str, Any], str]]) -> None:
+    assert "IPv4 packet" not in told["a ping of the BR"][1]
 
 
 def test_bare_packets_and_hex_with_spaces(config: Path) -> None:
