@@ -9,7 +9,7 @@ others=(
   # run: EAL's drivers and tools, and what the lab's hosts are made of
   dpdk dpdk-dev nftables iproute2 iputils-ping iputils-tracepath traceroute ethtool tcpdump curl ca-certificates
   # test: fuzzing (clang 16 is the first that compiles all of our C++20), second opinions, shell scripts
-  clang-16 libclang-rt-16-dev valgrind tshark shellcheck
+  clang-16 libclang-rt-16-dev valgrind tshark shellcheck kea-dhcp4-server kea-dhcp6-server miniupnpd
 )
 
 missing() { # packages -> those that are not installed, one a line

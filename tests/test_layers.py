@@ -98,32 +98,45 @@ def system_include_faults(name: str, layer: str, included: str) -> Iterator[str]
 PY_LAYERS = {  # lowest first; module names below pylwaftr
     "base": "__init__ cpu _build_info addresses",
     "rows": "rows filters",
-    "codec": "binding_files binding_files.* explain explain.* pcap ports eal_args framing capture pcp.codec dhcp "
-    "dhcp.codec dhcp.s46 dhcp._bulk",
+    "codec": "binding_files binding_files.* explain explain.* pcap ports eal_args framing capture pcp pcp.codec "
+    "pcp.options dhcp dhcp.codec* dhcp.s46 dhcp._bulk",
     "core": "config config.* bindings subscriber icmp_policy pcp.* dhcp.*",
     "keeper": "store store.* telemetry telemetry.* fleet fleet.*",
     "translate": "api.translate",
     "api": "api api.*",
-    "daemon": "daemon replay offline capture_client",
+    "daemon": "daemon daemon.* replay offline capture_client",
     "cli": "__main__ cli cli.*",
     # Programs of their own, which meet the router on the wire and through its command only.
     "b4": "b4 b4.*",
     "lab": "lab lab.*",
+    "responder": "responder responder.*",
     # Measures the core in a process of its own.
     "bench": "bench bench.*",
 }
 ROUTER = ["base", "rows", "codec", "core", "keeper", "translate", "api", "daemon", "cli"]
 PY_MAY_IMPORT = {layer: set(ROUTER[: i + 1]) for i, layer in enumerate(ROUTER)}
-PY_MAY_IMPORT["cli"] |= {"b4", "bench"}  # `pylwaftr b4` and `pylwaftr bench` start them
+PY_MAY_IMPORT["cli"] |= {"b4", "bench", "responder"}  # `pylwaftr b4`, `bench`, `leasequery-server` start them
 PY_MAY_IMPORT["bench"] = {"base", "rows", "codec", "core", "bench"}
 PY_MAY_IMPORT["b4"] = {"base", "b4"}
+PY_MAY_IMPORT["responder"] = {"base", "responder"}  # shares nothing with the requestor
 PY_MAY_IMPORT["lab"] = {"base", "lab", "b4"}
-B4_MAY_USE = {"pcp.codec", "pcp.client"}  # the lwB4 is a PCP client
+B4_MAY_USE = {"pcp", "pcp.codec", "pcp.options", "pcp.client"}  # the lwB4 is a PCP client
 
 CORE_USERS = {"rows", "daemon", "bench"}  # layers
 OUTSIDE = {"asyncio", "socket", "time", "selectors", "select", "signal", "threading"}
 # Modules.
-OUTSIDE_USERS = ("daemon", "replay", "capture_client", "store.etcd", "api.*", "b4.daemon", "lab.*", "bench.*")
+OUTSIDE_USERS = (
+    "daemon",
+    "daemon.*",
+    "responder.daemon",
+    "replay",
+    "capture_client",
+    "store.etcd",
+    "api.*",
+    "b4.daemon",
+    "lab.*",
+    "bench.*",
+)
 GRPC_USERS = ("api.*", "store.etcd")
 
 
