@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 
 from pylwaftr import _core, eal_args
 from pylwaftr.config import Config, core_settings
-from pylwaftr.daemon import COUNTERS, bound_table, start_eal, stop_eal
+from pylwaftr.daemon.eal import start_eal, stop_eal
+from pylwaftr.daemon.router import COUNTERS, bound_table
 from pylwaftr.explain.story import Given, Story, Use, Way, tell
 
 # Where a configuration has none of its own: an explanation does not wait for a next hop.
@@ -23,7 +24,7 @@ _WAYS = {
 
 
 def explain(config: Config, frames: Iterable[Given]) -> Iterator[Story]:
-    """The way of each frame through the stages of this configuration, in order. Raises daemon.StartFault.
+    """The way of each frame through the stages of this configuration, in order. Raises StartFault.
 
     Frames meet the same lane one after the other, so fragments and errors find what earlier frames left behind. Next
     hops count as resolved, and a frame for another MAC address is dropped as it would be on the wire.

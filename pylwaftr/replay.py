@@ -13,7 +13,8 @@ from types import TracebackType
 
 from pylwaftr import eal_args, pcap
 from pylwaftr.config import Config
-from pylwaftr.daemon import Router, Totals, start_eal, stop_eal
+from pylwaftr.daemon.eal import start_eal, stop_eal
+from pylwaftr.daemon.router import Router, Totals
 from pylwaftr.eal_args import Buffers
 from pylwaftr.ports import pcap_device
 

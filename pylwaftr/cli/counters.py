@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from pylwaftr.daemon import COUNTERS, Sample, Totals
+from pylwaftr.daemon.router import COUNTERS, Sample, Totals
 
 log = logging.getLogger("pylwaftr")
 

@@ -32,7 +32,8 @@ def explain(path: str, file: Path | None, hex_text: str | None, side: str, as_js
         end("give either --pcap or --hex", BAD_INPUT)
     config = loaded(path)
     start_logging("warning", "console")
-    from pylwaftr import daemon, offline
+    from pylwaftr import offline
+    from pylwaftr.daemon.router import StartFault
 
     try:
         given = list(_frames(file, hex_text, side))
@@ -40,7 +41,7 @@ def explain(path: str, file: Path | None, hex_text: str | None, side: str, as_js
             click.echo(json.dumps(story.as_json()) if as_json else story.text() + "\n")
     except pcap.PcapFault as fault:
         end(str(fault), BAD_INPUT)
-    except daemon.StartFault as fault:
+    except StartFault as fault:
         end(str(fault), FAILED)
 
 

@@ -11,7 +11,7 @@ from pylwaftr import replay as through
 from pylwaftr.cli import counters
 from pylwaftr.cli.common import BAD_INPUT, FAILED, end, loaded, start_logging
 from pylwaftr.config import Config
-from pylwaftr.daemon import StartFault
+from pylwaftr.daemon.router import StartFault
 
 _FILE = click.Path(path_type=Path)
 

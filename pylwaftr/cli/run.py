@@ -36,17 +36,18 @@ def run(path: str, show_counters: float | None, counters_file: Path | None, eal_
     """
     config = loaded(path)
     start_logging(config.logging.level, config.logging.format)
-    from pylwaftr import daemon
     from pylwaftr.cli import counters
+    from pylwaftr.daemon import run as router
+    from pylwaftr.daemon.router import StartFault
 
     with contextlib.ExitStack() as stack:
         watchers = []
         if show_counters is not None:
-            watchers.append(daemon.Watcher(show_counters, stack.enter_context(counters.View())))
+            watchers.append(router.Watcher(show_counters, stack.enter_context(counters.View())))
         if counters_file is not None:
-            watchers.append(daemon.Watcher(FILE_INTERVAL_S, counters.File(counters_file).write))
+            watchers.append(router.Watcher(FILE_INTERVAL_S, counters.File(counters_file).write))
         try:
-            totals = daemon.run(config, eal_args, lambda: click.echo("ready"), watchers)
-        except daemon.StartFault as fault:
+            totals = router.run(config, eal_args, lambda: click.echo("ready"), watchers)
+        except StartFault as fault:
             end(str(fault), FAILED)
     click.echo(counters.text_table(totals))

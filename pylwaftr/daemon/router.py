@@ -1,0 +1,107 @@
+"""Table, ports and workers of this process, and what can be seen of them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pylwaftr import _core, rows
+from pylwaftr.config import Config, binding_rows, core_settings
+from pylwaftr.eal_args import Buffers
+
+log = logging.getLogger("pylwaftr")
+
+
+class StartFault(Exception):
+    """The router cannot start or go on; the text is one sentence with the remedy."""
+
+
+class CounterInfo(NamedTuple):
+    name: str
+    kind: str
+    unit: str
+    requirement: str
+    help: str
+
+
+COUNTERS: tuple[CounterInfo, ...] = tuple(CounterInfo(*entry) for entry in _core.COUNTERS)
+
+Totals = npt.NDArray[np.uint64]  # one value per counter, summed over the workers
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a watcher of a running router sees."""
+
+    at: float
+    totals: Totals
+    neighbors: dict[str, Any]
+    ports: list[dict[str, Any]]
+
+
+class Router:
+    """Table, ports and workers of this process."""
+
+    def __init__(
+        self,
+        config: Config,
+        devices: Sequence[str],
+        lcores: Sequence[int],
+        buffers: Buffers,
+        secret: int,
+        split_queues: bool = False,
+    ) -> None:
+        self._table = bound_table(config)
+        try:
+            self.engine = _core.Engine(
+                core_settings(config),
+                self._table,
+                list(devices),
+                list(lcores),
+                mbufs=buffers.count,
+                data_room=buffers.data_room,
+                held_limit=buffers.held_limit,
+                split_queues=split_queues,
+                secret=secret,
+            )
+        except (_core.PortError, _core.EalError) as fault:
+            raise StartFault(str(fault)) from None
+        for remark in self.engine.remarks:
+            log.warning("%s", remark)
+
+    def start(self) -> None:
+        try:
+            self.engine.start()
+        except (_core.PortError, _core.EalError) as fault:
+            raise StartFault(str(fault)) from None
+
+    def totals(self) -> Totals:
+        return np.asarray(self.engine.counters().sum(axis=0, dtype=np.uint64))
+
+    def sample(self) -> Sample:
+        return Sample(time.monotonic(), self.totals(), self.engine.neighbors(), self.engine.ports())
+
+
+def bound_table(config: Config) -> _core.BindingTable:
+    sides = config.interfaces
+    own_v4 = [int(own.ip) for own in sides.v4.addresses]
+    own_v6: list[Any] = [own.ip.packed for own in sides.v6.addresses] + [
+        br.packed for br in config.softwire.br_addresses
+    ]
+    wanted = binding_rows(config)
+    try:
+        table = _core.BindingTable(config.dataplane.max_bindings, own_v4, own_v6)
+        report = table.bind(wanted, _core.SOURCE_CONFIG, 0)
+    except MemoryError:
+        raise StartFault("not enough memory for the binding table: lower dataplane.max_bindings") from None
+    if report["refused"]:
+        index, reason = report["refused"][0]
+        count = len(report["refused"])
+        raise StartFault(f"bindings: {count} refused, the first is {rows.describe(wanted[index])}: {reason}")
+    return table

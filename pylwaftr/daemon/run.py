@@ -1,0 +1,110 @@
+"""The life of a router: start, serve, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pylwaftr import capture_client, ports
+from pylwaftr.config import Config
+from pylwaftr.daemon.eal import stop_eal
+from pylwaftr.daemon.observer import Observer
+from pylwaftr.daemon.router import Router, Sample, Totals
+from pylwaftr.daemon.start import locked, started, usable_ports
+
+log = logging.getLogger("pylwaftr")
+
+POLL_S = 1.0  # how often links and next hops are looked at
+
+
+class Watcher(NamedTuple):
+    """Someone who is shown a sample again and again."""
+
+    interval_s: float
+    see: Callable[[Sample], None]
+
+
+def run(
+    config: Config,
+    extra_args: Sequence[str],
+    ready: Callable[[], None],
+    watchers: Sequence[Watcher],
+) -> Totals:
+    """Runs the router until SIGTERM or SIGINT and returns the final counters. Raises StartFault."""
+    return asyncio.run(_run(config, extra_args, ready, watchers))
+
+
+async def _run(
+    config: Config,
+    extra_args: Sequence[str],
+    ready: Callable[[], None],
+    watchers: Sequence[Watcher],
+) -> Totals:
+    stop = _signals()
+    specs = usable_ports(config)
+    namespace = Path("/proc/self/ns/net").stat().st_ino
+    taken = [name for spec in specs if (name := ports.taken(spec, namespace)) is not None]
+    with locked(taken, config.source):
+        router = started(config, specs, extra_args, taken)
+        try:
+            router.start()
+            router.engine.announce()
+            router.engine.serve_telemetry()
+            if (questions := capture_client.own_socket()) is not None:
+                log.info("telemetry socket: %s", questions)
+            _tell_manager("READY=1")
+            ready()
+            await _serve(router, stop, watchers)
+            _tell_manager("STOPPING=1")
+            router.engine.stop()
+            return router.totals()
+        finally:
+            router.engine.close()
+            stop_eal()
+
+
+def _signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, lambda: log.warning("SIGHUP: reload comes with the control service"))
+    return stop
+
+
+def _tell_manager(message: str) -> None:
+    """sd_notify: the service manager named a socket."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.sendto(message.encode(), "\0" + address[1:] if address[0] == "@" else address)
+
+
+async def _serve(router: Router, stop: asyncio.Event, watchers: Sequence[Watcher]) -> None:
+    acts: list[tuple[float, Callable[[], None]]] = [(POLL_S, Observer(router).look)]
+    acts += [(watcher.interval_s, functools.partial(_show, router, watcher)) for watcher in watchers]
+    tasks: list[asyncio.Task[Any]] = [asyncio.create_task(_every(seconds, act)) for seconds, act in acts]
+    done, _ = await asyncio.wait([asyncio.create_task(stop.wait()), *tasks], return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    for task in done:
+        task.result()  # a fault of ours ends the router with its trace
+
+
+def _show(router: Router, watcher: Watcher) -> None:
+    watcher.see(router.sample())
+
+
+async def _every(seconds: float, act: Callable[[], None]) -> None:
+    while True:
+        act()
+        await asyncio.sleep(seconds)
