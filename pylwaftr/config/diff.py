@@ -1,0 +1,95 @@
+"""What a reload would change: every key that differs, and whether a running router can take it over."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+
+from pylwaftr.config.model import Config
+from pylwaftr.config.values import Endpoint
+from pylwaftr.rows import Rows
+
+# Keys that only a restart changes: what ports, memory, threads and listeners are made of. A name stands for all
+# below it. Everything else is taken over under traffic.
+RESTART = (
+    "dataplane.hugepages",
+    "dataplane.lcores",
+    "dataplane.rss",
+    "dataplane.eal_args",
+    "dataplane.binding_counters",
+    "interfaces.v4.port",
+    "interfaces.v4.mac",
+    "interfaces.v4.mtu",
+    "interfaces.v6.port",
+    "interfaces.v6.mac",
+    "interfaces.v6.mtu",
+    "softwire.reassembly.max_packets",
+    "pcp.third_party.listen",
+    "api.listen",
+    "api.tls",
+    "api.allow_plaintext",
+    "metrics",
+    "state",
+    "fleet",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    path: str
+    old: str
+    new: str
+    restart: bool
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.old} -> {self.new}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    differences: tuple[Difference, ...]
+    rows_changed: bool  # the bindings of the file are others than before
+
+    @property
+    def blocked(self) -> tuple[Difference, ...]:
+        """What needs a restart; if there is one, nothing is applied."""
+        return tuple(difference for difference in self.differences if difference.restart)
+
+
+def diff(old: Config, new: Config) -> Plan:
+    found = []
+    for path, before, after in _differing(old, new, ""):
+        shrinks = path == "dataplane.max_bindings" and after < before  # a table only grows under traffic
+        found.append(Difference(path, _text(before), _text(after), shrinks or needs_restart(path)))
+    return Plan(tuple(found), not _same(old.rows, new.rows))
+
+
+def needs_restart(path: str) -> bool:
+    return any(path == key or path.startswith(f"{key}.") for key in RESTART)
+
+
+def _differing(old: Any, new: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+    for field in fields(old):
+        if not field.compare:  # where it was read from, and the rows
+            continue
+        name = f"{path}.{field.name}" if path else field.name
+        before, after = getattr(old, field.name), getattr(new, field.name)
+        if before == after:
+            continue
+        if is_dataclass(before) and is_dataclass(after) and not isinstance(before, Endpoint):
+            yield from _differing(before, after, name)
+        else:
+            yield name, before, after
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.hex(":")
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_text, value))}]"
+    return "none" if value is None else str(value)
+
+
+def _same(old: Rows, new: Rows) -> bool:
+    return len(old) == len(new) and np.array_equal(np.sort(old), np.sort(new))
