@@ -99,7 +99,7 @@ PY_LAYERS = {  # lowest first; module names below pylwaftr
     "base": "__init__ cpu _build_info addresses",
     "rows": "rows filters",
     "codec": "binding_files binding_files.* explain explain.* pcap ports eal_args framing capture pcp pcp.codec "
-    "pcp.options dhcp dhcp.codec* dhcp.s46 dhcp._bulk",
+    "pcp.options pcp.numbers dhcp dhcp.codec* dhcp.s46 dhcp._bulk",
     "core": "config config.* bindings subscriber icmp_policy pcp.* dhcp.*",
     "keeper": "store store.* telemetry telemetry.* fleet fleet.*",
     "translate": "api.translate",
@@ -120,7 +120,7 @@ PY_MAY_IMPORT["bench"] = {"base", "rows", "codec", "core", "bench"}
 PY_MAY_IMPORT["b4"] = {"base", "b4"}
 PY_MAY_IMPORT["responder"] = {"base", "responder"}  # shares nothing with the requestor
 PY_MAY_IMPORT["lab"] = {"base", "lab", "b4"}
-B4_MAY_USE = {"pcp", "pcp.codec", "pcp.options", "pcp.client"}  # the lwB4 is a PCP client
+B4_MAY_USE = {"pcp", "pcp.codec", "pcp.numbers", "pcp.options", "pcp.client"}  # the lwB4 is a PCP client
 
 CORE_USERS = {"rows", "daemon", "bench"}  # layers
 OUTSIDE = {"asyncio", "socket", "time", "selectors", "select", "signal", "threading"}
