@@ -193,6 +193,7 @@ leasequery: {servers: [{address: "2001:db8:53::1", tls: {ca: /dev/null}}]}
 api: {tls: {ca: /dev/null, cert: /dev/null, key: /dev/null}}
 fleet: {etcd: {endpoints: [a:1], tls: {ca: /dev/null}}}
 pcp: {pools: [{ipv4: 203.0.113.0/28}]}
+history: {syslog: {server: "192.0.2.20:514"}}
 """
 # Sections that are documented by their keys.
 ONLY_SECTIONS = {
@@ -215,6 +216,7 @@ ONLY_SECTIONS = {
     "api",
     "metrics",
     "state",
+    "history",
     "fleet.etcd",
     "logging",
 }
@@ -249,7 +251,18 @@ def test_the_example_shows_every_key(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_example_has_the_defaults() -> None:
     """Everything but what is required, and what is marked as an example."""
     example, defaults = config.load(ROOT / "configs/example.yaml"), config.load(ROOT / "configs/minimal.yaml")
-    for name in ["dataplane", "interfaces", "softwire", "icmp", "subscribers", "leasequery", "api", "metrics", "state"]:
+    for name in [
+        "dataplane",
+        "interfaces",
+        "softwire",
+        "icmp",
+        "subscribers",
+        "leasequery",
+        "api",
+        "metrics",
+        "state",
+        "history",
+    ]:
         assert getattr(example, name) == getattr(defaults, name)
     assert example.fleet is None
     assert example.logging == defaults.logging

@@ -71,6 +71,7 @@ def _read(root: Node, report: Report) -> Config:
     api = at.section("api", schema_services.api)
     metrics = at.section("metrics", schema_services.metrics)
     state = at.section("state", schema_services.state)
+    history = at.section("history", schema_services.history)
     fleet = at.get("fleet", maybe(section(schema_services.fleet)), None)
     logging = at.section("logging", schema_services.logging)
     at.finish()
@@ -97,6 +98,7 @@ def _read(root: Node, report: Report) -> Config:
         api=api,
         metrics=metrics,
         state=state,
+        history=history,
         fleet=fleet,
         logging=logging,
         rows=table.rows,

@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, IP
 from pathlib import Path
 
 from pylwaftr.config.faults import Fault
-from pylwaftr.config.services import Api, Fleet, Leasequery, Logging, Metrics, Pcp, State, Subscribers
+from pylwaftr.config.services import Api, Fleet, History, Leasequery, Logging, Metrics, Pcp, State, Subscribers
 from pylwaftr.rows import Rows
 
 
@@ -145,6 +145,7 @@ class Config:
     api: Api
     metrics: Metrics
     state: State
+    history: History
     fleet: Fleet | None
     logging: Logging
     # Entries and file together, checked; arrays have no useful equality.

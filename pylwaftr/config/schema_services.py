@@ -26,6 +26,7 @@ from pylwaftr.config.services import (
     Api,
     Etcd,
     Fleet,
+    History,
     Leasequery,
     LeaseServer,
     Lifetime,
@@ -38,6 +39,7 @@ from pylwaftr.config.services import (
     ServerTls,
     State,
     Subscribers,
+    Syslog,
     ThirdParty,
 )
 
@@ -181,6 +183,23 @@ def metrics(at: Section) -> Metrics:
 
 def state(at: Section) -> State:
     return State(directory=at.get("directory", file_path, Path("/var/lib/pylwaftr")))
+
+
+def history(at: Section) -> History:
+    return History(
+        retention_days=at.get("retention_days", maybe(integer(1, 36500)), 180),
+        syslog=at.get("syslog", maybe(section(_syslog)), None),
+    )
+
+
+def _syslog(at: Section) -> Syslog:
+    return Syslog(
+        server=at.required(
+            "server", parsed(values.endpoint), values.Endpoint("", 0), "give host:port of the collector"
+        ),
+        transport=at.get("transport", one_of("udp", "tcp"), "udp"),
+        facility=at.get("facility", one_of("daemon", "local0", "local1", "local2", "local3", "local4"), "local0"),
+    )
 
 
 def fleet(at: Section) -> Fleet:

@@ -123,6 +123,21 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
+class Syslog:
+    server: Endpoint
+    transport: str  # udp | tcp
+    facility: str
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Who held which address and ports when."""
+
+    retention_days: int | None  # None = for ever
+    syslog: Syslog | None
+
+
+@dataclass(frozen=True, slots=True)
 class Etcd:
     endpoints: tuple[str, ...]
     tls: PeerTls | None
