@@ -46,6 +46,8 @@ class BindingTable::Attempt {
 
   // Fills the candidates, and the refusals of all rows that cannot be.
   void judge(Report& report);
+  // What a batch without refusals would do.
+  void foretell(Report& report) const;
   bool needs_grace() const { return needs_grace_; }
   void keep_brs() { keep_brs_ = true; }
 
@@ -137,6 +139,21 @@ void BindingTable::Attempt::judge(Report& report) {
   std::ranges::sort(report.refused, {}, &Refusal::index);
 }
 
+void BindingTable::Attempt::foretell(Report& report) const {
+  const std::vector<Candidate>& candidates = table_.candidates_;
+  for (std::size_t i = 0; i < rows_.size(); ++i) {
+    if (i + kAhead < rows_.size()) table_.entries_.prefetch(candidates[i + kAhead].key);
+    if (!candidates[i].bound) {
+      ++report.added;
+      continue;
+    }
+    const Entries::Slot slot = table_.entries_.locate(candidates[i].key);
+    const bool same = table_.entries_.tag(slot) == candidates[i].br &&
+                      table_.entries_.value(slot) == std::bit_cast<Ipv6>(rows_[i].b4);
+    ++(same ? report.unchanged : report.replaced);
+  }
+}
+
 // 0 when there is no room for one more.
 std::uint16_t BindingTable::intern(const Ipv6& br) {
   if (br_count_ > 1 && br_[last_br_] == br) return last_br_;
@@ -184,6 +201,15 @@ void BindingTable::replace_bound(std::span<const BindingRow> rows, Note note, Re
       ++report.replaced;
     }
   }
+}
+
+Report BindingTable::judge(std::span<const BindingRow> rows, Source source) {
+  const std::scoped_lock lock(writer_);
+  Report report;
+  Attempt attempt(*this, rows, source);
+  attempt.judge(report);
+  if (report.ok()) attempt.foretell(report);
+  return report;
 }
 
 Report BindingTable::bind(std::span<const BindingRow> rows, Source source, std::uint32_t generation) {

@@ -102,16 +102,16 @@ void BindingTable::remove(Entries::Slot slot) {
   entries_.erase(slot);
 }
 
-std::size_t BindingTable::sweep(Source source, std::uint32_t generation) {
+std::vector<BindingRow> BindingTable::sweep(Source source, std::uint32_t generation) {
   const std::scoped_lock lock(writer_);
-  std::size_t removed = 0;
+  std::vector<BindingRow> removed;
   for (Entries::Slot slot = 0; slot < entries_.slots(); ++slot) {
     const Note& note = entries_.note(slot);
     if (note.source != source || note.generation == generation || !entries_.occupied(slot)) continue;
+    removed.push_back(row_at(slot));
     remove(slot);
-    ++removed;
   }
-  if (removed > 0) changed();
+  if (!removed.empty()) changed();
   return removed;
 }
 
@@ -126,26 +126,51 @@ BindingRow BindingTable::row_at(Entries::Slot slot) const {
           .br = std::bit_cast<std::array<std::uint8_t, 16>>(br_[entries_.tag(slot)])};
 }
 
-std::size_t BindingTable::dump_locked(std::size_t from, std::size_t limit, std::vector<BindingRow>& out) const {
-  std::size_t slot = from;
-  for (std::size_t rows = 0; slot < entries_.slots() && rows < limit; ++slot) {
-    if (!entries_.occupied(static_cast<Entries::Slot>(slot))) continue;
-    out.push_back(row_at(static_cast<Entries::Slot>(slot)));
-    ++rows;
+void BindingTable::holders(std::span<const BindingKey> keys, BindingRow* rows, std::uint8_t* sources) const {
+  const std::scoped_lock lock(writer_);
+  std::array<std::uint64_t, kBulk> words;
+  std::array<Entries::Slot, kBulk> slots;
+  for (std::size_t first = 0; first < keys.size(); first += kBulk) {
+    const std::size_t n = std::min<std::size_t>(kBulk, keys.size() - first);
+    for (std::size_t i = 0; i < n; ++i) {
+      BindingKey key = keys[first + i];
+      if (addresses_.at(key.ipv4).use() == AddressUse::whole) key.psid = 0;
+      words[i] = packed(key);
+      entries_.prefetch(words[i]);
+    }
+    for (std::size_t i = 0; i < n; ++i) {
+      slots[i] = entries_.locate(words[i]);
+      if (slots[i] != Entries::kNoSlot) entries_.prefetch_slot(slots[i]);
+    }
+    for (std::size_t i = 0; i < n; ++i) {
+      const bool bound = slots[i] != Entries::kNoSlot;
+      rows[first + i] = bound ? row_at(slots[i]) : BindingRow{};
+      sources[first + i] = bound ? static_cast<std::uint8_t>(entries_.note(slots[i]).source) : kNoSource;
+    }
   }
-  return slot < entries_.slots() ? slot : 0;
 }
 
-std::size_t BindingTable::dump(std::size_t from, std::size_t limit, std::vector<BindingRow>& out) const {
+std::size_t BindingTable::dump(std::size_t from, std::size_t limit, std::vector<BindingRow>& out,
+                               std::vector<std::uint8_t>& sources) const {
   const std::scoped_lock lock(writer_);
-  return dump_locked(from, limit, out);
+  std::size_t at = from;
+  for (std::size_t rows = 0; at < entries_.slots() && rows < limit; ++at) {
+    const auto slot = static_cast<Entries::Slot>(at);
+    if (!entries_.occupied(slot)) continue;
+    out.push_back(row_at(slot));
+    sources.push_back(static_cast<std::uint8_t>(entries_.note(slot).source));
+    ++rows;
+  }
+  return at < entries_.slots() ? at : 0;
 }
 
 std::vector<BindingRow> BindingTable::dump() const {
   const std::scoped_lock lock(writer_);
   std::vector<BindingRow> rows;
   rows.reserve(entries_.size());
-  dump_locked(0, entries_.slots(), rows);
+  for (Entries::Slot slot = 0; slot < entries_.slots(); ++slot) {
+    if (entries_.occupied(slot)) rows.push_back(row_at(slot));
+  }
   return rows;
 }
 

@@ -97,14 +97,22 @@ class BindingTable {
 
   // All or nothing. A row whose key is bound replaces the binding, if that is of the same source or a lower one.
   Report bind(std::span<const BindingRow> rows, Source source, std::uint32_t generation);
+  // What bind() would report, nothing done. Only a slot that cannot be made free (cuckoo.hpp) shows up in bind() alone.
+  Report judge(std::span<const BindingRow> rows, Source source);
   // All or nothing. The PSID of a whole address is ignored.
   Report unbind(std::span<const BindingKey> keys, Source source);
-  // Removes the bindings of the source that were not bound again under this generation; returns how many.
-  std::size_t sweep(Source source, std::uint32_t generation);
+  // Removes the bindings of the source that were not bound again under this generation; returns them.
+  std::vector<BindingRow> sweep(Source source, std::uint32_t generation);
 
-  // Appends at most `limit` rows to `out` and returns where to go on, 0 = that was all. The chunks together are the
-  // table of one moment only if changes() is the same before and after: an entry that moves may show up in two or none.
-  std::size_t dump(std::size_t from, std::size_t limit, std::vector<BindingRow>& out) const;
+  // Who has these keys, all at one moment: rows[i] and the source sources[i]; zeros and kNoSource where nobody has. The
+  // PSID of a whole address is ignored. Both have room for as many as there are keys.
+  void holders(std::span<const BindingKey> keys, BindingRow* rows, std::uint8_t* sources) const;
+
+  // Appends at most `limit` rows to `out` and their sources, and returns where to go on, 0 = that was all. The chunks
+  // together are the table of one moment only if changes() is the same before and after: an entry that moves may show
+  // up in two or none.
+  std::size_t dump(std::size_t from, std::size_t limit, std::vector<BindingRow>& out,
+                   std::vector<std::uint8_t>& sources) const;
   std::vector<BindingRow> dump() const;  // of one moment; binding waits for it, readers do not
 
   // See "other (a, k)" above. Never called on a worker. Without one the writer does not wait.
@@ -151,7 +159,6 @@ class BindingTable {
   void remove(Entries::Slot slot);
   void changed() { changes_.store(changes_.load(std::memory_order_relaxed) + 1, std::memory_order_release); }
   BindingRow row_at(Entries::Slot slot) const;
-  std::size_t dump_locked(std::size_t from, std::size_t limit, std::vector<BindingRow>& out) const;
 
   const std::size_t max_bindings_;
   Own own_;  // both sorted

@@ -139,6 +139,12 @@ class Cuckoo {
     __builtin_prefetch(&buckets_[home.second]);
   }
 
+  // For reading value() and note() of a slot.
+  void prefetch_slot(Slot slot) const {
+    __builtin_prefetch(cells(slot));
+    __builtin_prefetch(&notes_[slot]);
+  }
+
   Slot locate(std::uint64_t key) const {
     const Home home = home_of(key);
     for (const std::uint32_t b : {home.first, home.second}) {

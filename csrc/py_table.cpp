@@ -55,19 +55,20 @@ std::vector<BindingKey> keys_of(const Addresses& ipv4, const Psids& psid) {
 }
 
 // The vector becomes the array: no second copy.
-py::array rows_of(std::vector<BindingRow>&& rows) {
-  auto* kept = new std::vector<BindingRow>(std::move(rows));
-  const py::capsule owner(kept, [](void* vector) { delete static_cast<std::vector<BindingRow>*>(vector); });
-  return py::array_t<BindingRow>(static_cast<py::ssize_t>(kept->size()), kept->data(), owner);
+template <class T>
+py::array_t<T> array_of(std::vector<T>&& values) {
+  auto* kept = new std::vector<T>(std::move(values));
+  const py::capsule owner(kept, [](void* vector) { delete static_cast<std::vector<T>*>(vector); });
+  return py::array_t<T>(static_cast<py::ssize_t>(kept->size()), kept->data(), owner);
 }
 
-py::dict bind(BindingTable& table, const Rows& rows, int source, std::uint32_t generation) {
+py::dict bind(BindingTable& table, const Rows& rows, int source, std::uint32_t generation, bool validate_only) {
   const Source from = source_of(source);
   const std::span<const BindingRow> all(rows.data(), static_cast<std::size_t>(rows.size()));
   Report report;
   {
     const py::gil_scoped_release unlocked;
-    report = table.bind(all, from, generation);
+    report = validate_only ? table.judge(all, from) : table.bind(all, from, generation);
   }
   return report_of(report);
 }
@@ -83,10 +84,29 @@ py::dict unbind(BindingTable& table, const Addresses& ipv4, const Psids& psid, i
   return report_of(report);
 }
 
-std::size_t sweep(BindingTable& table, int source, std::uint32_t generation) {
+py::array_t<BindingRow> sweep(BindingTable& table, int source, std::uint32_t generation) {
   const Source from = source_of(source);
-  const py::gil_scoped_release unlocked;
-  return table.sweep(from, generation);
+  std::vector<BindingRow> removed;
+  {
+    const py::gil_scoped_release unlocked;
+    removed = table.sweep(from, generation);
+  }
+  return array_of(std::move(removed));
+}
+
+std::tuple<py::array_t<BindingRow>, py::array_t<std::uint8_t>> holders(const BindingTable& table, const Addresses& ipv4,
+                                                                       const Psids& psid) {
+  const std::vector<BindingKey> keys = keys_of(ipv4, psid);
+  const auto n = static_cast<py::ssize_t>(keys.size());
+  py::array_t<BindingRow> rows(n);
+  py::array_t<std::uint8_t> sources(n);
+  BindingRow* const rows_at = rows.mutable_data();
+  std::uint8_t* const sources_at = sources.mutable_data();
+  {
+    const py::gil_scoped_release unlocked;
+    table.holders(keys, rows_at, sources_at);
+  }
+  return {rows, sources};
 }
 
 using Addressed = std::optional<std::tuple<py::bytes, py::bytes>>;
@@ -137,23 +157,26 @@ std::tuple<int, int, int> classify(const BindingTable& table, std::uint32_t ipv4
   return {static_cast<int>(address.use()), address.params().offset, address.params().length};
 }
 
-py::array dump(const BindingTable& table) {
+py::array_t<BindingRow> dump(const BindingTable& table) {
   std::vector<BindingRow> rows;
   {
     const py::gil_scoped_release unlocked;
     rows = table.dump();
   }
-  return rows_of(std::move(rows));
+  return array_of(std::move(rows));
 }
 
-std::tuple<py::array, std::size_t> dump_chunk(const BindingTable& table, std::size_t from, std::size_t limit) {
+using Chunk = std::tuple<py::array_t<BindingRow>, py::array_t<std::uint8_t>, std::size_t>;
+
+Chunk dump_chunk(const BindingTable& table, std::size_t from, std::size_t limit) {
   std::vector<BindingRow> rows;
+  std::vector<std::uint8_t> sources;
   std::size_t next = 0;
   {
     const py::gil_scoped_release unlocked;
-    next = table.dump(from, limit, rows);
+    next = table.dump(from, limit, rows, sources);
   }
-  return {rows_of(std::move(rows)), next};
+  return {array_of(std::move(rows)), array_of(std::move(sources)), next};
 }
 
 std::unique_ptr<BindingTable> make_table(std::size_t max_bindings, std::vector<std::uint32_t> own_v4,
@@ -196,6 +219,7 @@ void register_table(py::module_& m) {
   m.attr("SOURCE_OPERATOR") = static_cast<int>(Source::operator_);
   m.attr("SOURCE_DHCP") = static_cast<int>(Source::dhcp);
   m.attr("SOURCE_PCP") = static_cast<int>(Source::pcp);
+  m.attr("NO_SOURCE") = static_cast<int>(kNoSource);
   m.attr("USE_NONE") = static_cast<int>(AddressUse::none);
   m.attr("USE_WHOLE") = static_cast<int>(AddressUse::whole);
   m.attr("USE_SHARED") = static_cast<int>(AddressUse::shared);
@@ -205,9 +229,11 @@ void register_table(py::module_& m) {
   py::class_<BindingTable>(m, "BindingTable")
       .def(py::init(&make_table), "max_bindings"_a, "own_v4"_a = std::vector<std::uint32_t>{},
            "own_v6"_a = std::vector<std::string>{})
-      .def("bind", &bind, "rows"_a, "source"_a, "generation"_a)
+      .def("bind", &bind, "rows"_a, "source"_a, "generation"_a, py::kw_only(), "validate_only"_a = false,
+           "What was done, or with `validate_only` what would be.")
       .def("unbind", &unbind, "ipv4"_a, "psid"_a, "source"_a)
-      .def("sweep", &sweep, "source"_a, "generation"_a)
+      .def("sweep", &sweep, "source"_a, "generation"_a, "Removes what was bound under other generations; its rows.")
+      .def("holders", &holders, "ipv4"_a, "psid"_a, "Rows and sources of these keys; NO_SOURCE: not bound.")
       .def("find", &find, "ipv4"_a, "port"_a)
       .def("find_key", &find_key, "ipv4"_a, "psid"_a)
       .def("find_keys", &find_keys, "ipv4"_a, "psid"_a)

@@ -83,12 +83,16 @@ class Model:
                     refused.append((index, "table_full"))
         return refused
 
-    def bind(self, batch: Sequence[Row], source: int, generation: int) -> dict[str, object]:
+    def bind(
+        self, batch: Sequence[Row], source: int, generation: int, *, validate_only: bool = False
+    ) -> dict[str, object]:
         refused = self._refusals(batch, source)
         counts = {"added": 0, "replaced": 0, "unchanged": 0, "removed": 0}
         for row in batch if not refused else ():
             before = self.rows.get(row.key)
             counts["added" if before is None else "unchanged" if before == row.plain else "replaced"] += 1
+            if validate_only:
+                continue
             self.rows[row.key] = row.plain
             self.marks[row.key] = (source, generation)
         return {**counts, "refused": refused}
@@ -111,8 +115,14 @@ class Model:
             del self.rows[key], self.marks[key]
         return {"added": 0, "replaced": 0, "unchanged": 0, "removed": 0 if refused else len(gone), "refused": refused}
 
-    def sweep(self, source: int, generation: int) -> int:
+    def sweep(self, source: int, generation: int) -> dict[Key, Row]:
         gone = [key for key, (by, marked) in self.marks.items() if by == source and marked != generation]
+        removed = {key: self.rows[key] for key in gone}
         for key in gone:
             del self.rows[key], self.marks[key]
-        return len(gone)
+        return removed
+
+    def holder(self, ipv4: int, psid: int) -> tuple[Row, int] | None:
+        params = self.params_of(ipv4)
+        key = (ipv4, 0 if params is not None and params[1] == 0 else psid)
+        return (self.rows[key], self.marks[key][0]) if key in self.rows else None

@@ -71,7 +71,7 @@ def one_by_one(rows: Sequence[Row]) -> _core.BindingTable:
         table.bind(array([Row(one.ipv4, one.psid, one.k, one.a, b4(900 + n), BR2)]), DHCP, 1)
         assert table.bind(array([one]), OPERATOR, 2)["replaced"] == 1
     unbind(table, [(A1 + 100, n) for n in range(20)], OPERATOR)
-    assert table.sweep(OPERATOR, 2) == 20
+    assert {one.psid for one in rows_of(table.sweep(OPERATOR, 2))} == set(range(20, 40))
     return table
 
 
@@ -177,7 +177,7 @@ def test_taken(what: str, there: Any, batch: Any, source: int, counted: dict[str
 def test_higher_source_keeps_what_it_took_over() -> None:
     table = make([row()], source=PCP)
     assert table.bind(array([row()]), CONFIG, 1)["unchanged"] == 1
-    assert table.sweep(PCP, 9) == 0
+    assert len(table.sweep(PCP, 9)) == 0
     assert table.bind(array([row(to=b4(2))]), PCP, 2)["refused"] == [(0, "outranked")]
     assert unbind(table, [(A1, 0)], PCP)["refused"] == [(0, "outranked")]
 
@@ -236,15 +236,64 @@ def test_a_million_bindings_at_95_percent() -> None:
 def test_dump_in_chunks() -> None:
     rows = [row(psid=n, to=b4(n)) for n in range(50)]
     table = make(rows)
+    table.bind(array(rows[20:30]), CONFIG, 1)
     got: list[Row] = []
+    by: dict[int, int] = {}
     start, chunks = 0, 0
     while chunks == 0 or start != 0:
-        chunk, start = table.dump_chunk(start, 7)
-        assert len(chunk) <= 7
+        chunk, sources, start = table.dump_chunk(start, 7)
+        assert len(chunk) == len(sources) <= 7
+        by |= zip(chunk["psid"].tolist(), sources.tolist(), strict=True)
         got += rows_of(chunk)
         chunks += 1
     assert sorted(got, key=lambda r: r.psid) == rows
+    assert by == {n: CONFIG if 20 <= n < 30 else OPERATOR for n in range(50)}
     assert chunks >= 8
+
+
+ASKED = [  # what, address, PSID, who has it
+    ("a set", A1, 52, (ROWS[2], OPERATOR)),
+    ("another set of the address", A1, 1, (ROWS[1], OPERATOR)),
+    ("a set that a higher source took over", A1, 63, (ROWS[3], CONFIG)),
+    ("a set that nobody has", A1, 2, None),
+    ("a whole address", A2, 0, (ROWS[4], OPERATOR)),
+    ("a whole address, whatever PSID", A2, 9, (ROWS[4], OPERATOR)),
+    ("an address that is not there", A2 + 1, 0, None),
+]
+
+
+def test_who_holds() -> None:
+    table = make(ROWS)
+    table.bind(array([ROWS[3]]), CONFIG, 1)
+    for asked in (*([one] for one in ASKED), ASKED, ASKED * 40):
+        ipv4, psid = np.array([one[1] for one in asked], np.uint32), np.array([one[2] for one in asked], np.uint16)
+        rows, sources = table.holders(ipv4, psid)
+        for (what, _, _, holder), got, source in zip(asked, rows_of(rows), sources.tolist(), strict=True):
+            there = None if source == _core.NO_SOURCE else (got, source)
+            assert there == holder, what
+            assert there is not None or got == Row(0, 0, 0, 0, bytes(16), bytes(16)), what
+
+
+FORETOLD = [  # what, in the table by the operator, batch, source, what would be done
+    ("new, another, the same", [row(), row(psid=1)], [row(psid=2), row(to=b4(2)), row(psid=1)], OPERATOR,
+     {"added": 1, "replaced": 1, "unchanged": 1}),
+    ("another BR address, never seen", [row()], [row(br=b4(0xBB))], OPERATOR, {"replaced": 1}),
+    ("one that may not be", [row()], [row(psid=1), row(psid=64)], PCP, {"refused": [(1, "psid_range")]}),
+    ("an address of other parameters", [row()], [row(A2, k=9)], PCP, {"added": 1}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("what, there, batch, source, report", FORETOLD, ids=[one[0] for one in FORETOLD])
+def test_validated_only(what: str, there: Any, batch: Any, source: int, report: dict[str, Any]) -> None:
+    table = make(there)
+    before = table.changes, table.reader_memory
+    expected = {"added": 0, "replaced": 0, "unchanged": 0, "removed": 0, "refused": [], **report}
+    assert table.bind(array(batch), source, 2, validate_only=True) == expected
+    assert sorted(rows_of(table.dump()), key=lambda one: one.key) == there
+    assert (table.changes, table.reader_memory) == before
+    assert table.classify(A2) == NONE
+    assert len(table.sweep(OPERATOR, 1)) == 0  # the generation stands too
+    assert table.bind(array(batch), source, 2) == expected  # nothing was left behind
 
 
 def test_an_array_of_something_else_is_a_type_error() -> None:
@@ -288,12 +337,14 @@ def test_the_table_is_a_dictionary(run: list[tuple[Any, ...]]) -> None:
     for name, *arguments in run:
         if name == "bind":
             batch, source, generation = arguments
+            foretold = model.bind(batch, source, generation, validate_only=True)
+            assert table.bind(array(batch), source, generation, validate_only=True) == foretold
             assert table.bind(array(batch), source, generation) == model.bind(batch, source, generation)
         elif name == "unbind":
             keys, source = arguments
             assert unbind(table, keys, source) == model.unbind(keys, source)
         else:
-            assert table.sweep(*arguments) == model.sweep(*arguments)
+            assert {one.key: one for one in rows_of(table.sweep(*arguments))} == model.sweep(*arguments)
         assert {one.key: one for one in rows_of(table.dump())} == model.rows
         assert len(table) == len(model.rows)
         for ipv4 in (A1, A2, A1 + 256, OWN4):
@@ -301,9 +352,11 @@ def test_the_table_is_a_dictionary(run: list[tuple[Any, ...]]) -> None:
             use = NONE if params is None else WHOLE if params[1] == 0 else (SHARED, *params)
             assert table.classify(ipv4) == use
     keys = [(ipv4, psid) for ipv4 in (A1, A2, A1 + 256, OWN4) for psid in range(66)]
-    bound, to, br = table.find_keys(
-        np.array([k[0] for k in keys], np.uint32), np.array([k[1] for k in keys], np.uint16)
-    )
+    ipv4s, psids = np.array([k[0] for k in keys], np.uint32), np.array([k[1] for k in keys], np.uint16)
+    rows, by = table.holders(ipv4s, psids)
+    for key, one, source in zip(keys, rows_of(rows), by.tolist(), strict=True):
+        assert model.holder(*key) == (None if source == _core.NO_SOURCE else (one, source))
+    bound, to, br = table.find_keys(ipv4s, psids)
     found = {key: (to[n].tobytes(), br[n].tobytes()) for n, key in enumerate(keys) if bound[n]}
     assert found == {key: (one.b4, one.br) for key, one in model.rows.items()}
 
