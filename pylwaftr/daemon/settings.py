@@ -1,0 +1,123 @@
+"""The settings in force, and how others take their place: validated, compared, and applied whole or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from pylwaftr import config as configuration
+from pylwaftr.api.backend import (
+    Applied,
+    Difference,
+    OtherSettings,
+    RestartNeeded,
+    SettingsFaulty,
+    SettingsNow,
+)
+from pylwaftr.config import Config, ConfigFaults, Fault
+from pylwaftr.config.diff import Plan, diff
+
+log = logging.getLogger("pylwaftr")
+
+# Takes over what differs. Raises without having changed anything.
+Taker = Callable[[Config, Config, Plan], Awaitable[None]]
+
+
+class Settings:
+    """Implements api.backend.SettingsView. One change at a time; readers see the old or the new."""
+
+    def __init__(self, config: Config, takers: Sequence[Taker], revision: Callable[[], int]) -> None:
+        self._config, self._takers, self._revision = config, takers, revision
+        self._file = Path(config.source)
+        self._text = self._file.read_text()
+        self._applied = time.time()
+        self._lock = asyncio.Lock()
+
+    @property
+    def config(self) -> Config:
+        return self._config
+
+    @property
+    def default_br(self) -> bytes:
+        return self._config.softwire.br_addresses[0].packed
+
+    def now(self) -> SettingsNow:
+        return SettingsNow(self._text, str(self._file), _etag(self._text), self._applied)
+
+    async def validate(self, text: str | None) -> Sequence[Fault]:
+        try:
+            return (await self._read(text))[1].warnings
+        except ConfigFaults as faulty:
+            return faulty.faults
+
+    async def diff(self, text: str | None) -> Sequence[Difference]:
+        return _shown((await self._compared(text))[2])
+
+    async def apply(self, text: str | None, etag: str | None, *, validate_only: bool = False) -> Applied:
+        async with self._lock:
+            if etag is not None and etag != _etag(self._text):
+                raise OtherSettings(f"the settings in force have the etag {_etag(self._text)}, not {etag}")
+            found, new, plan = await self._compared(text)
+            if plan.blocked:
+                raise RestartNeeded([difference for difference in _shown(plan) if difference.needs_restart])
+            if not validate_only:
+                await self._take(found, new, plan, write=text is not None)
+            return Applied(_shown(plan), _etag(found), self._revision())
+
+    async def _take(self, text: str, new: Config, plan: Plan, write: bool) -> None:
+        for taker in self._takers:
+            await taker(self._config, new, plan)
+        if write:
+            await asyncio.to_thread(_replace, self._file, text)
+        self._config, self._text, self._applied = new, text, time.time()
+        for difference in plan.differences:
+            log.info("reload: %s", difference)
+        log.info(
+            "reload: %d keys changed, %s bindings", len(plan.differences), "other" if plan.rows_changed else "same"
+        )
+
+    async def _compared(self, text: str | None) -> tuple[str, Config, Plan]:
+        try:
+            found, new = await self._read(text)
+        except ConfigFaults as faulty:
+            raise SettingsFaulty(faulty.faults) from None
+        return found, new, await asyncio.to_thread(diff, self._config, new)
+
+    async def _read(self, text: str | None) -> tuple[str, Config]:
+        """In a thread: a file of a million bindings takes a second. Raises ConfigFaults."""
+
+        def read() -> tuple[str, Config]:
+            if text is not None:
+                return text, configuration.load_text(text, str(self._file), self._file.parent)
+            return self._file.read_text(errors="replace"), configuration.load(self._file)
+
+        try:
+            return await asyncio.to_thread(read)
+        except OSError as fault:
+            raise ConfigFaults([Fault(str(self._file), 1, "file", f"cannot be read: {fault.strerror}")]) from None
+
+
+def _shown(plan: Plan) -> tuple[Difference, ...]:
+    return tuple(Difference(found.path, found.old, found.new, found.restart) for found in plan.differences)
+
+
+def _etag(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _replace(file: Path, text: str) -> None:
+    """All or nothing, with the owner's rights of before."""
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    before = file.stat()
+    with part.open("w") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    part.chmod(before.st_mode & 0o7777)
+    os.chown(part, before.st_uid, before.st_gid)
+    part.replace(file)
