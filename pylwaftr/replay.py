@@ -14,7 +14,7 @@ from types import TracebackType
 from pylwaftr import eal_args, pcap
 from pylwaftr.config import Config
 from pylwaftr.daemon.eal import start_eal, stop_eal
-from pylwaftr.daemon.router import Router, Totals
+from pylwaftr.daemon.router import Router, Totals, bound_table
 from pylwaftr.eal_args import Buffers
 from pylwaftr.ports import pcap_device
 
@@ -190,7 +190,9 @@ def run(config: Config, workspace: Workspace, buffers: Buffers, expected: int) -
     start_eal(eal_args.replay_vector(buffers, os.sched_getaffinity(0)), None)
     try:
         one_port = config.interfaces.one_port
-        router = Router(config, workspace.devices(one_port), [1], buffers, SECRET, split_queues=one_port)
+        router = Router(
+            config, bound_table(config), workspace.devices(one_port), [1], buffers, SECRET, split_queues=one_port
+        )
         try:
             router.start()
             watch = Watch(expected, time.monotonic())

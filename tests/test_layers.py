@@ -97,7 +97,7 @@ def system_include_faults(name: str, layer: str, included: str) -> Iterator[str]
 
 PY_LAYERS = {  # lowest first; module names below pylwaftr
     "base": "__init__ cpu _build_info addresses",
-    "rows": "rows filters",
+    "rows": "rows filters changes row_sets precedence",
     "codec": "binding_files binding_files.* explain explain.* pcap ports eal_args framing capture pcp pcp.codec "
     "pcp.options pcp.numbers dhcp dhcp.codec* dhcp.s46 dhcp._bulk",
     "core": "config config.* bindings subscriber icmp_policy pcp.* dhcp.*",
@@ -120,7 +120,8 @@ PY_MAY_IMPORT["bench"] = {"base", "rows", "codec", "core", "bench"}
 PY_MAY_IMPORT["b4"] = {"base", "b4"}
 PY_MAY_IMPORT["responder"] = {"base", "responder"}  # shares nothing with the requestor
 PY_MAY_IMPORT["lab"] = {"base", "lab", "b4"}
-B4_MAY_USE = {"pcp", "pcp.codec", "pcp.numbers", "pcp.options", "pcp.client"}  # the lwB4 is a PCP client
+# The lwB4 is a PCP client, and a server for its LAN.
+B4_MAY_USE = {f"pcp{name}" for name in ("", ".codec", ".numbers", ".options", ".timing", ".client", ".client_values")}
 
 CORE_USERS = {"rows", "daemon", "bench"}  # layers
 OUTSIDE = {"asyncio", "socket", "time", "selectors", "select", "signal", "threading"}
@@ -134,6 +135,7 @@ OUTSIDE_USERS = (
     "store.etcd",
     "api.*",
     "b4.daemon",
+    "b4.daemon.*",
     "lab.*",
     "bench.*",
 )

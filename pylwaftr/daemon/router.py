@@ -51,17 +51,18 @@ class Router:
     def __init__(
         self,
         config: Config,
+        table: _core.BindingTable,
         devices: Sequence[str],
         lcores: Sequence[int],
         buffers: Buffers,
         secret: int,
         split_queues: bool = False,
     ) -> None:
-        self._table = bound_table(config)
+        self.table = table
         try:
             self.engine = _core.Engine(
                 core_settings(config),
-                self._table,
+                table,
                 list(devices),
                 list(lcores),
                 mbufs=buffers.count,
@@ -88,18 +89,22 @@ class Router:
         return Sample(time.monotonic(), self.totals(), self.engine.neighbors(), self.engine.ports())
 
 
-def bound_table(config: Config) -> _core.BindingTable:
+def empty_table(config: Config) -> _core.BindingTable:
     sides = config.interfaces
     own_v4 = [int(own.ip) for own in sides.v4.addresses]
     own_v6: list[Any] = [own.ip.packed for own in sides.v6.addresses] + [
         br.packed for br in config.softwire.br_addresses
     ]
-    wanted = binding_rows(config)
     try:
-        table = _core.BindingTable(config.dataplane.max_bindings, own_v4, own_v6)
-        report = table.bind(wanted, _core.SOURCE_CONFIG, 0)
+        return _core.BindingTable(config.dataplane.max_bindings, own_v4, own_v6)
     except MemoryError:
         raise StartFault("not enough memory for the binding table: lower dataplane.max_bindings") from None
+
+
+def bound_table(config: Config) -> _core.BindingTable:
+    """With the bindings of the configuration."""
+    table, wanted = empty_table(config), binding_rows(config)
+    report = table.bind(wanted, _core.SOURCE_CONFIG, 0)
     if report["refused"]:
         index, reason = report["refused"][0]
         count = len(report["refused"])

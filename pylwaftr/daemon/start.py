@@ -16,7 +16,7 @@ from pathlib import Path
 from pylwaftr import eal_args, ports
 from pylwaftr.config import Config
 from pylwaftr.daemon.eal import start_eal, stop_eal
-from pylwaftr.daemon.router import Router, StartFault
+from pylwaftr.daemon.router import Router, StartFault, empty_table
 from pylwaftr.eal_args import MemoryFault, PlacementFault
 from pylwaftr.ports import PortFault, PortSpec
 
@@ -65,7 +65,7 @@ def started(config: Config, specs: list[PortSpec], extra_args: Sequence[str], ta
     start_eal(eal_args.vector(placement, memory, pci, config.logging.level, extra), placement.control)
     try:
         devices = [ports.fitted(spec, mtu, count).device for spec, mtu in zip(specs, mtus, strict=True)]
-        return Router(config, devices, placement.lcores, buffers, int.from_bytes(os.urandom(8)))
+        return Router(config, empty_table(config), devices, placement.lcores, buffers, int.from_bytes(os.urandom(8)))
     except BaseException:
         stop_eal()
         raise

@@ -1,0 +1,91 @@
+"""The stream of beginnings and ends of bindings to a syslog collector (history.syslog)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+
+from pylwaftr.api.backend import Backend
+from pylwaftr.changes import Op
+from pylwaftr.config.services import Syslog
+from pylwaftr.store import Compacted
+from pylwaftr.telemetry import syslog
+
+log = logging.getLogger("pylwaftr")
+
+_RETRY_S = 5.0
+
+
+async def stream(backend: Backend, wanted: Syslog) -> None:
+    """Until it is cancelled. A collector that was away is told what happened meanwhile, as far as it is kept."""
+    after = backend.revision
+    while True:
+        try:
+            after = await _until_broken(backend, wanted, after)
+        except Compacted:
+            log.warning("history.syslog: revisions behind %d are no longer kept: some changes were not sent", after)
+            after = backend.revision
+        except _Broken as broken:
+            after = broken.after
+            log.warning("history.syslog: %s: %s; trying again", wanted.server, broken)
+            await asyncio.sleep(_RETRY_S)
+
+
+class _Broken(Exception):
+    """`after`: the last revision that was sent."""
+
+    def __init__(self, after: int, why: str) -> None:
+        self.after = after
+        super().__init__(why)
+
+
+async def _until_broken(backend: Backend, wanted: Syslog, after: int) -> int:
+    host, pid = socket.gethostname(), os.getpid()
+    try:
+        writer = await _Writer.to(wanted)
+    except OSError as fault:
+        raise _Broken(after, str(fault)) from None
+    try:
+        async for event in backend.watch(after):
+            if event.change is not None and event.change.op in (Op.BIND, Op.UNBIND):
+                for message in syslog.messages(event.change, event.at, wanted.facility, host, pid):
+                    await writer.send(message)
+            after = event.revision
+    except OSError as fault:
+        raise _Broken(after, str(fault)) from None
+    finally:
+        writer.close()
+    return after
+
+
+class _Writer:
+    def __init__(self, transport: str, writer: asyncio.StreamWriter | None, datagrams: socket.socket | None) -> None:
+        self._transport, self._writer, self._datagrams = transport, writer, datagrams
+
+    @classmethod
+    async def to(cls, wanted: Syslog) -> _Writer:
+        if wanted.transport == "tcp":
+            _, writer = await asyncio.open_connection(wanted.server.host, wanted.server.port)
+            return cls("tcp", writer, None)
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(wanted.server.host, wanted.server.port, type=socket.SOCK_DGRAM)
+        family, kind, protocol, _, address = found[0]
+        datagrams = socket.socket(family, kind, protocol)
+        datagrams.connect(address)
+        datagrams.setblocking(False)
+        return cls("udp", None, datagrams)
+
+    async def send(self, message: bytes) -> None:
+        if self._writer is not None:
+            self._writer.write(syslog.framed(message))
+            await self._writer.drain()
+        elif self._datagrams is not None:
+            await asyncio.get_running_loop().sock_sendall(self._datagrams, message)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        if self._datagrams is not None:
+            self._datagrams.close()

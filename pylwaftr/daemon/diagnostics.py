@@ -1,0 +1,67 @@
+"""Explanations and captures of the running router, for the API."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pylwaftr import _core, capture_client
+from pylwaftr.api.backend import Captured
+from pylwaftr.capture import START, STATE, STOP, CaptureFault, State, Wanted, start_command, state_of
+from pylwaftr.config import Config
+from pylwaftr.daemon import way
+from pylwaftr.explain.story import Given, Story
+
+_POLL_S = 0.1
+_PIECE = 256 << 10  # octets a message
+
+
+class Diagnostics:
+    """Implements api.backend.Diagnostics."""
+
+    def __init__(self, table: _core.BindingTable, config: Callable[[], Config]) -> None:
+        self._table, self._config = table, config
+
+    async def explain(self, given: Sequence[Given]) -> Sequence[Story]:
+        return await asyncio.to_thread(lambda: list(way.explain(self._config(), self._table, given)))
+
+    async def capture(self, wanted: Wanted) -> AsyncIterator[Captured]:
+        if wanted.file:
+            async for state in _captured(wanted):
+                yield Captured(b"", state)
+            return
+        with tempfile.TemporaryDirectory(prefix="pylwaftr-") as folder:
+            file = Path(folder) / "capture.pcapng"
+            read, state = 0, State("none")
+            async for state in _captured(replace(wanted, file=str(file))):
+                while octets := await asyncio.to_thread(_piece, file, read):
+                    read += len(octets)
+                    yield Captured(octets, state)
+            yield Captured(b"", state)
+
+
+async def _captured(wanted: Wanted) -> AsyncIterator[State]:
+    """States until it is over; asked for on the router's own telemetry socket, as every other client does."""
+    socket = await asyncio.to_thread(capture_client.own_socket)
+    if socket is None:
+        raise CaptureFault("this router has no telemetry socket: it runs with --no-telemetry")
+    with await asyncio.to_thread(capture_client.Connection, socket) as connection:
+        state = state_of(START, await asyncio.to_thread(connection.ask, start_command(wanted)))
+        try:
+            while state.state == "running":
+                yield state
+                await asyncio.sleep(_POLL_S)
+                state = state_of(STATE, await asyncio.to_thread(connection.ask, STATE.encode()))
+        finally:
+            if state.state == "running":
+                connection.ask(STOP.encode())
+        yield state
+
+
+def _piece(file: Path, start: int) -> bytes:
+    with file.open("rb") as source:
+        source.seek(start)
+        return source.read(_PIECE)

@@ -1,0 +1,221 @@
+"""The PCP server on its sockets: punted requests and a management port in; commits, then answers, out.
+
+One batch at a time: all that waits is answered together, and its changes are one commit. What comes meanwhile waits in
+the punt ring, so a slow disk makes larger batches and not a longer queue of commits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from ipaddress import IPv6Address, ip_address
+from typing import Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from pylwaftr import framing
+from pylwaftr.changes import Change, Op, Record, Report, Source
+from pylwaftr.config.values import Endpoint
+from pylwaftr.daemon.router import StartFault
+from pylwaftr.framing import Punted
+from pylwaftr.pcp.numbers import IPV4_MAPPED, SERVER_PORT, address16, ipv4_of
+from pylwaftr.pcp.outcome import Outcome, Send, Sender
+from pylwaftr.pcp.server import PcpServer
+from pylwaftr.store import StoreFault
+from pylwaftr.telemetry.metrics import Value
+
+log = logging.getLogger("pylwaftr")
+
+SPACE = "pcp"
+_RETRY_S = 1.0  # a store that failed is asked again this often
+Answer = Callable[[bytes], None]  # to where a request came from
+Inject = Callable[[Sequence[bytes]], None]
+
+
+class Committer(Protocol):
+    async def commit(self, changes: Sequence[Change], records: Sequence[Record]) -> Report:
+        """Durable and forwarding when it returns. Refused, or StoreFault: nothing was done."""
+        ...
+
+
+class PcpService:
+    def __init__(self, server: PcpServer, control: Committer, inject: Inject) -> None:
+        self.server = server
+        self._control, self._inject = control, inject
+        self._waiting: list[tuple[bytes, Sender, Punted | Answer]] = []
+        self._wake = asyncio.Event()
+        self._turn = asyncio.Lock()  # an outcome is settled before the next is made
+        self._management: asyncio.DatagramTransport | None = None
+        self.healthy = True
+
+    # --- in
+
+    def punted(self, packets: Iterable[bytes]) -> None:
+        for packet in packets:
+            if (datagram := framing.strip(packet)) is not None:
+                sender = Sender(datagram.tunnel, datagram.br, IPV4_MAPPED + datagram.source, datagram.source_port)
+                self._waiting.append((datagram.payload, sender, datagram))
+        self._wake.set()
+
+    async def listen(self, at: Endpoint) -> None:
+        """The port for third parties. Raises StartFault."""
+        loop = asyncio.get_running_loop()
+        try:
+            self._management, _ = await loop.create_datagram_endpoint(
+                lambda: _Management(self._from_management), local_addr=(at.host, at.port)
+            )
+        except OSError as fault:
+            raise StartFault(f"pcp.third_party.listen: {at}: {fault.strerror or fault}") from None
+
+    @property
+    def management_port(self) -> int | None:
+        return None if self._management is None else int(self._management.get_extra_info("sockname")[1])
+
+    def _from_management(self, datagram: bytes, peer: tuple[Any, ...], answer: Answer) -> None:
+        address = ip_address(peer[0].partition("%")[0])
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        self._waiting.append((datagram, Sender(b"", b"", address16(address), peer[1]), answer))
+        self._wake.set()
+
+    # --- turns
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            await self._pause()
+            async with self._turn:
+                await self._take_turn()
+            if not self.healthy:
+                await asyncio.sleep(_RETRY_S)
+
+    async def _pause(self) -> None:
+        due = self.server.timer()
+        wait = None if due is None else max(0.0, due - time.time())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), wait)
+        self._wake.clear()
+
+    async def _take_turn(self) -> None:
+        now = time.time()
+        due = self.server.timer()
+        if due is not None and due <= now:
+            await self._settled(self.server.handle_timer(now))
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        outcome = self.server.receive_many([(datagram, sender) for datagram, sender, _ in waiting], now)
+        if not await self._settled(outcome):
+            return
+        packets: list[bytes] = []
+        answers = [(index, reply) for index, reply in enumerate(outcome.replies) if reply is not None]
+        for index, reply in answers + outcome.more:
+            to = waiting[index][2]
+            if isinstance(to, Punted):
+                packets.append(framing.reply(to, reply))
+            else:
+                to(reply)
+        self._inject(packets)
+
+    async def settle(self, make: Callable[[float], Outcome]) -> Outcome:
+        """An outcome asked for by others (the operator, bindings of other sources), in its turn. Raises StoreFault."""
+        async with self._turn:
+            outcome = make(time.time())
+            if not await self._settled(outcome):
+                raise StoreFault("the PCP change could not be made durable: see the log")
+            self._wake.set()  # the timer may be another now
+            return outcome
+
+    async def _settled(self, outcome: Outcome) -> bool:
+        for event in outcome.events:
+            about = str(IPv6Address(event.tunnel)) if event.tunnel else "-"
+            log.warning("PCP %s: %s: %s", event.kind, about, event.text)
+        if not outcome.changes_nothing and (why := await self._obstacle(outcome)):
+            self.server.revert(outcome)
+            self._unhealthy(why)
+            return False
+        self.healthy = True
+        self._send(outcome.sends)
+        return True
+
+    async def _obstacle(self, outcome: Outcome) -> str:
+        try:
+            report = await self._control.commit(*_commit(outcome))
+        except StoreFault as fault:
+            return str(fault)
+        return "" if report.ok else f"the table refuses: {report.refused[0].text}"
+
+    def _unhealthy(self, why: str) -> None:
+        if self.healthy:
+            log.error("PCP requests get no answer: %s", why)
+        self.healthy = False
+
+    # --- out
+
+    def _send(self, sends: Sequence[Send]) -> None:
+        packets = []
+        for send in sends:
+            if send.tunnel:
+                ends = send.source[12:], SERVER_PORT, send.destination[12:], send.port
+                packets.append(framing.wrap(send.payload, send.br, send.tunnel, *ends))
+            elif self._management is not None:
+                to = ipv4_of(send.destination) or IPv6Address(send.destination)
+                self._management.sendto(send.payload, (str(to), send.port))
+        self._inject(packets)
+
+    def values(self) -> Iterable[Value]:
+        """For the metrics."""
+        yield Value("lwaftr_pcp_mappings", "PCP mappings in force", "gauge", {}, self.server.active)
+        yield Value(
+            "lwaftr_pcp_announcing", "Softwires not heard of since an announcement", "gauge", {}, self.server.announcing
+        )
+        text = "PCP requests by what became of them"
+        for result, count in sorted(self.server.counters.items()):
+            yield Value("lwaftr_pcp_requests", text, "counter", {"result": result.lower()}, count)
+        for pool in self.server.pools():
+            labels = {"pool": str(pool["ipv4"])}
+            for state in ("sets", "held", "free"):
+                yield Value(
+                    f"lwaftr_pcp_pool_{state}", f"Port sets of a pool: {state}", "gauge", labels, _number(pool, state)
+                )
+
+    def close(self) -> None:
+        if self._management is not None:
+            self._management.close()
+
+
+class _Management(asyncio.DatagramProtocol):
+    def __init__(self, received: Callable[[bytes, tuple[Any, ...], Answer], None]) -> None:
+        self._received = received
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.DatagramTransport, transport)  # it is one, though not by its class
+
+    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
+        self._received(data, addr, lambda answer: self._transport.sendto(answer, addr))
+
+
+def _commit(outcome: Outcome) -> tuple[list[Change], list[Record]]:
+    changes = []
+    if len(outcome.bind):
+        changes.append(Change(Op.BIND, Source.PCP, outcome.bind))
+    if len(outcome.unbind):
+        changes.append(Change(Op.UNBIND, Source.PCP, outcome.unbind))
+    return changes, [Record(SPACE, key, value) for key, value in outcome.records.items()]
+
+
+def _number(pool: Mapping[str, object], name: str) -> float:
+    value = pool[name]
+    assert isinstance(value, int)
+    return value
+
+
+def packets_of(rows: npt.NDArray[np.void], octets: bytes, kind: int) -> list[bytes]:
+    """The packets of one kind out of what a punt ring gave."""
+    mine = rows[rows["kind"] == kind]
+    starts, lengths = mine["offset"].tolist(), mine["length"].tolist()
+    return [octets[start : start + length] for start, length in zip(starts, lengths, strict=True)]

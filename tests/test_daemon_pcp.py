@@ -1,0 +1,178 @@
+"""The PCP server on its sockets: what goes in, what is committed, what goes out."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+import pytest
+
+from pylwaftr import framing
+from pylwaftr.changes import Change, Op, Record, Report
+from pylwaftr.config.services import Pool
+from pylwaftr.config.values import Endpoint
+from pylwaftr.daemon.pcp import PcpService
+from pylwaftr.pcp.codec import MapRequest, MapResponse, decode_response, encode_request
+from pylwaftr.pcp.numbers import Result, address16
+from pylwaftr.pcp.options import PortSet, ThirdParty
+from pylwaftr.pcp.server import PcpServer
+from pylwaftr.pcp.settings import Settings
+from pylwaftr.store import StoreFault
+
+B4, BR = IPv6Address("2001:db8:101::1").packed, IPv6Address("2001:db8:aa::1").packed
+INSIDE, SERVER = IPv4Address("192.0.0.2").packed, IPv4Address("192.0.0.1").packed
+POOL = Pool(IPv4Network("203.0.113.0/30"), 0, 6, ((0, 1023),), "rfc7753")
+
+
+class Control:
+    """Keeps what it is told to keep; `full`: the disk is."""
+
+    def __init__(self) -> None:
+        self.full = False
+        self.kept: list[tuple[Op, int]] = []
+        self.records: dict[bytes, bytes | None] = {}
+        self.seen = asyncio.Event()
+
+    async def commit(self, changes: Sequence[Change], records: Sequence[Record]) -> Report:
+        self.seen.set()
+        if self.full:
+            raise StoreFault("no space left on device: free some in /var/lib/pylwaftr")
+        self.kept += [(change.op, len(change.rows)) for change in changes]
+        self.records |= {record.key: record.value for record in records}
+        return Report()
+
+
+class World:
+    def __init__(self, **settings: object) -> None:
+        self.control, self.sent = Control(), list[bytes]()
+        server = PcpServer(Settings((POOL,), BR, per_subscriber=100, **settings), 0.0)  # type: ignore[arg-type]
+        self.service = PcpService(server, self.control, self.sent.extend)
+
+    def replies(self) -> list[MapResponse]:
+        found = []
+        for packet in self.sent:
+            datagram = framing.strip(packet)
+            assert datagram is not None
+            assert (datagram.tunnel, datagram.br, datagram.source) == (BR, B4, SERVER)
+            response = decode_response(datagram.payload)
+            assert isinstance(response, MapResponse)
+            found.append(response)
+        return found
+
+
+def request(lifetime: int = 7200, nonce: int = 1) -> bytes:
+    ask = MapRequest(
+        lifetime, address16(IPv4Address(INSIDE)), nonce.to_bytes(12), 0, 1, 0, options=(PortSet(65535, 1),)
+    )
+    return framing.wrap(encode_request(ask), B4, BR, INSIDE, 40000, SERVER, 5351)
+
+
+async def settled() -> None:
+    """Lets the service work until nothing waits."""
+    for _ in range(20):
+        await asyncio.sleep(0.01)
+
+
+def served(world: World, *steps: object) -> World:
+    async def run() -> None:
+        task = asyncio.create_task(world.service.run())
+        for step in steps:
+            if isinstance(step, bytes):
+                world.service.punted([step])
+            elif callable(step):
+                step()
+            await settled()
+        task.cancel()
+        world.service.close()
+
+    asyncio.run(run())
+    return world
+
+
+def test_a_grant_is_kept_before_its_answer_leaves() -> None:
+    world = served(World(), request())
+    (reply,) = world.replies()
+    assert (reply.result, reply.external_port) == (Result.SUCCESS, 1024)
+    assert world.control.kept == [(Op.BIND, 1)]
+    assert len([value for value in world.control.records.values() if value]) == 1
+
+
+def test_a_grant_and_its_end() -> None:
+    world = served(World(), request(), request(lifetime=0))
+    assert [reply.result for reply in world.replies()] == [Result.SUCCESS, Result.SUCCESS]
+    assert world.control.kept == [(Op.BIND, 1), (Op.UNBIND, 1)]
+
+
+def test_a_full_disk_answers_nothing_and_forgets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pylwaftr.daemon.pcp._RETRY_S", 0.02)
+    world = World()
+    control = world.control
+    served(world, lambda: setattr(control, "full", True), request(), lambda: setattr(control, "full", False), request())
+    assert [reply.external_port for reply in world.replies()] == [1024]
+    assert control.kept == [(Op.BIND, 1)]
+    assert world.service.server.active == 1
+    assert world.service.healthy
+
+
+GARBAGE = [
+    ("no packet", b""),
+    ("cut", request()[:60]),
+    ("a wrong checksum", request()[:-1] + b"\xff"),
+    ("no PCP", framing.wrap(b"\x02", B4, BR, INSIDE, 1, SERVER, 5351)),
+]
+
+
+@pytest.mark.parametrize("what, packet", GARBAGE, ids=[row[0] for row in GARBAGE])
+def test_garbage(what: str, packet: bytes) -> None:
+    world = served(World(), packet, request())
+    assert [reply.result for reply in world.replies()] == [Result.SUCCESS]
+
+
+# --- the management port
+
+
+def asked(allow: str, lifetime: int = 7200) -> tuple[World, bytes | None]:
+    """One request of a DHCP server for the B4, over a real socket."""
+    world = World(third_parties=(IPv4Network(allow),))
+
+    async def run() -> bytes | None:
+        await world.service.listen(Endpoint("127.0.0.1", 0))
+        assert world.service.management_port
+        task = asyncio.create_task(world.service.run())
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.setblocking(False)
+            client.connect(("127.0.0.1", world.service.management_port))
+            options = (ThirdParty(B4), PortSet(65535, 1))
+            ask = MapRequest(lifetime, address16(IPv4Address("127.0.0.1")), bytes(12), 0, 1, 0, options=options)
+            await asyncio.get_running_loop().sock_sendall(client, encode_request(ask))
+            try:
+                return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 2000), 0.5)
+            except TimeoutError:
+                return None
+            finally:
+                task.cancel()
+                world.service.close()
+
+    return world, asyncio.run(run())
+
+
+def test_a_third_party_provisions_a_b4() -> None:
+    world, answer = asked("127.0.0.0/8")
+    assert answer is not None
+    response = decode_response(answer)
+    assert isinstance(response, MapResponse)
+    assert (response.result, response.external_port) == (Result.SUCCESS, 1024)
+    assert world.control.kept == [(Op.BIND, 1)]
+
+
+def test_a_stranger_does_not() -> None:
+    world, _ = asked("192.0.2.0/24")
+    assert world.control.kept == []
+
+
+def test_the_view_shows_them() -> None:
+    world = served(World(), request())
+    [(_, mapping)] = world.service.server.mappings()
+    assert IPv6Address(mapping.b4) in IPv6Network("2001:db8:101::/56")
