@@ -6,34 +6,13 @@ all revisions are also the history of bindings (who held an address and port whe
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from ipaddress import IPv4Address, IPv6Network
 from typing import Protocol
 
+from pylwaftr.changes import Change, Op, Record
 from pylwaftr.rows import Rows
 
-
-class Op(Enum):
-    BIND = "bind"  # rows that are bound now; a row whose key was bound ends the life of the former binding
-    UNBIND = "unbind"  # rows as they were when they went
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What happened to bindings of one source in one revision. `rows`: BINDING_ROW."""
-
-    op: Op
-    source: int  # config 0, operator 1, dhcp 2, pcp 3
-    rows: Rows
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A small thing of an engine: a PCP mapping, the base-time of a lease source, the PCP epoch."""
-
-    space: str  # "pcp", "leasequery", "shadow", ...
-    key: bytes
-    value: bytes | None  # None deletes it
+__all__ = ["Change", "Commit", "Compacted", "Job", "Life", "Op", "Record", "State", "Store", "StoreFault"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +36,8 @@ class State:
     """What was found at start."""
 
     revision: int  # of the last commit; 0 = nothing was ever committed
-    bindings: Mapping[int, Rows]  # source -> rows
+    bindings: Mapping[int, Rows]  # source -> rows that were bound
+    shadowed: Mapping[int, Rows]  # source -> rows that waited behind one of higher precedence
     records: Mapping[str, Mapping[bytes, bytes]]  # space -> key -> value
     set_aside: tuple[str, ...] = field(default=())  # damaged files: what, why, where they are now
 
@@ -70,8 +50,19 @@ class Compacted(Exception):
     """The changes asked for are no longer kept one by one: list, then watch from the list's revision."""
 
 
+class Job(Protocol):
+    """Work on the store's files that may take seconds."""
+
+    def run(self) -> None:
+        """On any thread, beside everything else."""
+        ...
+
+
 class Store(Protocol):
-    """Not thread-safe: one caller at a time, on any thread. Every method may raise StoreFault."""
+    """One caller at a time, on any thread; but `changes`, `who_held` and `lives_of` may be asked beside the others.
+
+    Every method may raise StoreFault.
+    """
 
     def load(self) -> State: ...
     def commit(self, commits: Sequence[Commit], at: float) -> int:
@@ -92,6 +83,18 @@ class Store(Protocol):
 
     def forget(self, before: float) -> int:
         """Retention: lives that ended before that time are deleted; returns how many."""
+        ...
+
+    def upkeep(self) -> Job | None:
+        """The next thing to do: after its `run`, `adopt` it."""
+        ...
+
+    def retention(self, before: float) -> Iterator[Job]:
+        """`forget` in steps: each has to be run and adopted before the next."""
+        ...
+
+    def adopt(self, job: Job) -> None:
+        """What the job has made takes the place of what it was made from."""
         ...
 
     def close(self) -> None: ...

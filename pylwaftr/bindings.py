@@ -1,0 +1,396 @@
+"""Who wants which bindings, and what the table therefore has: the one way in for every source.
+
+The table holds what is bound. What a source wants and does not get, because a source of higher precedence wants the
+same key or another division of the address, waits in the shadow and is bound when the way is free (precedence.py).
+
+A batch is judged as a whole: with a refusal it does nothing. What it did can be taken back (`undo`), in the reverse
+order of what was done, for the store may not be able to keep it. Mostly nobody else wants what a batch names: then it
+goes to the table as it is. Only for the addresses where somebody does, all that is wanted of them is looked at again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pylwaftr import row_sets
+from pylwaftr.changes import Change, Keys, Op, Refusal, Report, Source, etag
+from pylwaftr.precedence import Shadow, winners
+from pylwaftr.row_sets import UNBOUND, Ids, Mask, Sourced, firsts
+from pylwaftr.rows import BINDING_ROW, Rows, describe
+
+_PARAMS = ("overlap", "other_params_on_address")
+_SOFT = (*_PARAMS, "outranked", "table_full")  # not faults of the row: others may have to give way
+_KEYS_AT_ONCE = 1 << 20
+_BYTE = np.uint64(8)
+
+Expected = Sequence[str | None]
+
+TEXTS = {
+    "bad_params": "psid_offset + psid_len has to be at most 16 (RFC 7597 section 5.1)",
+    "psid_range": "the PSID has to be less than 2 to the power of psid_len",
+    "bad_address": "one of its addresses is never forwarded (martian, multicast or unspecified); correct it",
+    "own_address": "one of its addresses is this router's own, or B4 and BR are the same; correct it",
+    "overlap": "a whole address cannot be bound beside other bindings of it; remove those first",
+    "other_params_on_address": "all bindings of an address have the same psid_offset and psid_len; remove those that "
+    "differ first",
+    "duplicate_in_batch": "its key is in the batch already; remove one",
+    "outranked": "it is bound by the configuration; change it there",
+    "too_many_br": "the table knows as many BR addresses as it can (65535); use one of them",
+    "table_full": "the table is full; raise dataplane.max_bindings or remove bindings",
+    "already_exists": "it is bound already; leave out the condition, or update it",
+    "etag_mismatch": "it has been changed since it was read; read it again",
+}
+
+
+class Table(Protocol):
+    """The core's BindingTable, as far as it is needed here."""
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def capacity(self) -> int: ...
+    def bind(self, rows: Any, source: Any, generation: Any, *, validate_only: bool = ...) -> dict[str, Any]: ...
+    def unbind(self, ipv4: Any, psid: Any, source: Any) -> dict[str, Any]: ...
+    def sweep(self, source: Any, generation: Any) -> Any: ...
+    def holders(self, ipv4: Any, psid: Any) -> tuple[Any, Any]: ...
+    def classify(self, ipv4: Any) -> tuple[int, int, int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a batch came to, in table and shadow."""
+
+    report: Report
+    gone: Sourced = field(default_factory=Sourced.none)  # were bound, and are not, or with other contents or source
+    come: Sourced = field(default_factory=Sourced.none)
+    left: Sourced = field(default_factory=Sourced.none)  # the same of the shadow
+    waits: Sourced = field(default_factory=Sourced.none)
+
+    @property
+    def empty(self) -> bool:
+        return not (len(self.gone) or len(self.come) or len(self.left) or len(self.waits))
+
+    def changes(self) -> tuple[Change, ...]:
+        """A row that another takes the place of is not mentioned: the new one's BIND ends it."""
+        stays, _ = row_sets.found(self.gone.keys(), row_sets.distinct(self.come.keys()))
+        kept, _ = row_sets.found(self.left.ids(), row_sets.distinct(self.waits.ids()))
+        parts = (
+            (Op.UNBIND, self.gone.select(~stays)),
+            (Op.UNSHADOW, self.left.select(~kept)),
+            (Op.BIND, self.come),
+            (Op.SHADOW, self.waits),
+        )
+        return tuple(Change(op, source, rows) for op, part in parts for source, rows in part.by_source())
+
+
+class Bindings:
+    """One writer at a time. `get` may be called beside it."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self._shadow = Shadow()
+        self._generations = np.ones(len(Source), np.uint32)
+
+    # --- what there is ---
+
+    def get(self, ipv4: int, psid: int) -> tuple[Rows, int] | None:
+        rows, sources = self.table.holders(np.array([ipv4], np.uint32), np.array([psid], np.uint16))
+        return None if sources[0] == UNBOUND else (rows, int(sources[0]))
+
+    def shadowed(self) -> Sourced:
+        """In order of key; stays as it is."""
+        return self._shadow.rows
+
+    def bound_on(self, addresses: Ids) -> Sourced:
+        """All that is bound of these addresses."""
+        classes = [self.table.classify(address) for address in addresses.tolist()]
+        counts = np.array([1 << length if use else 0 for use, _, length in classes], np.int64)
+        parts = []
+        for part in _slices(counts):
+            count = counts[part]
+            ipv4 = np.repeat(addresses[part].astype(np.uint32), count)
+            psid = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+            rows, sources = self.table.holders(ipv4, psid.astype(np.uint16))
+            parts.append(Sourced(rows, sources).select(sources != UNBOUND))
+        return Sourced.join(parts)
+
+    # --- changes ---
+
+    def begin(self, source: int) -> None:
+        """From here on what the source puts is marked; `sweep` removes what was not put again."""
+        self._generations[source] += 1
+
+    def put(
+        self, rows: Rows, source: int, *, expected: Expected = (), replacing: bool = False, validate_only: bool = False
+    ) -> Applied:
+        """`replacing`: of a replace-all, so the source's own rows that divide an address otherwise give way."""
+        rows = row_sets.canonical(rows)
+        before = self._holders(rows["ipv4"], rows["psid"])
+        if refused := self._unexpected(rows, before, source, expected):
+            return Applied(Report(refused=refused))
+        foreign = (before.sources != UNBOUND) & (before.sources != source)
+        if not foreign.any() and not self._shadow.beside(rows["ipv4"]).any():
+            report = self.table.bind(rows, source, self._generation(source), validate_only=validate_only)
+            if not report["refused"]:
+                return _as_given(rows, source, before, report, validate_only)
+        if hard := self._faults(rows, source, replacing):
+            return Applied(Report(refused=tuple(_refusal(rows[i], i, why) for i, why in sorted(hard.items()))))
+        return self._put_among_others(Sourced.of(rows, source), source, replacing, validate_only)
+
+    def remove(
+        self, keys: Keys, source: int, *, expected: Expected = (), over: bool = False, validate_only: bool = False
+    ) -> Applied:
+        """What the source does not have is not counted. `over`: also what lower sources have, and what only a higher
+        one has is refused."""
+        before = self._holders(*keys)
+        bound = before.sources != UNBOUND
+        names = row_sets.joined_keys(*keys)
+        # The PSID of a whole address is ignored, unless the source has a row of just this key that waits.
+        names = np.where(bound & ~self._waiting(names, source), before.keys(), names)
+        waiting = self._waiting(names, source)
+        named = before.rows.copy()
+        named["ipv4"], named["psid"] = row_sets.split_keys(names)
+        refused = self._unexpected(named, before, source, expected)
+        if over:
+            barred = np.flatnonzero(bound & (before.sources < source) & ~waiting)
+            refused += tuple(_refusal(named[i], i, "outranked") for i in barred.tolist())
+        if refused:
+            return Applied(Report(refused=refused))
+        mine = bound & ((before.sources == source) | (before.sources > source) & ~waiting & np.bool_(over))
+        victims = before.select(mine)
+        victims = victims.in_order(victims.ids())
+        victims = victims.select(firsts(victims.ids()))
+        shadows = self._shadow.rows.select(self._shadow.among(names[waiting] << _BYTE | np.uint64(source)))
+        if validate_only:
+            return Applied(Report(removed=len(victims) + len(shadows)))
+        self._unbind(victims)
+        return self._removed(victims, shadows)
+
+    def sweep(self, source: int) -> Applied:
+        """Removes what the source has not put since `begin`."""
+        swept = Sourced.of(self.table.sweep(source, self._generation(source)), source)
+        stale = (self._shadow.rows.sources == source) & (self._shadow.marks != self._generations[source])
+        return self._removed(swept, self._shadow.rows.select(stale))
+
+    def undo(self, applied: Applied) -> None:
+        """The latest that was not undone yet."""
+        if not applied.empty:
+            self._restore(applied)
+            self._shadow.change(applied.waits, applied.left, self._generations)
+
+    # --- judging ---
+
+    def _holders(self, ipv4: npt.NDArray[np.uint32], psid: npt.NDArray[np.uint16]) -> Sourced:
+        if not self.table.size:  # a first load
+            return Sourced(np.zeros(len(ipv4), BINDING_ROW), np.full(len(ipv4), UNBOUND, np.uint8))
+        return Sourced(*self.table.holders(ipv4, psid))
+
+    def _generation(self, source: int) -> int:
+        return int(self._generations[source])
+
+    def _unexpected(self, rows: Rows, before: Sourced, source: int, expected: Expected) -> tuple[Refusal, ...]:
+        """A source's own row counts, even if it waits; else the one that is bound."""
+        if not any(tag is not None for tag in expected):
+            return ()
+        waiting, at = self._shadow.find(row_sets.keys(rows) << _BYTE | np.uint64(source))
+        refused = []
+        for i, tag in enumerate(expected):
+            if tag is None:
+                continue
+            now = ""
+            if waiting[i]:
+                now = etag(self._shadow.rows.rows[at[i]].tobytes(), source)
+            elif before.sources[i] != UNBOUND and before.rows[i]["psid"] == rows[i]["psid"]:
+                now = etag(before.rows[i].tobytes(), int(before.sources[i]))
+            if now != tag:
+                refused.append(_refusal(rows[i], i, "etag_mismatch" if tag else "already_exists"))
+        return tuple(refused)
+
+    def _faults(self, rows: Rows, source: int, replacing: bool) -> dict[int, str]:
+        """Of the rows themselves, so that no other source's giving way would help."""
+        judged = self.table.bind(rows, source, self._generation(source), validate_only=True)
+        faults = {index: why for index, why in judged["refused"] if why not in _SOFT}
+        names = row_sets.keys(rows)
+        by_name = np.argsort(names, kind="stable")
+        for index in by_name[~firsts(names[by_name])].tolist():
+            faults.setdefault(index, "duplicate_in_batch")
+        addresses = row_sets.distinct(rows["ipv4"].astype(np.uint64))
+        own = Sourced.none() if replacing else self._wanted(addresses)
+        own = own.select(own.sources == source)
+        return faults | _divided_otherwise(own.rows, rows, faults)
+
+    def _waiting(self, names: Ids, source: int) -> Mask:
+        return self._shadow.find(names << _BYTE | np.uint64(source))[0]
+
+    def _wanted(self, addresses: Ids) -> Sourced:
+        """All that is wanted of these addresses (sorted), bound or waiting."""
+        waiting = self._shadow.on(addresses)
+        return Sourced.join([self.bound_on(addresses), waiting])
+
+    # --- where somebody may have to give way ---
+
+    def _put_among_others(self, given: Sourced, source: int, replacing: bool, validate_only: bool) -> Applied:
+        addresses = row_sets.distinct(given.rows["ipv4"].astype(np.uint64))
+        wanted = self._wanted(addresses)
+        others = wanted.select(~row_sets.found(wanted.ids(), row_sets.distinct(given.ids()))[0])
+        if replacing:
+            own = others.sources == source
+            others = others.select(~own | (row_sets.params(others.rows) == _division(given.rows, others.rows)))
+        bound = self.bound_on(addresses)
+        won, after = self._settled(addresses, bound, Sourced.join([others, given]))
+        if refused := self._no_room(given, bound, after):
+            return Applied(Report(refused=refused))
+        won = won[len(others) :]
+        known = row_sets.found(given.keys(), row_sets.distinct(bound.keys()))[0]
+        unchanged = won & ~row_sets.found(given.ids(), row_sets.distinct(given.less(bound).ids()))[0]
+        report = Report(
+            added=int((won & ~known).sum()),
+            replaced=int((won & known & ~unchanged).sum()),
+            unchanged=int(unchanged.sum()),
+            outranked=int((~won).sum()),
+        )
+        if validate_only:
+            return Applied(report)
+        if not self._install(after):
+            return Applied(Report(refused=(_refusal(given.rows[0], 0, "table_full"),)))
+        self._shadow.mark(given, self._generations)
+        if unchanged.any():  # for their mark
+            self.table.bind(row_sets.select(given.rows, unchanged), source, self._generation(source))
+        return replace(after, report=report)
+
+    def _removed(self, victims: Sourced, shadows: Sourced) -> Applied:
+        """The victims have left the table. Binds what waited for that."""
+        self._shadow.change(shadows, Sourced.none(), self._generations)
+        report = Report(removed=len(victims) + len(shadows))
+        ipv4 = np.concatenate([victims.rows["ipv4"], shadows.rows["ipv4"]])
+        addresses = row_sets.distinct(ipv4[self._shadow.beside(ipv4)].astype(np.uint64))
+        removed = Applied(report, gone=victims, left=shadows)
+        if not len(addresses):
+            return removed
+        _, after = self._settled(addresses, self.bound_on(addresses), self._wanted(addresses))
+        if not self._install(after):
+            self.undo(removed)
+            first = Sourced.join([victims, shadows]).rows[0]
+            return Applied(Report(refused=(_refusal(first, 0, "table_full"),)))
+        return replace(
+            after,
+            report=report,
+            gone=Sourced.join([victims, after.gone]),
+            left=Sourced.join([shadows, after.left]),
+        )
+
+    def _settled(self, addresses: Ids, bound: Sourced, wanted: Sourced) -> tuple[Mask, Applied]:
+        """What has to change so that of all that is wanted of these addresses the right rows are bound."""
+        won = winners(wanted)
+        now, waiting = wanted.select(won), wanted.select(~won)
+        waited = self._shadow.on(addresses)
+        return won, Applied(
+            Report(), gone=bound.less(now), come=now.less(bound), left=waited.less(waiting), waits=waiting.less(waited)
+        )
+
+    def _no_room(self, given: Sourced, bound: Sourced, after: Applied) -> tuple[Refusal, ...]:
+        names = row_sets.distinct(bound.keys())
+        new = ~row_sets.found(after.come.keys(), names)[0]
+        ended = ~row_sets.found(after.gone.keys(), row_sets.distinct(after.come.keys()))[0]
+        excess = self.table.size + int(new.sum()) - int(ended.sum()) - self.table.capacity
+        if excess <= 0:
+            return ()
+        added = np.flatnonzero(~row_sets.found(given.keys(), names)[0])[-excess:]
+        return tuple(_refusal(given.rows[i], i, "table_full") for i in added.tolist())
+
+    # --- the table ---
+
+    def _install(self, after: Applied) -> bool:
+        """False, and nothing done, if the table cannot take it."""
+        come = after.come.in_order(after.come.keys())
+        taken, at = row_sets.found(after.gone.keys(), come.keys())
+        if len(come):
+            alike = row_sets.params(after.gone.rows) == row_sets.params(come.rows)[at]
+            taken &= alike & (come.sources[at] <= after.gone.sources)
+        self._unbind(after.gone.select(~taken))  # the others are replaced without a gap
+        if not self._bind(after.come):
+            self._restore(after)
+            return False
+        self._shadow.change(after.left, after.waits, self._generations)
+        return True
+
+    def _unbind(self, rows: Sourced) -> None:
+        if len(rows):
+            # In the name of the highest source: what goes was decided here.
+            self.table.unbind(rows.rows["ipv4"].copy(), rows.rows["psid"].copy(), Source.CONFIG)
+
+    def _bind(self, rows: Sourced) -> bool:
+        """A row that has waited keeps its mark, so that a sweep finds it."""
+        for source, part in rows.by_source():
+            generation = self._generation(source)
+            waiting, at = self._shadow.find(row_sets.keys(part) << _BYTE | np.uint64(source))
+            stale = waiting.copy()
+            stale[waiting] = self._shadow.marks[at[waiting]] != generation
+            for marked, mask in ((generation, ~stale), ((generation - 1) & 0xFFFFFFFF, stale)):
+                if mask.any() and self.table.bind(row_sets.select(part, mask), source, marked)["refused"]:
+                    return False
+        return True
+
+    def _restore(self, applied: Applied) -> None:
+        names = row_sets.distinct(np.concatenate([applied.come.keys(), applied.gone.keys()]))
+        now = Sourced(*self.table.holders(*row_sets.split_keys(names)))
+        self._unbind(now.select((now.sources != UNBOUND) & (now.keys() == names)))
+        if not self._bind(applied.gone):
+            raise RuntimeError("the table does not take back what it had")
+
+
+def _as_given(rows: Rows, source: int, before: Sourced, report: dict[str, Any], validate_only: bool) -> Applied:
+    """The batch went into the table as it was."""
+    counts = Report(added=report["added"], replaced=report["replaced"], unchanged=report["unchanged"])
+    if validate_only or counts.unchanged == len(rows):
+        return Applied(counts)
+    given = Sourced.of(rows, source)
+    if counts.added == len(rows):
+        return Applied(counts, come=given)
+    bound = before.sources != UNBOUND
+    changed = ~bound | ~row_sets.same(rows, before.rows)
+    return Applied(counts, gone=before.select(bound & changed), come=given.select(changed))
+
+
+def _divided_otherwise(own: Rows, rows: Rows, known: dict[int, str]) -> dict[int, str]:
+    """Rows whose (a, k) is not that of the source's own rows of the address, or of the first one in the batch."""
+    sound = np.ones(len(rows), np.bool_)
+    sound[list(known)] = False
+    index = np.flatnonzero(sound)
+    every = np.concatenate([own, row_sets.take(rows, index)])
+    params = row_sets.params(every)
+    division = _division(every, every)
+    faults = {}
+    for i in np.flatnonzero(params != division).tolist():
+        if i >= len(own):
+            whole = params[i] >> 8 == 0 or division[i] >> 8 == 0
+            faults[int(index[i - len(own)])] = "overlap" if whole else "other_params_on_address"
+    return faults
+
+
+def _division(of: Rows, rows: Rows) -> npt.NDArray[np.uint16]:
+    """How the first row of `of` on its address divides it, for each of `rows`; all ones: there is none."""
+    by_address = np.argsort(of["ipv4"], kind="stable")
+    ipv4 = of["ipv4"][by_address].astype(np.uint64)
+    first = firsts(ipv4)
+    there, at = row_sets.found(rows["ipv4"].astype(np.uint64), ipv4[first])
+    division = np.full(len(rows), 0xFFFF, np.uint16)
+    division[there] = row_sets.params(of)[by_address][first][at[there]]
+    return division
+
+
+def _slices(counts: npt.NDArray[np.int64]) -> list[slice]:
+    """Runs of addresses with about as many keys as are looked up at once."""
+    edges = np.flatnonzero(np.diff(np.cumsum(counts) // _KEYS_AT_ONCE)) + 1
+    bounds = [0, *edges.tolist(), len(counts)]
+    return [slice(low, high) for low, high in pairwise(bounds) if high > low]
+
+
+def _refusal(row: np.void, index: int, reason: str) -> Refusal:
+    return Refusal(index, reason, f"{describe(row)}: {TEXTS.get(reason, reason)}")

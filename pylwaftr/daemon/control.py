@@ -1,0 +1,352 @@
+"""The control side of a running router: every change of a binding goes through here, and every question about them.
+
+An operation is applied to the table, written to the store, then acknowledged (writer.py). Reading never waits for that:
+`get` and `lookup` ask the table, lists and watches a view (views.py), history the store. Work on many rows is done in
+threads, in calls that leave the interpreter free, so the event loop goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Network
+from typing import Any, Protocol
+
+import numpy as np
+
+from pylwaftr import row_sets
+from pylwaftr.api.backend import Event, Listed, ListFilter
+from pylwaftr.bindings import Applied, Bindings, Table
+from pylwaftr.changes import Change, Keys, Op, Record, Refusal, Report, Source
+from pylwaftr.daemon.views import View, Views, page_of, parsed, token
+from pylwaftr.daemon.watching import Watching
+from pylwaftr.daemon.writer import Writer
+from pylwaftr.row_sets import Sourced
+from pylwaftr.rows import Rows, no_rows
+from pylwaftr.store import Commit, Life, State, Store, StoreFault
+
+log = logging.getLogger("pylwaftr")
+
+_FEW_ADDRESSES = 64  # are listed from the table itself
+_DUMP = 1 << 17  # rows that the table gives at a time
+
+_ALL = 1 << 62
+
+Expected = Sequence[str | None]
+Done = list[Applied]
+Refusals = list[Refusal]
+
+
+class CoreTable(Table, Protocol):
+    def dump_chunk(self, start: Any, limit: Any) -> tuple[Any, Any, int]: ...
+
+
+class CommitRefused(StoreFault):
+    """What an engine asked for cannot be; nothing was done."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        super().__init__("; ".join(refusal.text for refusal in report.refused[:3]))
+
+
+class ConfigRefused(Exception):
+    """The configuration's bindings do not fit; nothing was done."""
+
+    def __init__(self, refused: Sequence[Refusal]) -> None:
+        self.refused = tuple(refused)
+        super().__init__(f"bindings: {len(refused)} refused, the first: {refused[0].text}")
+
+
+class Busy(Exception):
+    """Another replacement of all of a source is under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What came of the start."""
+
+    bound: int
+    dropped: tuple[Refusal, ...]  # rows of the store that no longer fit
+    set_aside: tuple[str, ...]  # damaged files
+
+
+class Control:
+    """Implements api.backend.Backend."""
+
+    def __init__(self, table: CoreTable, store: Store, clock: Callable[[], float] = time.time) -> None:
+        self._table, self._store, self._clock = table, store, clock
+        self._bindings = Bindings(table)
+        self._writer = Writer(self._bindings, store, clock, self._committed)
+        self._views = Views(self._dumped, self._pending)
+        self._watching = Watching(store, lambda: self._views.at(self.revision))
+        self._replacing: set[int] = set()
+        self.records: Mapping[str, Mapping[bytes, bytes]] = {}  # as they were found at the start
+
+    async def start(self, config: Rows) -> Restored:
+        """Binds what was bound before. Raises StoreFault and ConfigRefused."""
+        state, restored, revision = await asyncio.to_thread(self._restore, config)
+        self.records = state.records
+        for text in restored.set_aside:
+            log.warning("damaged state: %s", text)
+        for refusal in restored.dropped[:10]:
+            log.warning("no longer bound after the restart: %s", refusal.text)
+        if len(restored.dropped) > 10:
+            log.warning("no longer bound after the restart: %d more", len(restored.dropped) - 10)
+        self._watching.start(revision)
+        self._writer.start(revision)
+        return restored
+
+    async def stop(self) -> None:
+        """What was asked for is still done; watches end."""
+        self._watching.close()
+        await self._writer.stop()
+        self._views.close()
+
+    @property
+    def revision(self) -> int:
+        return self._writer.revision
+
+    @property
+    def store_faults(self) -> int:
+        """Commits that the store could not take."""
+        return self._writer.faults
+
+    # --- changes ---
+
+    async def bind(self, rows: Rows, source: int, *, validate_only: bool = False, expected: Expected = ()) -> Report:
+        return await self._put(rows, source, expected=expected, validate_only=validate_only)
+
+    async def unbind(self, keys: Keys, source: int, *, validate_only: bool = False, expected: Expected = ()) -> Report:
+        """An operator also removes what DHCP or PCP have bound at the key."""
+
+        def act() -> tuple[Done, Report]:
+            over = source == Source.OPERATOR
+            done = self._bindings.remove(keys, source, expected=expected, over=over, validate_only=validate_only)
+            return [done], done.report
+
+        return _dated(*await self._writer.do(act, len(keys[0])))
+
+    async def commit(self, changes: Sequence[Change], records: Sequence[Record], source: int) -> Report:
+        """An engine's bindings and what it has to remember about them, together. Raises CommitRefused, StoreFault.
+
+        A binding that a higher source has is not refused: it waits, and is counted in `outranked`.
+        """
+
+        def act() -> tuple[Done, Report]:
+            done: Done = []
+            for change in changes:
+                if change.op is Op.BIND:
+                    done.append(self._bindings.put(change.rows, source))
+                else:
+                    done.append(self._bindings.remove((change.rows["ipv4"].copy(), change.rows["psid"].copy()), source))
+                if not done[-1].report.ok:
+                    for applied in reversed(done[:-1]):
+                        self._bindings.undo(applied)
+                    raise CommitRefused(done[-1].report)
+            return done, _summed([applied.report for applied in done])
+
+        return _dated(*await self._writer.do(act, sum(len(change.rows) for change in changes), records))
+
+    async def reload(self, config: Rows) -> Report:
+        """The configuration's bindings are these from now on. Raises ConfigRefused."""
+
+        def act() -> tuple[Done, Report]:
+            rows, sources, _ = self._table.dump_chunk(0, _ALL)
+            mine = row_sets.select(rows, sources == Source.CONFIG)
+            kept = row_sets.distinct(row_sets.keys(row_sets.canonical(config)))
+            gone = row_sets.select(mine, ~row_sets.found(row_sets.keys(mine), kept)[0])
+            removed = self._bindings.remove((gone["ipv4"].copy(), gone["psid"].copy()), Source.CONFIG)
+            put = self._bindings.put(config, Source.CONFIG, replacing=True)  # room was made first
+            if not put.report.ok:
+                self._bindings.undo(removed)
+                return [], put.report
+            return [removed, put], _summed([removed.report, put.report])
+
+        report = _dated(*await self._writer.do(act, max(len(config), self._table.size)))
+        if not report.ok:
+            raise ConfigRefused(report.refused)
+        return report
+
+    async def replace_all(self, source: int) -> _Replacement:
+        """Raises Busy."""
+        if source in self._replacing:
+            raise Busy(f"another replacement of all bindings of {Source(source).label} is under way: wait for its end")
+        self._replacing.add(source)
+
+        def begin() -> tuple[Done, None]:
+            self._bindings.begin(source)
+            return [], None
+
+        try:
+            await self._writer.do(begin, 0)
+        except BaseException:
+            self._replacing.discard(source)
+            raise
+        return _Replacement(self, source)
+
+    async def forget(self, before: float) -> None:
+        """Retention: lives that ended before that time leave the history."""
+        await self._writer.forget(before)
+
+    # --- questions ---
+
+    def get(self, ipv4: int, psid: int) -> tuple[Rows, int] | None:
+        return self._bindings.get(ipv4, psid)
+
+    def lookup(self, ipv4: int, port: int | None) -> tuple[Rows, int] | None:
+        use, offset, length = self._table.classify(ipv4)
+        if not use or (length and (port is None or (offset and not port >> (16 - offset)))):
+            return None
+        psid = 0 if port is None else port >> (16 - offset - length) & ((1 << length) - 1)
+        return self.get(ipv4, psid)
+
+    async def list(self, wanted: ListFilter, page_size: int, page: str) -> Listed:
+        """In order of address and PSID. The pages of a list are of one revision if they are asked for within a minute;
+        later they go on behind the last key in the bindings of that moment. Raises ValueError for a bad page token."""
+        of, after = (0, None) if not page else parsed(page)
+        if wanted.shadowed:
+            return await asyncio.to_thread(self._shadowed, wanted, page_size, after)
+        few = wanted.ipv4 is not None and wanted.ipv4[1] - wanted.ipv4[0] < _FEW_ADDRESSES
+        if few and (not page or self._views.kept(of) is None):
+            view = await asyncio.to_thread(self._of_addresses, *(wanted.ipv4 or (0, 0)))
+        else:
+            view = self._views.kept(of) or await self._views.at(self.revision)
+        if wanted.b4 is None and wanted.source is None:
+            return page_of(view, wanted, page_size, after)
+        return await asyncio.to_thread(page_of, view, wanted, page_size, after)
+
+    def watch(self, after: int | None) -> AsyncIterator[Event]:
+        return self._watching.watch(after)
+
+    async def who_held(self, ipv4: IPv4Address, port: int | None, began: float, ended: float) -> Sequence[Life]:
+        return await asyncio.to_thread(lambda: list(self._store.who_held(ipv4, port, began, ended)))
+
+    async def lives_of(self, prefix: IPv6Network, began: float, ended: float) -> Sequence[Life]:
+        return await asyncio.to_thread(lambda: list(self._store.lives_of(prefix, began, ended)))
+
+    # --- inside ---
+
+    async def _put(self, rows: Rows, source: int, **how: Any) -> Report:
+        def act() -> tuple[Done, Report]:
+            done = self._bindings.put(rows, source, **how)
+            return [done], done.report
+
+        return _dated(*await self._writer.do(act, len(rows)))
+
+    async def _swept(self, source: int) -> Report:
+        def act() -> tuple[Done, Report]:
+            done = self._bindings.sweep(source)
+            return [done], done.report
+
+        return _dated(*await self._writer.do(act, self._table.size))
+
+    def _committed(self, revision: int, at: float, changes: tuple[Change, ...]) -> None:
+        self._watching.committed(revision, at, changes)
+
+    def _pending(self, revision: int) -> list[tuple[Change, ...]] | None:
+        return self._watching.behind(revision)
+
+    async def _dumped(self) -> tuple[Sourced, int]:
+        """Between two groups of operations, so of one revision."""
+
+        def act() -> tuple[Done, Sourced]:
+            parts, start = [], 0
+            while True:
+                rows, sources, start = self._table.dump_chunk(start, _DUMP)
+                parts.append(Sourced(rows, sources))
+                if not start:
+                    return [], Sourced.join(parts)
+
+        found: tuple[Sourced, int] = await self._writer.do(act, self._table.size)
+        return found
+
+    def _of_addresses(self, low: int, high: int) -> View:
+        rows = self._bindings.bound_on(np.arange(low, high + 1, dtype=np.uint64))
+        return View(self.revision, rows, rows.ids())
+
+    def _shadowed(self, wanted: ListFilter, size: int, after: int | None) -> Listed:
+        rows = self._bindings.shadowed()
+        listed = page_of(View(self.revision, rows, rows.ids()), wanted, size, after)
+        return replace(listed, next=listed.next and token(0, parsed(listed.next)[1]))
+
+    def _restore(self, config: Rows) -> tuple[State, Restored, int]:
+        state = self._store.load()
+        put = self._bindings.put(config, Source.CONFIG)
+        if not put.report.ok:
+            self._store.close()
+            raise ConfigRefused(put.report.refused)
+        dropped: Refusals = []
+        for source in (Source.OPERATOR, Source.DHCP, Source.PCP):
+            wanted = [state.bindings.get(source, no_rows()), state.shadowed.get(source, no_rows())]
+            dropped += self._put_what_fits(Sourced.join([Sourced.of(rows, source) for rows in wanted]).rows, source)
+        changes = self._since(state)
+        revision = state.revision
+        if changes:
+            revision = self._store.commit([Commit(changes)], self._clock())
+        return state, Restored(self._table.size, tuple(dropped), state.set_aside), revision
+
+    def _put_what_fits(self, rows: Rows, source: int) -> Refusals:
+        dropped: Refusals = []
+        while len(rows):
+            refused = self._bindings.put(rows, source).report.refused
+            if not refused:
+                break
+            dropped += refused
+            keep = np.ones(len(rows), np.bool_)
+            keep[[refusal.index for refusal in refused]] = False
+            rows = row_sets.select(rows, keep)
+        return dropped
+
+    def _since(self, state: State) -> tuple[Change, ...]:
+        """What is bound and waits otherwise than when the store was last written."""
+        was = Sourced.join([Sourced.of(rows, source) for source, rows in state.bindings.items()])
+        waited = Sourced.join([Sourced.of(rows, source) for source, rows in state.shadowed.items()])
+        waits = self._bindings.shadowed()
+        now, sources = self._table.holders(was.rows["ipv4"], was.rows["psid"])
+        same = (sources == was.sources) & row_sets.same(now, was.rows)
+        bound = Sourced.none()
+        if not same.all() or self._table.size != len(was):
+            rows, by, _ = self._table.dump_chunk(0, _ALL)
+            bound = Sourced(rows, by)
+        return Applied(
+            Report(),
+            gone=was.select(~same),
+            come=bound.less(was) if len(bound) else bound,
+            left=waited.less(waits),
+            waits=waits.less(waited),
+        ).changes()
+
+
+class _Replacement:
+    """Implements api.backend.Replacement."""
+
+    def __init__(self, control: Control, source: int) -> None:
+        self._control, self._source = control, source
+        self._over = False
+
+    async def feed(self, rows: Rows) -> Report:
+        return await self._control._put(rows, self._source, replacing=True)
+
+    async def finish(self) -> Report:
+        try:
+            return await self._control._swept(self._source)
+        finally:
+            await self.abandon()
+
+    async def abandon(self) -> None:
+        """What was fed stays bound, and so does what was not."""
+        if not self._over:
+            self._over = True
+            self._control._replacing.discard(self._source)
+
+
+def _summed(reports: Sequence[Report]) -> Report:
+    names = ("added", "replaced", "unchanged", "removed", "outranked")
+    return Report(**{name: sum(getattr(report, name) for report in reports) for name in names})
+
+
+def _dated(report: Report, revision: int) -> Report:
+    return replace(report, revision=revision)

@@ -1,0 +1,199 @@
+"""The one writer of bindings: operations in their order, applied, made durable in groups, then acknowledged.
+
+While a group is on its way to the disk, what comes meanwhile waits and is the next group: so one fsync serves as many
+operations as came during the last one. If the disk refuses, the whole group is taken back, latest first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pylwaftr.bindings import Applied, Bindings
+from pylwaftr.changes import Change, Record
+from pylwaftr.store import Commit, Job, Store, StoreFault
+
+log = logging.getLogger("pylwaftr")
+
+T = TypeVar("T")
+
+_GROUP_ROWS = 1 << 18  # a group takes no further operation behind this many rows
+_INLINE_ROWS = 512  # so many are applied without a thread: below half a millisecond
+_RETRY_S = 60.0  # upkeep that failed
+
+Act = Callable[[], tuple[list[Applied], Any]]  # what was done, in order, and the answer
+Committed = Callable[[int, float, tuple[Change, ...]], None]  # revision, time, changes
+
+
+class Closed(StoreFault):
+    """The router is stopping."""
+
+
+@dataclass(slots=True)
+class _Operation:
+    act: Act
+    rows: int
+    records: Sequence[Record]
+    answer: asyncio.Future[Any]
+    done: list[Applied] = field(default_factory=list)
+    result: Any = None
+    fault: BaseException | None = None
+
+
+class Writer:
+    def __init__(self, bindings: Bindings, store: Store, clock: Callable[[], float], committed: Committed) -> None:
+        self._bindings, self._store, self._clock, self._committed = bindings, store, clock, committed
+        self._waiting: deque[_Operation] = deque()
+        self._wake = asyncio.Event()
+        self._closed = False
+        self._disk = ThreadPoolExecutor(1, "store")  # the store has one caller at a time
+        self._tasks: list[asyncio.Task[None]] = []
+        self._upkeep_wanted = asyncio.Event()
+        self._upkeep_turn = asyncio.Lock()  # one job at a time: another could take away what it reads
+        self.revision = 0
+        self.faults = 0  # commits that the store refused
+
+    def start(self, revision: int) -> None:
+        self.revision = revision
+        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._keep_up())]
+        self._upkeep_wanted.set()
+
+    async def stop(self) -> None:
+        """What was asked for before is still done."""
+        self._closed = True
+        self._wake.set()
+        if self._tasks:
+            await self._tasks[0]
+            self._tasks[1].cancel()
+            await asyncio.gather(self._tasks[1], return_exceptions=True)
+        await self.on_disk(self._store.close)
+        self._disk.shutdown()
+
+    async def do(self, act: Act, rows: int, records: Sequence[Record] = ()) -> Any:
+        """The act's answer and, if it has a revision, that of the commit. Raises StoreFault: nothing was done.
+
+        Who asks may go away: what was begun is finished.
+        """
+        if self._closed:
+            raise Closed("the router is stopping: nothing was done")
+        operation = _Operation(act, rows, records, asyncio.get_running_loop().create_future())
+        self._waiting.append(operation)
+        self._wake.set()
+        return await operation.answer
+
+    def on_disk(self, act: Callable[[], T]) -> Awaitable[T]:
+        return asyncio.get_running_loop().run_in_executor(self._disk, act)
+
+    # --- groups ---
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while group := self._group():
+                await self._serve(group)
+                self._upkeep_wanted.set()
+            if self._closed:
+                return
+
+    def _group(self) -> list[_Operation]:
+        group: list[_Operation] = []
+        rows = 0
+        while self._waiting and rows < _GROUP_ROWS:
+            operation = self._waiting.popleft()
+            if not operation.answer.cancelled():
+                group.append(operation)
+                rows += operation.rows
+        return group
+
+    async def _serve(self, group: list[_Operation]) -> None:
+        if sum(operation.rows for operation in group) <= _INLINE_ROWS:
+            self._apply(group)
+        else:
+            await asyncio.to_thread(self._apply, group)
+        commits, changes = self._commits(group)
+        at = self._clock()
+        revision = self.revision
+        if commits:
+            try:
+                revision = await self.on_disk(lambda: self._store.commit(commits, at))
+            except StoreFault as fault:
+                self.faults += 1
+                await asyncio.to_thread(self._take_back, group)
+                self._refuse(group, fault)
+                return
+        first, self.revision = self.revision, revision
+        for number, these in enumerate(changes, first + 1):
+            self._committed(number, at, these)
+        number = first
+        for operation in group:
+            number += bool(operation.records or operation.done)
+            self._answer(operation, number)
+
+    def _apply(self, group: list[_Operation]) -> None:
+        for operation in group:
+            try:
+                done, operation.result = operation.act()
+                operation.done = [applied for applied in done if not applied.empty]
+            except Exception as fault:  # of the program: whoever asked is told, the others go on
+                operation.fault = fault
+
+    def _commits(self, group: list[_Operation]) -> tuple[list[Commit], list[tuple[Change, ...]]]:
+        commits, changes = [], []
+        for operation in group:
+            if operation.fault is not None or not (operation.done or operation.records):
+                operation.records = ()
+                continue
+            these = tuple(change for applied in operation.done for change in applied.changes())
+            commits.append(Commit(these, tuple(operation.records)))
+            changes.append(these)
+        return commits, changes
+
+    def _take_back(self, group: list[_Operation]) -> None:
+        for operation in reversed(group):
+            for applied in reversed(operation.done):
+                self._bindings.undo(applied)
+
+    def _refuse(self, group: list[_Operation], fault: StoreFault) -> None:
+        """Also to who changed nothing: what he was told rested on what was taken back."""
+        for operation in group:
+            if not operation.answer.done():
+                operation.answer.set_exception(operation.fault or type(fault)(str(fault)))
+
+    def _answer(self, operation: _Operation, revision: int) -> None:
+        if operation.answer.done():
+            return
+        if operation.fault is not None:
+            operation.answer.set_exception(operation.fault)
+        else:
+            operation.answer.set_result((operation.result, revision))
+
+    # --- upkeep ---
+
+    async def _keep_up(self) -> None:
+        """Folds and merges files in the background; commits go on meanwhile."""
+        while True:
+            await self._upkeep_wanted.wait()
+            self._upkeep_wanted.clear()
+            try:
+                async with self._upkeep_turn:
+                    while (job := await self.on_disk(self._store.upkeep)) is not None:
+                        await self._work(job)
+            except StoreFault as fault:
+                log.error("%s", fault)
+                await asyncio.sleep(_RETRY_S)
+
+    async def forget(self, before: float) -> None:
+        async with self._upkeep_turn:
+            jobs = self._store.retention(before)
+            while (job := await self.on_disk(lambda: next(jobs, None))) is not None:
+                await self._work(job)
+
+    async def _work(self, job: Job) -> None:
+        await asyncio.to_thread(job.run)
+        await self.on_disk(lambda: self._store.adopt(job))

@@ -1,0 +1,248 @@
+"""The SQLite file: changes that are in no file of events yet, the records, and which other files belong to the state.
+
+`number` counts changes, `revision` counts commits. What a commit wrote is on the disk when it returns (WAL with
+synchronous=FULL). SQLite has no checksums of its own, so what matters carries one.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from pylwaftr.rows import BINDING_ROW, Rows
+from pylwaftr.store import Record
+from pylwaftr.store.files import Damaged
+from pylwaftr.store.segments import Events, Segment
+
+FORMAT = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS log(number INTEGER PRIMARY KEY, revision INTEGER NOT NULL, at INTEGER NOT NULL,
+  op INTEGER NOT NULL, source INTEGER NOT NULL, count INTEGER NOT NULL, rows BLOB, file TEXT,
+  check_sum INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS log_revision ON log(revision);
+CREATE TABLE IF NOT EXISTS segments(name TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS records(space TEXT, key BLOB, value BLOB NOT NULL, check_sum INTEGER NOT NULL,
+  PRIMARY KEY(space, key)) WITHOUT ROWID;
+"""
+_COLUMNS = "number, revision, at, op, source, count, rows, file, check_sum"
+_HEAD = struct.Struct("<QQqBBQ")
+_PAGE = 64  # entries that are read at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One change. `rows` in order of key, or in a file of events."""
+
+    number: int
+    revision: int
+    at: int
+    op: int
+    source: int
+    count: int
+    rows: bytes | None
+    file: str | None
+
+    def check_sum(self) -> int:
+        head = _HEAD.pack(self.number, self.revision, self.at, self.op, self.source, self.count)
+        return zlib.crc32(self.rows if self.rows is not None else (self.file or "").encode(), zlib.crc32(head))
+
+    def content(self, folder: Path) -> Rows:
+        if self.rows is not None:
+            return np.frombuffer(self.rows, BINDING_ROW)
+        return Segment(folder / (self.file or "")).whole()
+
+    def events(self, folder: Path) -> Events:
+        return Events.of(self.content(folder), self.at, self.number, self.op, self.source)
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    revision: int = 0
+    number: int = 0
+    at: int = 0  # of the last commit
+    folded: int = 0  # changes up to this number are in files of events
+    floor: int = 0  # changes of revisions behind this one are in the log one by one
+    snapshot: str = ""  # file name
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one transaction writes."""
+
+    entries: list[Entry] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    segments: list[str] = field(default_factory=list)
+
+
+def connect(path: Path, query_only: bool = False) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA secure_delete=OFF")
+        connection.execute(f"PRAGMA query_only={int(query_only)}")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+class Journal:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    # --- reading ---
+
+    def begin(self) -> None:
+        """What is read until `end` is of one moment."""
+        self._connection.execute("BEGIN")
+
+    def end(self) -> None:
+        self._connection.execute("ROLLBACK")
+
+    def meta(self) -> Meta:
+        values = dict(self._connection.execute("SELECT name, value FROM meta").fetchall())
+        if not values:
+            return Meta()
+        if values.pop("format") != FORMAT:
+            raise Damaged("the journal is of another version of this program")
+        return Meta(**values)
+
+    def segments(self) -> list[str]:
+        return [name for (name,) in self._connection.execute("SELECT name FROM segments ORDER BY name")]
+
+    def entries(self, after: int, until: int = 1 << 62, *, revision: int = 0, small: bool = False) -> Iterator[Entry]:
+        """Those behind number `after`, in order; a damaged one raises Damaged, and asking behind it goes on."""
+        condition = "number > ? AND number <= ? AND revision > ?" + (" AND file IS NULL" if small else "")
+        query = f"SELECT {_COLUMNS} FROM log WHERE {condition} ORDER BY number LIMIT {_PAGE}"
+        while found := self._connection.execute(query, (after, until, revision)).fetchall():
+            for *columns, check_sum in found:
+                entry = Entry(*columns)
+                if entry.check_sum() != check_sum:
+                    raise DamagedEntry(entry)
+                yield entry
+            after = found[-1][0]
+
+    def size(self, after: int) -> tuple[int, int]:
+        """Small changes behind number `after`, and their rows."""
+        query = "SELECT count(*), coalesce(sum(count), 0) FROM log WHERE number > ? AND file IS NULL"
+        entries, rows = self._connection.execute(query, (after,)).fetchone()
+        return entries, rows
+
+    def kept(self, entries: int, rows: int) -> int:
+        """The number up to which the log may be forgotten if the last so many changes and rows are kept."""
+        query = "SELECT number, count FROM log ORDER BY number DESC LIMIT ?"
+        for number, count in self._connection.execute(query, (entries + 1,)):
+            rows -= count
+            entries -= 1
+            if rows < 0 or entries < 0:
+                return int(number)
+        return 0
+
+    def files(self) -> set[str]:
+        """Of changes that are still in the log."""
+        return {name for (name,) in self._connection.execute("SELECT file FROM log WHERE file IS NOT NULL")}
+
+    def records(self) -> Iterator[tuple[str, bytes, bytes, bool]]:
+        """Space, key, value, and whether the checksum is right."""
+        for space, key, value, check in self._connection.execute("SELECT space, key, value, check_sum FROM records"):
+            yield space, key, value, _record_sum(space, key, value) == check
+
+    def sound(self) -> str:
+        """What SQLite finds wrong with its file; "" is nothing."""
+        found = [text for (text,) in self._connection.execute("PRAGMA quick_check(3)")]
+        return "" if found == ["ok"] else "; ".join(found)
+
+    def wal_frames(self) -> int:
+        return int(self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1])
+
+    # --- writing: each call is one transaction ---
+
+    def create(self) -> None:
+        self._connection.executescript(_SCHEMA)
+
+    def write(self, batch: Batch, meta: Meta) -> None:
+        with _Transaction(self._connection):
+            self._connection.executemany(
+                f"INSERT INTO log({_COLUMNS}) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (e.number, e.revision, e.at, e.op, e.source, e.count, e.rows, e.file, e.check_sum())
+                    for e in batch.entries
+                ],
+            )
+            self._records(batch.records)
+            self._add_segments(batch.segments)
+            self._meta(meta)
+
+    def fold(self, meta: Meta, add: Iterable[str], remove: Iterable[str], forget_log: int) -> None:
+        """Files of events come in the place of others or of changes of the log up to number `forget_log`."""
+        with _Transaction(self._connection):
+            self._connection.executemany("DELETE FROM segments WHERE name = ?", [(name,) for name in remove])
+            self._add_segments(add)
+            self._connection.execute("DELETE FROM log WHERE number <= ?", (forget_log,))
+            self._meta(meta)
+
+    def drop(self, numbers: Iterable[int] = (), records: Iterable[tuple[str, bytes]] = ()) -> None:
+        with _Transaction(self._connection):
+            self._connection.executemany("DELETE FROM log WHERE number = ?", [(number,) for number in numbers])
+            self._connection.executemany("DELETE FROM records WHERE space = ? AND key = ?", list(records))
+
+    def revision_of(self, number: int) -> int:
+        """Of the last change up to this one that is in the log; 0 if there is none."""
+        query = "SELECT coalesce(max(revision), 0) FROM log WHERE number <= ?"
+        return int(self._connection.execute(query, (number,)).fetchone()[0])
+
+    def last_before(self, at: int, until: int) -> int:
+        """The number of the last change up to `until` that is older than `at`."""
+        query = "SELECT coalesce(max(number), 0) FROM log WHERE at < ? AND number <= ?"
+        return int(self._connection.execute(query, (at, until)).fetchone()[0])
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _records(self, records: Iterable[Record]) -> None:
+        last = {(record.space, record.key): record.value for record in records}
+        put = [(s, k, v, _record_sum(s, k, v)) for (s, k), v in last.items() if v is not None]
+        self._connection.executemany("INSERT OR REPLACE INTO records VALUES(?, ?, ?, ?)", put)
+        gone = [name for name, value in last.items() if value is None]
+        self._connection.executemany("DELETE FROM records WHERE space = ? AND key = ?", gone)
+
+    def _add_segments(self, names: Iterable[str]) -> None:
+        self._connection.executemany("INSERT OR REPLACE INTO segments VALUES(?)", [(name,) for name in names])
+
+    def _meta(self, meta: Meta) -> None:
+        values = {"format": FORMAT, **{name: getattr(meta, name) for name in Meta.__slots__}}
+        self._connection.executemany("INSERT OR REPLACE INTO meta VALUES(?, ?)", list(values.items()))
+
+
+class DamagedEntry(Damaged):
+    def __init__(self, entry: Entry) -> None:
+        super().__init__(f"change {entry.number} of the journal has a wrong checksum")
+        self.entry = entry
+
+
+class _Transaction:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: object, fault: object, trace: object) -> None:
+        try:
+            if kind is None:
+                self._connection.execute("COMMIT")
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+
+def _record_sum(space: str, key: bytes, value: bytes) -> int:
+    return zlib.crc32(value, zlib.crc32(key, zlib.crc32(space.encode())))

@@ -1,0 +1,143 @@
+"""Work on the files of the state that can wait: it is done on any thread while commits go on.
+
+A job reads what no longer changes and writes new files (`run`); then, in the store's turn, one transaction lets these
+take the place of the old (`SqliteStore.adopt`). A crash in between leaves files that nobody knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from pylwaftr.store import journal, segments, snapshot
+from pylwaftr.store.files import Damaged
+from pylwaftr.store.history import History, ends
+from pylwaftr.store.journal import Entry, Journal, Meta
+from pylwaftr.store.segments import BIND, BLOCK, UNBIND, Events, Segment
+from pylwaftr.store.snapshot import Live
+
+DATABASE = "state.db"
+
+_AT_ONCE = 1 << 18  # rows of small changes that are put together before they are applied
+_FILES = 8  # of about one size that are put together
+_SMALLEST = 1 << 16  # events; files below are all of one size
+
+
+@dataclass(slots=True)
+class Fold:
+    """The small changes of the log become a file of events, and all changes a new snapshot."""
+
+    folder: Path
+    meta: Meta
+    events: str = ""  # file names
+    snapshot: str = ""
+
+    def run(self) -> None:
+        until = self.meta.number
+        with closing(journal.connect(self.folder / DATABASE, query_only=True)) as connection:
+            log = Journal(connection)
+            small = [entry.events(self.folder) for entry in log.entries(self.meta.folded, until, small=True)]
+            history = Events.join([part for part in small if part.op[0] in (BIND, UNBIND)])
+            if len(history):
+                self.events = f"{self.meta.folded + 1:016x}-{until:016x}{segments.SUFFIX}"
+                segments.write(self.folder / self.events, [history.in_order()])
+            live = snapshot.read(self.folder / self.meta.snapshot) if self.meta.snapshot else Live()
+            apply(live, log.entries(live.number, until), self.folder)
+        live.revision, live.number = self.meta.revision, until
+        self.snapshot = f"{until:016x}{snapshot.SUFFIX}"
+        snapshot.write(self.folder / self.snapshot, live)
+
+
+def apply(live: Live, entries: Iterator[Entry], folder: Path) -> None:
+    """Small changes together: each application copies all that is bound."""
+    waiting: list[Events] = []
+    for entry in entries:
+        waiting.append(entry.events(folder))
+        if entry.file is not None or sum(map(len, waiting)) > _AT_ONCE:
+            live.apply(Events.join(waiting))
+            waiting.clear()
+    live.apply(Events.join(waiting))
+
+
+@dataclass(slots=True)
+class Merge:
+    """Files of events become one. With `before`, lives that ended before that time are left out."""
+
+    folder: Path
+    inputs: Sequence[Segment]
+    before: int | None = None
+    events: str = ""
+    dropped: int = field(default=0)
+
+    def run(self) -> None:
+        parts = self._blocks()
+        first = next(parts, None)
+        if first is None:
+            return
+        low, high = min(i.first for i in self.inputs), max(i.last for i in self.inputs)
+        number = 0
+        while not self.events or (self.folder / self.events).exists():
+            self.events = f"{low:016x}-{high:016x}-{number}{segments.SUFFIX}"
+            number += 1
+        segments.write(self.folder / self.events, _chain(first, parts))
+
+    def _blocks(self) -> Iterator[Events]:
+        """As many as make whole blocks, then the rest."""
+        kept = Events.none()
+        for part in History(self.inputs, Events.none()).parts():
+            kept = Events.join([kept, self._left_of(part)])
+            whole = len(kept) - len(kept) % BLOCK
+            if whole:
+                yield kept.take(np.arange(whole))
+                kept = kept.take(np.arange(whole, len(kept)))
+        if len(kept):
+            yield kept
+
+    def _left_of(self, events: Events) -> Events:
+        if self.before is None or not len(events):
+            return events
+        bind = events.op == BIND
+        over = np.where(bind, ends(events), events.at) < self.before
+        self.dropped += int((over & bind).sum())
+        return events.select(~over)
+
+
+def _chain(first: Events, rest: Iterator[Events]) -> Iterator[Events]:
+    yield first
+    yield from rest
+
+
+def mergeable(files: Sequence[Segment]) -> list[Segment]:
+    """Files of about one size, when there are enough: so a history of n events is in about log n files."""
+    levels: dict[int, list[Segment]] = {}
+    for file in files:
+        level = max(file.count // _SMALLEST, 1).bit_length() // 3  # factors of eight
+        levels.setdefault(level, []).append(file)
+    return next((found[:_FILES] for _, found in sorted(levels.items()) if len(found) >= _FILES), [])
+
+
+def rebuilt(folder: Path, log: Journal, files: Sequence[Segment], folded: int, base: Live) -> Live:
+    """Without a snapshot, or behind an old one: what the history says. Of what waited, what the log still has."""
+    known = base.number
+    for part in History(files, Events.none()).parts():
+        base.apply(part.select(part.number > known))
+    shadows = (entry for entry in log.entries(known, folded) if entry.op not in (BIND, UNBIND))
+    apply(base, shadows, folder)
+    # Files of bulk changes were in the history above; to apply them again in their turn does no harm.
+    apply(base, log.entries(max(known, folded)), folder)
+    return base
+
+
+def opened(folder: Path, names: Sequence[str]) -> tuple[list[Segment], list[tuple[str, str]]]:
+    """The files, and those that are damaged with what is wrong."""
+    found, damaged = [], []
+    for name in names:
+        try:
+            found.append(Segment(folder / name))
+        except Damaged as fault:
+            damaged.append((name, str(fault)))
+    return sorted(found, key=lambda segment: segment.first), damaged
