@@ -1,0 +1,137 @@
+"""PCP server of the lwAFTR (RFC 6887, RFC 7753): requests and the time in; answers, bindings and records out.
+
+The caller owns sockets and the clock; `now` is in seconds since 1970, for mappings and the epoch outlive the process.
+What an outcome says is only true when the caller has made it so: see `outcome`. Outcomes are in order: one that is
+reverted takes those behind it along, the last first.
+
+A client is known by the tunnel that its request came through, never by its address inside: that is 192.0.0.2 for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv6Address
+
+from pylwaftr.pcp._fast import Fast
+from pylwaftr.pcp.announce import peer_name
+from pylwaftr.pcp.choice import Refused
+from pylwaftr.pcp.codec import (
+    MANAGEMENT,
+    SOFTWIRE,
+    Accepts,
+    AnnounceRequest,
+    AnnounceResponse,
+    MapRequest,
+    decode_request,
+    encode_error,
+    encode_response,
+    option,
+)
+from pylwaftr.pcp.grants import Client
+from pylwaftr.pcp.lifecycle import Lifecycle
+from pylwaftr.pcp.limits import Limits
+from pylwaftr.pcp.numbers import Malformed, Result, Unanswerable, error_lifetime, ipv4_of
+from pylwaftr.pcp.options import Code, ThirdParty, ThirdPartyId
+from pylwaftr.pcp.outcome import Outcome, Sender
+from pylwaftr.pcp.settings import Settings
+
+_AUTHORISED = Accepts(MANAGEMENT.opcodes, MANAGEMENT.options | {Code.THIRD_PARTY_ID})
+
+
+class PcpServer(Lifecycle):
+    def __init__(self, settings: Settings, now: float, compiled: bool = True) -> None:
+        super().__init__(settings, now)
+        self._limits = Limits(settings)
+        self._fast = self._made_fast() if compiled else None
+
+    def _made_fast(self) -> Fast:
+        return Fast(self.settings, self._mappings, self._statics, self._grants, self._limits)
+
+    def reconfigure(self, settings: Settings) -> None:
+        super().reconfigure(settings)
+        self._limits.settings = settings
+        if self._fast is not None:
+            self._fast = self._made_fast()
+
+    # --- requests
+
+    def receive(self, datagram: bytes, sender: Sender, now: float) -> Outcome:
+        return self.receive_many([(datagram, sender)], now)
+
+    def receive_many(self, requests: Sequence[tuple[bytes, Sender]], now: float) -> Outcome:
+        """One batch, one commit: `replies` has an element a request, None for those that get no answer."""
+        outcome = Outcome()
+        epoch = self.epoch(now)
+        self._limits.begin(now)
+
+        def answer(index: int, datagram: bytes, sender: Sender) -> bytes | None:
+            answers = self._answers(datagram, sender, epoch, now)
+            outcome.more += [(index, further) for further in answers[1:]]
+            return answers[0] if answers else None
+
+        if self._fast is None:
+            outcome.replies = [answer(index, *request) for index, request in enumerate(requests)]
+        else:
+            before = self._fast.answered
+            outcome.replies = self._fast.batch(requests, epoch, now, answer)
+            self.counters["SUCCESS"] += self._fast.answered - before
+        if self.announcing:
+            for _, sender in requests:
+                self._announcer.heard(sender.tunnel or peer_name(sender.address, sender.port))
+        return self._finish(outcome)
+
+    def _answers(self, datagram: bytes, sender: Sender, epoch: int, now: float) -> list[bytes]:
+        if sender.tunnel and not self._limits.admit(self._mappings.subscriber(sender.tunnel)):
+            self.counters["rate_limited"] += 1
+            return []
+        try:
+            answers = self._accepted(datagram, sender, epoch, now)
+        except Unanswerable:
+            self.counters["ignored"] += 1
+            return []
+        except Malformed as fault:
+            self.counters[fault.result.name] += 1
+            return [encode_error(datagram, fault.result, error_lifetime(fault.result), epoch)]
+        except Refused as refused:
+            self.counters[refused.result.name] += 1
+            lifetime = refused.lifetime
+            if lifetime is None:
+                lifetime = error_lifetime(refused.result)
+            return [encode_error(datagram, refused.result, lifetime, epoch)]
+        self.counters["SUCCESS"] += 1
+        return answers
+
+    def _accepted(self, datagram: bytes, sender: Sender, epoch: int, now: float) -> list[bytes]:
+        if sender.tunnel:
+            request = decode_request(datagram, sender.address, SOFTWIRE)
+            if isinstance(request, AnnounceRequest):
+                return [encode_response(AnnounceResponse(epoch))]
+            assert isinstance(request, MapRequest)
+            return self._grants.map(request, Client(sender.tunnel, sender.br, sender), epoch, now)
+        request = decode_request(datagram, sender.address, _AUTHORISED if self._authorised(sender) else SOFTWIRE)
+        client = self._third_party(request, sender) if isinstance(request, MapRequest) else None
+        if client is None:  # section 8.2: nothing but THIRD_PARTY is taken there
+            raise Unanswerable("no THIRD_PARTY on the management side")
+        assert isinstance(request, MapRequest)
+        return self._grants.map(request, client, epoch, now)
+
+    def _authorised(self, sender: Sender) -> bool:
+        address = ipv4_of(sender.address) or IPv6Address(sender.address)
+        return any(address in network for network in self.settings.third_parties)
+
+    def _third_party(self, request: MapRequest, sender: Sender) -> Client | None:
+        """The softwire that a third party speaks for: its tunnel address, or an inner one with THIRD_PARTY_ID."""
+        named, identifier = option(request.options, ThirdParty), option(request.options, ThirdPartyId)
+        if named is None:
+            return None
+        tunnel = named.internal
+        if identifier is not None:  # RFC 7843 section 4.1
+            if len(identifier.identifier) != 16:
+                raise Refused(Result.UNSUPP_THIRD_PARTY_ID_LENGTH)
+            if ipv4_of(tunnel) is None and tunnel != identifier.identifier:
+                raise Refused(Result.THIRD_PARTY_ID_UNKNOWN)
+            tunnel = identifier.identifier
+        address = IPv6Address(tunnel)
+        if ipv4_of(tunnel) is not None or not int(address) >> 125 == 1:  # 2000::/3
+            raise Refused(Result.NOT_AUTHORIZED if identifier is None else Result.THIRD_PARTY_ID_UNKNOWN)
+        return Client(tunnel, self.settings.br, sender, third_party=True)
