@@ -1,4 +1,4 @@
-"""The softwire end of a lwB4, sans-IO: packets and times in; packets, drops and events out.
+"""The softwire end of a lwB4, sans-IO: packets and times in; packets, drops, events and PCP messages out.
 
 Two ways lead through it. `encapsulate` and `decapsulate` work in a buffer that the caller reuses and take the common
 packet, which needs nothing but its header: no object is made for it. What they refuse (0) goes through `from_lan` and
@@ -12,8 +12,11 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 
+from . import inner_udp
 from . import packet as pk
+from .inner_udp import Datagram
 from .napt import Napt
 from .softwire import Softwire
 from .tunnel_error import QuotedPacket, ipv4_error_for, quoted_packet
@@ -22,7 +25,8 @@ OUTER = 40  # octets of the IPv6 header; the buffers of encapsulate have as much
 IPV4_IN_IPV6, FRAGMENT = 4, 44
 MIN_MTU = 1280
 PMTU_LIFETIME_S = 600.0  # RFC 8201 section 4: a larger size is tried again after ten minutes
-WELL_KNOWN_B4 = bytes([192, 0, 0, 2])  # RFC 6333 section 5.7
+WELL_KNOWN_B4, WELL_KNOWN_AFTR = bytes([192, 0, 0, 2]), bytes([192, 0, 0, 1])  # RFC 6333 section 5.7
+ALL_HOSTS = bytes([224, 0, 0, 1])  # PCP announcements (RFC 6887 section 14.1.3)
 BINDING_LOST = "binding-lost"
 
 
@@ -53,21 +57,32 @@ class Outcome:
     lan: list[bytes] = field(default_factory=list)
     event: str | None = None
     drop: str | None = None
+    message: Datagram | None = None  # for the PCP client
 
 
 class B4:
     def __init__(self, softwire: Softwire, options: Options | None = None, napt: Napt | None = None) -> None:
         self.options = options or Options()
         self.counters: Counter[str] = Counter()
-        self.aftr, self._source = softwire.aftr.packed, softwire.source.packed
-        self._ipv4 = softwire.ipv4.packed
-        self._member = softwire.ports.members()
-        self._whole = softwire.ports.whole
         self._napt = napt
         self._path_mtu, self._lowered_at = self.options.mtu, 0.0
         self._identification = self.options.first_identification
-        self._header = self._outer(0, IPV4_IN_IPV6, 0)
         self._ports = bytes(1 if p in pk.WITH_PORTS else 0 for p in range(256))
+        self.use(softwire)
+
+    def use(self, softwire: Softwire) -> None:
+        """From now on; the path MTU stays what it was."""
+        self.aftr, self._source = softwire.aftr.packed, softwire.source.packed
+        # The empty one is no packet's address.
+        self._ipv4 = softwire.ipv4.packed if softwire.ipv4 is not None else b""
+        self._member = softwire.ports.members()
+        self._whole = softwire.ports.whole
+        self._header = self._outer(0, IPV4_IN_IPV6, 0)
+
+    def move(self, source: IPv6Address) -> None:
+        """The tunnel's near end is another address; all else stays as it is."""
+        self._source = source.packed
+        self._header = self._outer(0, IPV4_IN_IPV6, 0)
 
     @property
     def path_mtu(self) -> int:
@@ -106,6 +121,11 @@ class B4:
         return total if 28 <= total <= length else 0
 
     # every packet
+
+    def request(self, port: int, server: bytes, server_port: int, payload: bytes) -> bytes:
+        """A PCP request of our own for the tunnel, never through NAPT: who asks has no binding."""
+        packet = inner_udp.write(WELL_KNOWN_B4, port, server, server_port, payload)
+        return self._outer(0, IPV4_IN_IPV6, len(packet)) + packet
 
     def from_lan(self, packet: bytes) -> Outcome:
         """An IPv4 packet on its way to the internet."""
@@ -153,8 +173,12 @@ class B4:
         if tos != packet[1]:
             check = pk.adjust((packet[10] << 8) | packet[11], packet[1], tos)
             packet = packet[:1] + bytes([tos]) + packet[2:10] + struct.pack("!H", check) + packet[12:]
+        if packet[12:16] == WELL_KNOWN_AFTR and packet[16:20] in (WELL_KNOWN_B4, ALL_HOSTS):
+            message = inner_udp.read(packet)
+            if message is not None:
+                return Outcome(message=message)
         if not self._is_mine(packet):
-            error = pk.icmp4_error(self._ipv4, packet, 3, 13) if self.options.prohibited else None
+            error = pk.icmp4_error(self._ipv4, packet, 3, 13) if self.options.prohibited and self._ipv4 else None
             tunnelled = [self._outer(error[1], IPV4_IN_IPV6, len(error)) + error] if error else []
             return self._dropped("not-my-port", wan=tunnelled)
         return self._to_lan(packet)

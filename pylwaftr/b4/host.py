@@ -12,13 +12,14 @@ import os
 import shutil
 import struct
 import subprocess
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from ipaddress import IPv4Interface, IPv4Network, IPv6Address
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
 from pathlib import Path
 
 from . import nft
-from .softwire import Softwire
+from .softwire import Ports
 
 _TUNSETIFF = 0x400454CA
 _IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000
@@ -55,7 +56,7 @@ class HostOptions:
     tun: str = "lw4o6"
     lans: tuple[Lan, ...] = ()
     routes: tuple[IPv4Network, ...] = (IPv4Network("0.0.0.0/0"),)
-    forwards: tuple[nft.Forward, ...] = field(default=())
+    forwards: tuple[nft.Forward, ...] = ()
     wan: str | None = None  # the interface that is given the tunnel source address
 
     @property
@@ -85,10 +86,10 @@ def open_tun(name: str) -> int:
     return tun
 
 
-def install(softwire: Softwire, options: HostOptions, undo: ExitStack) -> None:
-    """Everything but the device itself; `undo` gets the way back."""
+def prepare(source: IPv6Address, options: HostOptions, undo: ExitStack) -> None:
+    """Everything but the device itself and the rules of a port set; `undo` gets the way back."""
     if options.wan is not None:
-        _address(f"{softwire.source}/128", options.wan, undo)
+        _address(f"{source}/128", options.wan, undo)
     for lan in options.lans:
         if lan.address is not None:
             _address(str(lan.address), lan.interface, undo)
@@ -99,9 +100,16 @@ def install(softwire: Softwire, options: HostOptions, undo: ExitStack) -> None:
     _run("ip", "address", "replace", f"{nft.OWN_ADDRESS}/32", "dev", options.tun)
     for route in options.routes:
         _route(route, options.tun)
-    rules = nft.ruleset(options.table, options.tun, softwire.ipv4, softwire.ports, options.forwards)
-    _run("nft", "-f", "-", given=rules)
-    undo.callback(_quietly, "nft", "delete", "table", "ip", options.table)
+    undo.callback(remove_rules, options)
+
+
+def load_rules(options: HostOptions, ipv4: IPv4Address, ports: Ports, forwards: Sequence[nft.Forward]) -> None:
+    """In place of those that are there, in one step."""
+    _run("nft", "-f", "-", given=nft.ruleset(options.table, options.tun, ipv4, ports, forwards))
+
+
+def remove_rules(options: HostOptions) -> None:
+    _quietly("nft", "delete", "table", "ip", options.table)
 
 
 def interface_towards(address: IPv6Address) -> str:

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
-from .softwire import PortSet
+from .softwire import Ports
 
 OWN_ADDRESS = IPv4Address("192.0.0.2")  # of the lwB4 on its TUN device (RFC 6333 section 5.7)
 MARK = 0x4B340000  # on the connections of this lwB4, so that they can be flushed alone (RFC 7596 section 5.1)
@@ -29,15 +29,19 @@ _PORT_PROTOCOLS = "{ tcp, udp, sctp, dccp }"
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """A mapping that is always there: protocol (tcp, udp, icmp), outside port, inside address and port."""
+    """A mapping that is always there: protocol (tcp, udp, icmp), outside port, inside address and port.
+
+    `remotes`: if there are any, only they may open a connection from outside; port 0 = all (RFC 6887 section 13.3).
+    """
 
     protocol: str
     outside_port: int
     inside: IPv4Address
     inside_port: int
+    remotes: tuple[tuple[IPv4Network, int], ...] = ()
 
 
-def ruleset(table: str, tun: str, ipv4: IPv4Address, ports: PortSet, forwards: Sequence[Forward] = ()) -> str:
+def ruleset(table: str, tun: str, ipv4: IPv4Address, ports: Ports, forwards: Sequence[Forward] = ()) -> str:
     """The whole table, to be loaded by `nft -f`; it replaces what an earlier run left."""
     lines = [
         f"table ip {table}",
@@ -47,7 +51,7 @@ def ruleset(table: str, tun: str, ipv4: IPv4Address, ports: PortSet, forwards: S
         *_tried("identifiers", "icmp id"),
         *_prerouting(tun, ipv4, forwards),
         *_postrouting(tun, ipv4, ports, forwards),
-        *_filters(tun, ports),
+        *_filters(tun, ports, forwards),
         "}",
     ]
     return "\n".join(lines) + "\n"
@@ -64,7 +68,7 @@ def _prerouting(tun: str, ipv4: IPv4Address, forwards: Sequence[Forward]) -> lis
     return [*rules, "  }"]
 
 
-def _postrouting(tun: str, ipv4: IPv4Address, ports: PortSet, forwards: Sequence[Forward]) -> list[str]:
+def _postrouting(tun: str, ipv4: IPv4Address, ports: Ports, forwards: Sequence[Forward]) -> list[str]:
     rules = ["  chain out {", "    type nat hook postrouting priority srcnat; policy accept;"]
     # A LAN host that uses the outside address of another one (RFC 4787 REQ-9) must get its answers through here.
     rules.append(f'    iifname != "{tun}" oifname != "{tun}" ct original ip daddr {ipv4} ct status dnat masquerade')
@@ -99,7 +103,7 @@ def _restricted(match: str, tried: str, key: str, ipv4: IPv4Address, ranges: Seq
     ]
 
 
-def _filters(tun: str, ports: PortSet) -> list[str]:
+def _filters(tun: str, ports: Ports, forwards: Sequence[Forward]) -> list[str]:
     """Nothing leaves untranslated, and only what was asked for or forwarded comes in (RFC 7597 section 10)."""
     tracked = "{ tcp, udp, sctp, dccp, icmp }"
     rules = [
@@ -108,6 +112,7 @@ def _filters(tun: str, ports: PortSet) -> list[str]:
         f'    oifname "{tun}" ct state invalid drop',
         f'    iifname "{tun}" ct state invalid drop',
         f'    iifname "{tun}" oifname "{tun}" drop',
+        *(rule for forward in forwards for rule in _only_from(tun, forward)),
         f'    iifname "{tun}" ct state new ct status dnat accept',
         f'    iifname "{tun}" ct state new drop',
     ]
@@ -123,6 +128,15 @@ def _filters(tun: str, ports: PortSet) -> list[str]:
         f'    iifname "{tun}" ct state {{ new, invalid }} drop',
         "  }",
     ]
+
+
+def _only_from(tun: str, forward: Forward) -> list[str]:
+    if not forward.remotes:
+        return []
+    port = f"meta l4proto {forward.protocol} ct original proto-dst {forward.outside_port}"
+    match = f'    iifname "{tun}" ct state new ct status dnat {port}'
+    allowed = [f"ip saddr {net}" + (f" th sport {number}" if number else "") for net, number in forward.remotes]
+    return [*(f"{match} {remote} accept" for remote in allowed), f"{match} drop"]
 
 
 def _at(forward: Forward, side: str, port: int) -> str:

@@ -5,8 +5,63 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from typing import Protocol
 
 PORT_BITS = 16
+
+
+class Ports(Protocol):
+    """A part of the ports of an IPv4 address."""
+
+    @property
+    def whole(self) -> bool:
+        """The address is not shared."""
+        ...
+
+    def ranges(self) -> Iterator[tuple[int, int]]:
+        """First and last port of each contiguous run, in order."""
+        ...
+
+    def members(self) -> bytes:
+        """One octet per port, 1 where the port is in the set: a look-up without arithmetic."""
+        ...
+
+
+def _members(ports: Ports) -> bytes:
+    flags = bytearray(1 << PORT_BITS)
+    for first, last in ports.ranges():
+        flags[first : last + 1] = b"\x01" * (last - first + 1)
+    return bytes(flags)
+
+
+@dataclass(frozen=True, slots=True)
+class PortRanges:
+    """What PCP grants: any ranges. All but port 0, which PORT_SET cannot say, is the whole address."""
+
+    given: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        return self.given in (((1, 65535),), ((0, 65535),))
+
+    def ranges(self) -> Iterator[tuple[int, int]]:
+        yield from ((0, 65535),) if self.whole else sorted(self.given)
+
+    def members(self) -> bytes:
+        return _members(self)
+
+    def split_off(self, count: int) -> tuple[PortRanges, PortRanges]:
+        """All but the last `count` ports, and those; a whole address keeps all of them too."""
+        rest, taken = [], []
+        for first, last in sorted(self.given, reverse=True):
+            number = min(count, last - first + 1)
+            count -= number
+            if number:
+                taken.append((last - number + 1, last))
+            if last - number >= first:
+                rest.append((first, last - number))
+        kept = self if self.whole else PortRanges(tuple(sorted(rest)))
+        return kept, PortRanges(tuple(sorted(taken)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +94,17 @@ class PortSet:
             yield first, first + (1 << free) - 1
 
     def members(self) -> bytes:
-        """One octet per port, 1 where the port is in the set: a look-up without arithmetic."""
-        flags = bytearray(1 << PORT_BITS)
-        for first, last in self.ranges():
-            flags[first : last + 1] = b"\x01" * (last - first + 1)
-        return bytes(flags)
+        return _members(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Softwire:
-    """One binding as the subscriber's end sees it."""
+    """One binding as the subscriber's end sees it; without an IPv4 address it is only good for asking for one."""
 
     aftr: IPv6Address
     source: IPv6Address
-    ipv4: IPv4Address
-    ports: PortSet
+    ipv4: IPv4Address | None = None
+    ports: Ports = PortRanges()
 
 
 def tunnel_source(prefix: IPv6Network, ipv4: IPv4Address, psid: int) -> IPv6Address:

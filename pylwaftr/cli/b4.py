@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
 from typing import Any
 
 import click
 
 from ..b4.core import Options
-from ..b4.daemon import UnboundError, run
+from ..b4.daemon import PcpPlan, Plan, UnboundError, run
 from ..b4.host import HostError, HostOptions, Lan, require_tools
 from ..b4.nft import Forward
-from ..b4.softwire import PortSet, Softwire, tunnel_source
+from ..b4.proxy import ProxyOptions
+from ..b4.softwire import PortSet, tunnel_source
 
 
 def _parsed(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
@@ -30,7 +32,9 @@ def _parsed(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Param
     return convert
 
 
-def _source(text: str) -> IPv6Address | IPv6Network:
+def _source(text: str) -> IPv6Address | IPv6Network | str:
+    if text == "auto":
+        return text
     return IPv6Network(text) if "/" in text else IPv6Address(text)
 
 
@@ -53,18 +57,34 @@ def _forward(text: str) -> Forward:
 
 
 @click.command()
-@click.option("--aftr", metavar="IPV6", callback=_parsed(IPv6Address), required=True, help="Of the lwAFTR.")
+@click.option("--aftr", metavar="IPV6|name", required=True, help="Of the lwAFTR.")
 @click.option(
     "--tunnel-source",
-    metavar="address|prefix",
+    metavar="address|prefix|auto",
     callback=_parsed(_source),
     required=True,
-    help="Our tunnel address; or a prefix, from which it is built (RFC 7596 section 5.1).",
+    help="Our tunnel address; or a prefix, from which it is built (RFC 7596 section 5.1); or the system's choice.",
 )
-@click.option("--ipv4", metavar="IPV4", callback=_parsed(IPv4Address), required=True, help="Our public IPv4 address.")
+@click.option("--ipv4", metavar="IPV4", callback=_parsed(IPv4Address), help="Our public IPv4 address, without --pcp.")
 @click.option("--psid-len", type=click.IntRange(0, 16), default=0, show_default=True, help="k; 0: not shared.")
 @click.option("--psid-offset", type=click.IntRange(0, 16), default=0, show_default=True, help="a")
 @click.option("--psid", type=click.IntRange(0, 65535), default=0, show_default=True)
+@click.option("--pcp", is_flag=True, help="Ask the lwAFTR for address and ports (RFC 6887, RFC 7753).")
+@click.option("--pcp-lifetime", type=click.IntRange(120, 86400), default=7200, show_default=True, help="Asked for, s.")
+@click.option("--pcp-sets", type=click.IntRange(1, 16), default=1, show_default=True, help="Port sets, at most.")
+@click.option(
+    "--state",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File for nonce and last set; without it the lwAFTR may refuse us for a while after a restart.",
+)
+@click.option("--lan-pcp/--no-lan-pcp", default=True, show_default=True, help="Serve PCP to the LAN; needs --pcp.")
+@click.option(
+    "--reserve",
+    type=click.IntRange(0, 32768),
+    default=256,
+    show_default=True,
+    help="Ports for mappings that LAN hosts ask for; half of the set at most.",
+)
 @click.option("--mtu", type=click.IntRange(1280, 65535), help="Of the IPv6 path; default: as the kernel knows it.")
 @click.option("--hop-limit", type=click.IntRange(1, 255), default=64, show_default=True)
 @click.option("--lan", "lans", metavar="iface[/addr/len]", callback=_parsed(_lan), multiple=True, help="LAN interface.")
@@ -89,13 +109,12 @@ def _forward(text: str) -> Forward:
 )
 def b4(**given: Any) -> None:
     """Run a lwB4: softwire on a TUN device, port-restricted NAPT by nftables. Needs root."""
-    softwire, host = _softwire(given), _host(given)
+    plan = _plan(given)
     if os.geteuid() != 0:
         raise click.ClickException("the lwB4 opens a TUN device and raw sockets: run it as root")
-    core = Options(mtu=given["mtu"] or 0, hop_limit=given["hop_limit"], prohibited=given["prohibited_errors"])
     try:
         require_tools()
-        run(softwire, host, core, given["when_unbound"] == "exit", _report)
+        run(plan, _report)
     except (HostError, UnboundError) as fault:
         raise click.ClickException(str(fault)) from None
 
@@ -104,21 +123,42 @@ def _report(line: str) -> None:
     click.echo(line)
 
 
-def _softwire(given: dict[str, Any]) -> Softwire:
+def _plan(given: dict[str, Any]) -> Plan:
+    if given["pcp"] == (given["ipv4"] is not None):
+        raise click.UsageError("give --pcp, or else --ipv4 with its port set")
+    lans, routes, forwards = tuple(given["lans"]), tuple(given["routes"]), tuple(given["forwards"])
+    host = HostOptions(tun=given["tun"], lans=lans, routes=routes, forwards=forwards, wan=given["wan"])
+    core = Options(mtu=given["mtu"] or 0, hop_limit=given["hop_limit"], prohibited=given["prohibited_errors"])
+    unbound = given["when_unbound"] == "exit"
+    if not given["pcp"]:
+        ports = _ports(given)
+        return Plan(given["aftr"], _own_address(given, ports), host, core, (given["ipv4"], ports), None, unbound)
+    lan = ProxyOptions(reserve=given["reserve"]) if given["lan_pcp"] and lans else None
+    pcp = PcpPlan(given["pcp_lifetime"], given["pcp_sets"], given["state"], lan)
+    return Plan(given["aftr"], _own_address(given, None), host, core, None, pcp, unbound)
+
+
+def _ports(given: dict[str, Any]) -> PortSet:
     try:
         ports = PortSet(given["psid_offset"], given["psid_len"], given["psid"])
     except ValueError as fault:
         raise click.UsageError(str(fault)) from None
-    source = given["tunnel_source"]
-    if isinstance(source, IPv6Network):
-        source = tunnel_source(source, given["ipv4"], 0 if ports.whole else ports.psid)
     members = ports.members()
     for forward in given["forwards"]:
         if not members[forward.outside_port]:
             raise click.UsageError(f"--forward: port {forward.outside_port} is not in the port set")
-    return Softwire(given["aftr"], source, given["ipv4"], ports)
+    return ports
 
 
-def _host(given: dict[str, Any]) -> HostOptions:
-    lans, routes, forwards = tuple(given["lans"]), tuple(given["routes"]), tuple(given["forwards"])
-    return HostOptions(tun=given["tun"], lans=lans, routes=routes, forwards=forwards, wan=given["wan"])
+def _own_address(given: dict[str, Any], ports: PortSet | None) -> IPv6Address | None:
+    """With PCP address and ports are not known yet, so the first address of the prefix has to do."""
+    source: IPv6Address | IPv6Network | str = given["tunnel_source"]
+    if isinstance(source, str):
+        if given["wan"]:
+            raise click.UsageError("--wan gives an interface the address that --tunnel-source names; auto names none")
+        return None
+    if isinstance(source, IPv6Address):
+        return source
+    if ports is None:
+        return source[1] if source.prefixlen < 128 else source.network_address
+    return tunnel_source(source, given["ipv4"], 0 if ports.whole else ports.psid)
