@@ -1,0 +1,3 @@
+from pylwaftr.dhcp.codec_lease import LeaseRows
+
+def decode(octets: bytes | bytearray, start: int, xid: int) -> tuple[LeaseRows, int, int, int, int]: ...

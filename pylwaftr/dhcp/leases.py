@@ -1,0 +1,400 @@
+"""The leases of all servers, and which bindings follow from them.
+
+    outcome = leases.heard(server, rows, now)      news, by bulk or stream
+    leases.bulk_begins(server)                     from here to `bulk_ends` all that is left unsaid is no lease
+    outcome = leases.bulk_ends(server, now)        mark and sweep, of this server's claims only
+    outcome = leases.expire(now)                   at `timer()`
+    leases.set_live(server, live)                  whether a renewal would be heard of
+
+Per key (address and port set: leases share addresses) each server has one claim; the better one is programmed
+(records.py, winners.py). What cannot be programmed stays as a claim and is reported.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pylwaftr.dhcp import codec_lease
+from pylwaftr.dhcp.codec_lease import LEASE_ROW, Has, Lease, LeaseRows, State
+from pylwaftr.dhcp.records import (
+    ACTIVE,
+    FOREVER,
+    GONE,
+    NONE,
+    OVERDUE,
+    QUARANTINED,
+    Claims,
+    Mask,
+    Slots,
+    deadlines,
+    unusable,
+)
+from pylwaftr.dhcp.s46 import PortParams
+from pylwaftr.dhcp.slots import NOBODY, Keys, keys_of
+from pylwaftr.dhcp.winners import Outcome, Report, Winners
+from pylwaftr.rows import Rows, text4
+
+__all__ = ["FromTunnelAddress", "Leases", "Outcome", "Policy", "PortSets", "Report"]
+
+FORMER = "former"  # what was bound before a restart: of no server, and any news is better
+_FORMER = 0
+GUARD_LEAST = 100  # a sweep of more than half of more than so many needs a second opinion
+UNTIMED_S = 3600.0  # within this a lease without a lifetime is verified by a bulk
+SCAN_S = 1.0  # deadlines are looked at no more often
+
+
+Verdicts = npt.NDArray[np.uint8]
+
+
+class PortSets(Protocol):
+    """Port sets for servers that lease whole addresses. None: the whole address."""
+
+    def of(self, lease: Lease) -> PortParams | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FromTunnelAddress:
+    """The PSID is the end of the tunnel address, right-aligned there (RFC 7596 section 5.1)."""
+
+    psid_len: int
+    offset: int = 0
+
+    def of(self, lease: Lease) -> PortParams | None:
+        if lease.b4 is None:
+            return None
+        return PortParams(self.offset, self.psid_len, int(lease.b4) & ((1 << self.psid_len) - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Of one server."""
+
+    name: str
+    pools: tuple[IPv4Network, ...] = ()  # () = any address
+    priority: int = 0  # the higher one wins a tie
+    hold_s: float = 3600.0  # how long an overdue lease stays while nobody could tell of its renewal
+    port_sets: PortSets | None = None
+
+
+class Leases:
+    def __init__(self, policies: Sequence[Policy], br: bytes, own: Sequence[bytes] = (), most: int = 4_000_000) -> None:
+        """`own`: tunnel addresses that no B4 can have. `most`: claims that are kept, ended ones included."""
+        self.counts: Counter[str] = Counter()
+        self._own = np.array([list(address) for address in (br, *own)], np.uint8).reshape(-1, 16)
+        self._most = most
+        self._winners = Winners(br, self.counts)
+        self._table = self._winners.table
+        self._policies: dict[int, Policy] = {}
+        self._numbers: dict[str, int] = {}
+        self._winners.add(_FORMER, FORMER, 1_000_000)
+        self._scanned = float("-inf")
+        self._unswept: set[str] = set()  # servers without a full bulk since the start
+        for policy in policies:
+            self.add(policy)
+
+    def add(self, policy: Policy) -> None:
+        number = self._numbers.setdefault(policy.name, max(self._numbers.values(), default=_FORMER) + 1)
+        self._policies[number] = policy
+        if number not in self._winners.claims:
+            self._winners.add(number, policy.name, 0)
+            self._unswept.add(policy.name)
+        self._winners.claims[number].hold_s = policy.hold_s
+        for rank, other in enumerate(sorted(self._policies, key=lambda n: -self._policies[n].priority)):
+            self._winners.claims[other].rank = rank
+
+    # --- what others may read ---
+
+    def __len__(self) -> int:
+        """Bindings that are programmed."""
+        return int((self._table.owner[: self._table.count] != NOBODY).sum())
+
+    def claims_of(self, server: str) -> LeaseRows:
+        """All that a server says, for people."""
+        claims = self._of(server)
+        said: LeaseRows = claims.rows[: self._table.count][claims.verdict[: self._table.count] != NONE]
+        return said
+
+    def quarantined(self, server: str) -> LeaseRows:
+        """Active leases of a server that are not programmed for its sake."""
+        claims, count = self._of(server), self._table.count
+        verdict = claims.verdict[:count]
+        idle = (verdict == ACTIVE) & (self._table.owner[:count] == NOBODY)
+        found: LeaseRows = claims.rows[:count][(verdict == QUARANTINED) | idle]
+        return found
+
+    def bindings(self) -> Rows:
+        slots = np.flatnonzero(self._table.owner[: self._table.count] != NOBODY).astype(np.int32)
+        return self._table.rows(slots, self._winners.br)
+
+    def _of(self, server: str) -> Claims:
+        return self._winners.claims[_FORMER if server == FORMER else self._numbers[server]]
+
+    # --- news ---
+
+    def heard(self, server: str, rows: LeaseRows, now: float) -> Outcome:
+        out, number = Outcome(), self._numbers[server]
+        rows = self._with_ports(number, rows, out)
+        keys = keys_of(rows)
+        for part in _each_key_once(keys):
+            self._apply(number, rows[part], keys[part], now, out)
+        self._winners.finish(out)
+        return out
+
+    def _apply(self, number: int, rows: LeaseRows, keys: Keys, now: float, out: Outcome) -> None:
+        claims = self._winners.claims[number]
+        slots = self._slots(keys, rows["state"] == State.ACTIVE, out)
+        if (slots < 0).any():
+            rows, slots = rows[slots >= 0], slots[slots >= 0]
+        claims.generation[slots] = claims.current
+        accepted = claims.accept(slots, rows)
+        self.counts["stale"] += int((~accepted).sum())
+        if not accepted.all():
+            rows, slots = rows[accepted], slots[accepted]
+        verdict = self._verdicts(number, rows, out)
+        keeps = self._keeps(claims, slots, rows, verdict)
+        self._touch(claims, slots[keeps], rows[keeps])
+        rows, slots, verdict = rows[~keeps], slots[~keeps], verdict[~keeps]
+        claims.rows[slots] = rows
+        claims.verdict[slots] = verdict
+        due = np.where(verdict == ACTIVE, deadlines(rows, now), FOREVER)
+        claims.deadline[slots] = due
+        claims.next_due = min(claims.next_due, float(due.min(initial=FOREVER)))
+        self._winners.claims[_FORMER].verdict[slots] = NONE
+        if ((verdict == ACTIVE) & (rows["has"] & int(Has.LIFETIME) == 0)).any():
+            claims.verify_due = min(claims.verify_due, now + UNTIMED_S)
+        self._winners.resolve(slots, out)
+
+    def _touch(self, claims: Claims, slots: Slots, rows: LeaseRows) -> None:
+        """Only the times are news."""
+        for name in ("base", "cltt", "since"):
+            claims.rows[name][slots] = rows[name]
+        times = int(Has.CLTT | Has.SINCE)
+        claims.rows["has"][slots] = claims.rows["has"][slots] & (0xFF ^ times) | rows["has"] & times
+
+    def _slots(self, keys: Keys, active: Mask, out: Outcome) -> Slots:
+        slots = self._table.find(keys)
+        new = slots < 0
+        if new.any():
+            room = self._most - len(self._table)
+            if int(new.sum()) > room:  # ended leases are not remembered then; active ones are refused
+                new &= active
+                new[np.flatnonzero(new)[max(room, 0) :]] = False
+                self._winners.report(out, "too_many", None, f"there are more than {self._most} leases")
+            self._winners.make_room(int(new.sum()))
+            slots[new] = self._table.make(keys[new])
+        return slots
+
+    def _verdicts(self, number: int, rows: LeaseRows, out: Outcome) -> Verdicts:
+        active = rows["state"] == State.ACTIVE
+        verdict = np.where(active, ACTIVE, GONE).astype(np.uint8)
+        verdict[rows["state"] == State.REMOTE] = NONE  # free, but the partner's: his claim decides
+        no_b4 = rows["has"] & int(Has.B4) == 0
+        reasons = {
+            "no_b4": no_b4,
+            "bad_b4": ~no_b4 & unusable(rows["b4"], self._own),
+            "outside_pools": self._outside(number, rows),
+        }
+        for name, bad in reasons.items():
+            for row in rows[active & bad]:
+                text = f"the lease of {text4(int(row['ipv4']))} cannot be programmed: {_WHY[name]}"
+                self._winners.report(out, name, number, text)
+            verdict[active & bad] = QUARANTINED
+        return verdict
+
+    def _outside(self, number: int, rows: LeaseRows) -> Mask:
+        ipv4 = rows["ipv4"]
+        outside: Mask = (
+            ipv4 & np.uint32(0xFFFFFFF8) == 0xC0000000
+        )  # 192.0.0.0/29 stays inside tunnels (RFC 7335 section 4)
+        pools = self._policies[number].pools
+        if pools:
+            inside = np.zeros(len(rows), np.bool_)
+            for pool in pools:
+                inside |= ipv4 & np.uint32(int(pool.netmask)) == int(pool.network_address)
+            outside |= ~inside
+        return outside
+
+    def _keeps(self, claims: Claims, slots: Slots, rows: LeaseRows, verdict: Verdicts) -> Mask:
+        """Where an installed binding stays until its deadline although the news is of no use."""
+        installed = claims.verdict[slots] == ACTIVE
+        same_client = (claims.rows["client"][slots] == rows["client"]).all(1)
+        keeps: Mask = rows["state"] == State.TRANSITIONING
+        keeps |= (verdict == QUARANTINED) & same_client & (rows["has"] & int(Has.B4) == 0)
+        keeps &= installed
+        return keeps
+
+    # --- leases whose message has no port set ---
+
+    def _with_ports(self, number: int, rows: LeaseRows, out: Outcome) -> LeaseRows:
+        silent, source = rows["has"] & int(Has.PORTS) == 0, self._policies[number].port_sets
+        if source is None:
+            silent &= rows["state"] != State.ACTIVE
+        if not silent.any():
+            return rows
+        rows, silent = rows.copy(), np.flatnonzero(silent)
+        ended = rows["state"][silent] != State.ACTIVE
+        known = self._table.find(keys_of(rows[silent])) >= 0
+        drop = []
+        for at, gone, whole in zip(silent, ended, known, strict=True):
+            lease = codec_lease.of_row(rows[at])
+            ports = source.of(lease) if source is not None else None
+            if ports is None and gone and not whole:
+                ports = self._of_client(number, rows[at])
+                if ports is None and self._shared(rows[at]):
+                    self._winners.report(out, "whose_port_set", number, f"which lease of {lease.ipv4} has ended?")
+                    out.resync.add(self._policies[number].name)
+                    drop.append(at)
+            if ports is not None and ports.psid_len:
+                rows["psid"][at], rows["psid_len"][at] = ports.psid, ports.psid_len
+                rows["psid_offset"][at] = ports.offset
+        return np.delete(rows, drop)
+
+    def _shared(self, row: np.void) -> bool:
+        return bool(len(self._table.of_address(int(row["ipv4"]))))
+
+    def _of_client(self, number: int, row: np.void) -> PortParams | None:
+        """The one port set of the address that this client has."""
+        slots, claims = self._table.of_address(int(row["ipv4"])), self._winners.claims[number]
+        slots = slots[claims.verdict[slots] == ACTIVE]
+        if not int(row["has"]) & Has.CLIENT:
+            return None
+        slots = slots[(claims.rows["client"][slots] == row["client"]).all(1)]
+        if len(slots) != 1:
+            return None
+        found = claims.rows[slots[0]]
+        return PortParams(int(found["psid_offset"]), int(found["psid_len"]), int(found["psid"]))
+
+    # --- full bulks ---
+
+    def bulk_begins(self, server: str) -> None:
+        self._of(server).current += 1
+
+    def bulk_ends(self, server: str, now: float) -> Outcome:
+        """Sweeps what this server did not mention since `bulk_begins`, in no way."""
+        out, claims, count = Outcome(), self._of(server), self._table.count
+        old = (claims.verdict[:count] != NONE) & (claims.generation[:count] < claims.current)
+        active = claims.verdict[:count] == ACTIVE
+        total, ending = int(active.sum()), int((old & active).sum())
+        if total > GUARD_LEAST and ending * 2 > total and claims.held is None:
+            claims.held = ending
+            text = f"a full bulk would end {ending} of {total} leases; that waits for a second one"
+            self._winners.report(out, "mass_removal", self._numbers[server], text)
+            out.resync.add(server)
+            return out
+        claims.held = None
+        claims.verify_due = FOREVER
+        self.counts["swept"] += ending
+        slots = np.flatnonzero(old).astype(np.int32)
+        claims.verdict[slots] = NONE
+        self._winners.resolve(slots, out)
+        self._unswept.discard(server)
+        self._sweep_former(out)
+        self._winners.finish(out)
+        self._winners.free_unclaimed()
+        return out
+
+    # --- time ---
+
+    def set_live(self, server: str, live: bool) -> None:
+        """False also while it is catching up or a full bulk is due: renewals may be on their way."""
+        self._of(server).set_live(live)
+
+    def timer(self) -> float | None:
+        claims = self._winners.claims.values()
+        due = min(min(c.next_due, c.verify_due) for c in claims)
+        return None if due == FOREVER else max(due, self._scanned + SCAN_S)
+
+    def expire(self, now: float) -> Outcome:
+        out = Outcome()
+        self._scanned = now
+        for number, claims in self._winners.claims.items():
+            slots = claims.due(now, self._table.count)
+            if len(slots):
+                self.counts["expired"] += len(slots)
+                claims.verdict[slots] = OVERDUE if number != _FORMER else NONE
+                self._winners.resolve(slots, out)
+            if claims.verify_due <= now:
+                claims.verify_due = FOREVER
+                out.resync.add(self._policies[number].name)
+        self._winners.finish(out)
+        return out
+
+    def rebase(self, server: str) -> None:
+        """The server's times compare no more with its former ones."""
+        self._of(server).forget_times()
+
+    def set_skew(self, server: str, seconds: float) -> None:
+        self._of(server).skew_s = seconds
+
+    # --- restarts, operators ---
+
+    def restore(self, rows: Rows, now: float, hold_s: float) -> Outcome:
+        """What was bound before a restart forwards on, until every server has told all it has; `hold_s` at most.
+
+        The rows are bound already, so only what does not stay is in the outcome.
+        """
+        claims, keys = self._winners.claims[_FORMER], keys_of(rows)
+        self._winners.make_room(len(rows))
+        slots = self._table.make(keys)
+        leases = np.zeros(len(rows), LEASE_ROW)
+        for name in ("ipv4", "psid", "psid_len", "psid_offset", "b4"):
+            leases[name] = rows[name]
+        leases["state"], leases["has"] = State.ACTIVE, Has.B4 | Has.PORTS
+        claims.rows[slots], claims.verdict[slots] = leases, ACTIVE
+        claims.deadline[slots] = now + hold_s
+        claims.next_due = now + hold_s
+        self._table.fits(slots)
+        self._table.program(slots, rows["b4"], _FORMER)
+        return self.expire(now) if hold_s <= 0 else Outcome()
+
+    def drop(self, server: str) -> Outcome:
+        """All of a server's claims, at an operator's wish or because it is configured no more."""
+        out, claims, count = Outcome(), self._of(server), self._table.count
+        slots = np.flatnonzero(claims.verdict[:count] != NONE).astype(np.int32)
+        claims.verdict[slots] = NONE
+        claims.generation[:] = 0
+        self._winners.resolve(slots, out)
+        self._winners.finish(out)
+        self._winners.free_unclaimed()
+        return out
+
+    def remove(self, server: str) -> Outcome:
+        out = self.drop(server)
+        number = self._numbers.pop(server)
+        del self._policies[number], self._winners.claims[number]
+        self._unswept.discard(server)
+        return out
+
+    def _sweep_former(self, out: Outcome) -> None:
+        claims, count = self._winners.claims[_FORMER], self._table.count
+        if not self._unswept:
+            slots = np.flatnonzero(claims.verdict[:count] != NONE).astype(np.int32)
+            claims.verdict[slots] = NONE
+            self._winners.resolve(slots, out)
+
+
+_WHY = {
+    "no_b4": "the message has no tunnel address (option 109)",
+    "bad_b4": "its tunnel address cannot be a B4's",
+    "outside_pools": "its address is in no pool of this server",
+}
+
+
+def _each_key_once(keys: Keys) -> Iterator[npt.NDArray[np.intp] | slice]:
+    """Parts of a batch, in order, none with a key twice."""
+    rest = np.arange(len(keys), dtype=np.intp)
+    while len(rest):
+        first = np.unique(keys[rest], return_index=True)[1]
+        if len(first) == len(rest):
+            yield rest if len(rest) < len(keys) else slice(None)
+            return
+        first.sort()
+        yield rest[first]
+        rest = np.delete(rest, first).astype(np.intp)

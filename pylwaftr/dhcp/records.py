@@ -1,0 +1,140 @@
+"""What one server said of each lease, and which of two records is the better one (RFC 6926 section 7.6, refined).
+
+A claim is a server's last word about a key (address and port set). Claims of all servers stand at the same slot
+numbers; `leases.py` owns the slots. The columns are numpy arrays, for there are millions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pylwaftr.dhcp import codec4
+from pylwaftr.dhcp.codec_lease import LEASE_ROW, Has, LeaseRows, State
+
+# Verdicts: what a claim means for the key.
+NONE, ACTIVE, GONE, QUARANTINED, OVERDUE = range(5)
+TIE_S, TIE_SERVERS_S = 1, 2  # differences of times that are none
+FOREVER = float("inf")
+
+Slots = npt.NDArray[np.int32]
+Mask = npt.NDArray[np.bool_]
+
+
+class Claims:
+    """Of one server."""
+
+    def __init__(self, capacity: int, rank: int) -> None:
+        self.rank = rank  # the configured order decides last; lower is better
+        self.skew_s = 0.0
+        self.rows = np.zeros(capacity, LEASE_ROW)
+        self.verdict = np.zeros(capacity, np.uint8)
+        self.generation = np.zeros(capacity, np.uint32)
+        self.deadline = np.full(capacity, FOREVER)
+        self.current = 1  # generation
+        self.next_due = FOREVER  # no deadline is earlier
+        self.live = False
+        self.hold_s = 0.0
+        self.held: int | None = None  # how many a sweep would have removed that was held back
+        self.verify_due = FOREVER
+
+    def grow(self, capacity: int) -> None:
+        for name in ("rows", "verdict", "generation"):
+            old = getattr(self, name)
+            new = np.zeros(capacity, old.dtype)
+            new[: len(old)] = old
+            setattr(self, name, new)
+        deadline = np.full(capacity, FOREVER)
+        deadline[: len(self.deadline)] = self.deadline
+        self.deadline = deadline
+
+    def accept(self, slots: Slots, rows: LeaseRows) -> Mask:
+        """Which rows are no older than what the server said before (same clock, so no skew)."""
+        old = self.rows[slots]
+        then, now = _activity(old), _activity(rows)
+        both = (then >= 0) & (now >= 0)
+        ahead = now - then
+        by_base = rows["base"].astype(np.int64) >= old["base"]
+        newer = np.where(both & (np.abs(ahead) > TIE_S), ahead > 0, by_base)
+        accepted: Mask = (self.verdict[slots] == NONE) | newer
+        return accepted
+
+    def forget_times(self) -> None:
+        """Whatever comes next is newer."""
+        for name in ("base", "cltt", "since"):
+            self.rows[name] = 0
+        self.rows["has"] &= 0xFF ^ int(Has.CLTT | Has.SINCE)
+
+    def due(self, now: float, count: int) -> Slots:
+        """Active claims whose lifetime is over. While nobody could tell of a renewal they are held."""
+        if now < self.next_due:
+            return np.zeros(0, np.int32)
+        hold = 0.0 if self.live else self.hold_s
+        deadline = np.where(self.verdict[:count] == ACTIVE, self.deadline[:count], FOREVER) + hold
+        over = deadline <= now
+        self.next_due = float(deadline[~over].min(initial=FOREVER))
+        return np.flatnonzero(over).astype(np.int32)
+
+    def set_live(self, live: bool) -> None:
+        if live is not self.live:
+            self.live = live
+            self.next_due = float("-inf")
+
+
+def _activity(rows: LeaseRows) -> npt.NDArray[np.int64]:
+    """max(last transaction, state start); -1 = neither is known."""
+    has = rows["has"]
+    cltt = np.where(has & int(Has.CLTT), rows["cltt"].astype(np.int64), -1)
+    since = np.where(has & int(Has.SINCE), rows["since"].astype(np.int64), -1)
+    activity: npt.NDArray[np.int64] = np.maximum(cltt, since)
+    return activity
+
+
+def deadlines(rows: LeaseRows, now: float) -> npt.NDArray[np.float64]:
+    """The lifetime counts from the server's now, so no clock is compared."""
+    limited = (rows["has"] & int(Has.LIFETIME) != 0) & (rows["lifetime"] != codec4.INFINITE)
+    found: npt.NDArray[np.float64] = np.where(limited, now + rows["lifetime"].astype(np.float64), FOREVER)
+    return found
+
+
+def better(one: Claims, other: Claims, slot: int) -> bool:
+    """Whether the claim of `one` beats that of `other`: two servers on one lease (RFC 6926 section 7.6)."""
+    return compare(one.rows[slot], one, other.rows[slot], other) > 0
+
+
+def compare(a: np.void, one: Claims, b: np.void, other: Claims) -> int:
+    """> 0: a is better. Never 0: the configured order of servers decides in the end."""
+    cltt = [_time(a, "cltt", Has.CLTT, one), _time(b, "cltt", Has.CLTT, other)]
+    since = [_time(a, "since", Has.SINCE, one), _time(b, "since", Has.SINCE, other)]
+    pairs = [(x if x is not None else y) for x, y in zip(cltt, since, strict=True)]
+    steps: list[Any] = [_later(*pairs)]
+    if None not in cltt:
+        # An expiry or a reset does not change the time of the last transaction: the state start alone tells.
+        steps.append(_later(*since))
+    steps.append(bool(b["has"] & Has.REMOTE) - bool(a["has"] & Has.REMOTE))
+    steps.append((a["state"] == State.ACTIVE) - 0 - int(b["state"] == State.ACTIVE))
+    steps.append(other.rank - one.rank)
+    return next((step for step in steps if step), 1)
+
+
+def _time(row: np.void, name: str, flag: Has, claims: Claims) -> float | None:
+    """On our clock."""
+    return float(row[name]) - claims.skew_s if int(row["has"]) & flag else None
+
+
+def _later(a: float | None, b: float | None) -> int:
+    if a is None or b is None:
+        return (a is not None) - (b is not None)
+    return 0 if abs(a - b) <= TIE_SERVERS_S else 1 if a > b else -1
+
+
+def unusable(b4: npt.NDArray[np.uint8], own: npt.NDArray[np.uint8]) -> Mask:
+    """No tunnel endpoint of a B4: unspecified, loopback, v4-mapped (all in ::/64), multicast, link-local, our own."""
+    words = np.ascontiguousarray(b4).view(">u8").reshape(-1, 2)
+    high = words[:, 0]
+    bad: Mask = (high == 0) | (high >> np.uint64(56) == 0xFF) | (high >> np.uint64(54) == 0xFE80 >> 6)
+    for address in own:
+        bad |= (b4 == address).all(1)
+    return bad

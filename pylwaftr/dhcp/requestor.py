@@ -1,0 +1,260 @@
+"""All leasequery servers together: sessions in, bindings out. Still no socket and no clock.
+
+requestor.open(now)
+requestor.feed(server, channel, octets, now) ...    as of a Session, with the server's name
+output = requestor.take(now)                        after every call
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address
+
+import numpy as np
+
+from pylwaftr.dhcp.codec_lease import LeaseRows
+from pylwaftr.dhcp.events import (
+    Alarm,
+    Answered,
+    BulkBegan,
+    BulkEnded,
+    Channel,
+    Event,
+    Leases,
+    Moved,
+    Open,
+    Rebased,
+    Saved,
+    Secure,
+    Shut,
+)
+from pylwaftr.dhcp.leasequery import Session, Settings
+from pylwaftr.dhcp.leases import Leases as LeaseTable
+from pylwaftr.dhcp.leases import Policy
+from pylwaftr.dhcp.winners import Outcome, Report
+from pylwaftr.rows import Rows
+
+ANSWER_S = 1.0  # a packet without a binding waits for a single query no longer
+AGAIN_S = 10.0  # the same B4 is not asked about sooner
+ASKED_MOST = 65536
+SAVE_S = 1.0
+DOUBT_S = 900.0  # between full bulks that odd leases ask for
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    settings: Settings
+    policy: Policy
+
+    @property
+    def name(self) -> str:
+        return self.policy.name
+
+
+@dataclass(slots=True)
+class Output:
+    """`outcomes` in their order, then `saved`: durable together, or `saved` later."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    saved: dict[str, bytes] = field(default_factory=dict)
+    commands: list[tuple[str, Open | Secure | Shut]] = field(default_factory=list)
+    moves: list[tuple[str, Moved]] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
+    answered: list[tuple[IPv6Address, bool]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Asked:
+    at: float
+    waiting: set[str]
+    found: bool = False
+
+
+class Requestor:
+    def __init__(
+        self,
+        servers: Sequence[Server],
+        br: bytes,
+        own: Sequence[bytes] = (),
+        saved: Mapping[str, bytes] | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        """`saved`: by server, what an Output once said."""
+        self._rng = rng or random.Random()
+        self.leases = LeaseTable([server.policy for server in servers], br, own)
+        self.sessions: dict[str, Session] = {}
+        self._saved: dict[str, Saved] = {}
+        self._saved_at: dict[str, float] = {}
+        self._asked: dict[IPv6Address, _Asked] = {}
+        self._doubted: dict[str, float] = {}
+        self._out = Output()
+        for server in servers:
+            octets = (saved or {}).get(server.name)
+            self._saved[server.name] = Saved() if octets is None else Saved.of(octets)
+            self.sessions[server.name] = Session(server.settings, self._saved[server.name], self._rng)
+
+    # --- the caller's calls ---
+
+    def open(self, now: float) -> None:
+        for name, session in self.sessions.items():
+            session.open(now)
+            self._heed(name, now)
+
+    def restore(self, rows: Rows, now: float, hold_s: float) -> None:
+        """What was bound before a restart. No record says of which lease it is, so every server is asked for all."""
+        self._heed_outcome(self.leases.restore(rows, now, hold_s), now)
+        for session in self.sessions.values():
+            session.resync(now)
+
+    def connected(self, server: str, channel: Channel, now: float) -> None:
+        self.sessions[server].connected(channel, now)
+        self._heed(server, now)
+
+    def secured(self, server: str, channel: Channel, now: float) -> None:
+        self.sessions[server].secured(channel, now)
+        self._heed(server, now)
+
+    def feed(self, server: str, channel: Channel, data: bytes, now: float) -> None:
+        self.sessions[server].feed(channel, data, now)
+        self._heed(server, now)
+
+    def closed(self, server: str, channel: Channel, now: float, reason: str) -> None:
+        self.sessions[server].closed(channel, now, reason)
+        self._heed(server, now)
+
+    def data_to_send(self, server: str, channel: Channel) -> bytes:
+        return self.sessions[server].data_to_send(channel)
+
+    def resync(self, now: float, server: str | None = None) -> None:
+        """A full bulk, of one server or of all."""
+        for name in self.sessions if server is None else (server,):
+            self.sessions[name].resync(now)
+            self._heed(name, now)
+
+    def set_unix_offset(self, seconds: float) -> None:
+        for session in self.sessions.values():
+            session.unix_offset = seconds
+
+    def timer(self) -> float | None:
+        times = [session.timer() for session in self.sessions.values()] + [self.leases.timer()]
+        times += [min((asked.at for asked in self._asked.values() if asked.waiting), default=None)]
+        if times[-1] is not None:
+            times[-1] += ANSWER_S
+        return min((time for time in times if time is not None), default=None)
+
+    def handle_timer(self, now: float) -> None:
+        for name, session in self.sessions.items():
+            due = session.timer()
+            if due is not None and now >= due:
+                session.handle_timer(now)
+                self._heed(name, now)
+        due = self.leases.timer()
+        if due is not None and now >= due:
+            self._heed_outcome(self.leases.expire(now), now)
+        for b4, asked in list(self._asked.items()):
+            if asked.waiting and now >= asked.at + ANSWER_S:
+                self._answer(b4, asked, False)
+            elif now >= asked.at + AGAIN_S:
+                del self._asked[b4]
+
+    def take(self, now: float) -> Output:
+        for name, session in self.sessions.items():
+            old = self._saved[name]
+            if session.saved != old and (
+                now >= self._saved_at.get(name, float("-inf")) + SAVE_S or session.saved.resync is not old.resync
+            ):
+                self._saved[name], self._saved_at[name] = session.saved, now
+                self._out.saved[name] = session.saved.octets()
+        out, self._out = self._out, Output()
+        return out
+
+    # --- a packet of a B4 without a binding ---
+
+    def query(self, b4: IPv6Address, now: float) -> bool:
+        """Ask all servers, once. True: an answer is pending, in `answered` within a second."""
+        asked = self._asked.get(b4)
+        if asked is not None and now < asked.at + AGAIN_S:
+            return bool(asked.waiting)
+        if len(self._asked) >= ASKED_MOST:
+            return False
+        waiting = {name for name, session in self.sessions.items() if session.query(b4, now)}
+        self._asked[b4] = _Asked(now, waiting)
+        for name in list(waiting):
+            self._heed(name, now)
+        return bool(self._asked[b4].waiting)
+
+    def _answer(self, b4: IPv6Address, asked: _Asked, found: bool) -> None:
+        asked.waiting.clear()
+        self._out.answered.append((b4, found))
+
+    def _answered(self, server: str, event: Answered) -> None:
+        asked = self._asked.get(event.b4)
+        if asked is not None and server in asked.waiting:
+            asked.waiting.discard(server)
+            if event.found or not asked.waiting:
+                self._answer(event.b4, asked, event.found)
+
+    # --- what sessions say ---
+
+    def _heed(self, name: str, now: float) -> None:
+        session = self.sessions[name]
+        while events := session.events():
+            for event in _merged(events):
+                self._event(name, session, event, now)
+            self.leases.set_live(name, session.current)
+
+    def _event(self, name: str, session: Session, event: Event, now: float) -> None:
+        match event:
+            case Open() | Secure() | Shut():
+                self._out.commands.append((name, event))
+            case Leases(rows):
+                self.leases.set_skew(name, session.saved.skew_s)
+                self._heed_outcome(self.leases.heard(name, rows, now), now)
+            case BulkBegan():
+                self.leases.bulk_begins(name)
+            case BulkEnded(sweep, why):
+                if sweep:
+                    outcome = self.leases.bulk_ends(name, now)
+                    if name in outcome.resync:
+                        session.resync(now)
+                        outcome.resync.clear()
+                    self._heed_outcome(outcome, now)
+                else:
+                    self._out.reports.append(Report("bulk_incomplete", name, f"nothing is swept: {why}"))
+            case Rebased():
+                self.leases.rebase(name)
+                self._out.reports.append(Report("rebased", name, "the server's clock went back, or it is another one"))
+            case Alarm(alarm, text):
+                self._out.reports.append(Report(alarm, name, text))
+            case Moved():
+                self._out.moves.append((name, event))
+            case Answered():
+                self._answered(name, event)
+
+    def _heed_outcome(self, outcome: Outcome, now: float) -> None:
+        for name in outcome.resync:
+            if now >= self._doubted.get(name, float("-inf")) + DOUBT_S:
+                self._doubted[name] = now
+                self.sessions[name].resync(now)
+        self._out.reports += outcome.reports
+        if outcome.changed:
+            self._out.outcomes.append(outcome)
+
+
+def _merged(events: Sequence[Event]) -> list[Event]:
+    """Leases that follow each other become one batch."""
+    found: list[Event] = []
+    batch: list[LeaseRows] = []
+    for event in events:
+        if isinstance(event, Leases):
+            batch.append(event.rows)
+            continue
+        if batch:
+            found.append(Leases(np.concatenate(batch)))
+            batch = []
+        found.append(event)
+    if batch:
+        found.append(Leases(np.concatenate(batch)))
+    return found

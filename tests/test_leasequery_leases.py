@@ -1,0 +1,395 @@
+"""Leases to bindings: what is heard in which order, and what the router then has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Network, IPv6Address
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pylwaftr.dhcp.codec_lease import Lease, State
+from pylwaftr.dhcp.leases import FromTunnelAddress, Leases, Policy
+from pylwaftr.dhcp.records import unusable
+from pylwaftr.dhcp.s46 import PortParams
+from pylwaftr.rows import text6
+from tests.leasequery_peer import BR, _key, ended, lease, rows
+
+Heard = tuple[str, Lease]
+
+
+class Table:
+    """What the router has because of what was heard."""
+
+    def __init__(self, *policies: Policy) -> None:
+        self.leases = Leases(policies or (Policy("A"), Policy("B")), BR.packed)
+        self.bound: dict[Any, str] = {}
+        self.reports: list[str] = []
+        self.resync: set[str] = set()
+
+    def heed(self, out: Any) -> None:
+        for row in out.unbind:
+            assert self.bound.pop(_key(row)) == text6(row["b4"].tobytes())
+        for row in out.bind:
+            assert self.bound.get(_key(row)) != text6(row["b4"].tobytes())
+            self.bound[_key(row)] = text6(row["b4"].tobytes())
+        assert self.bound == {_key(row): text6(row["b4"].tobytes()) for row in self.leases.bindings()}
+        self.reports += [report.name for report in out.reports]
+        self.resync |= out.resync
+
+    def hear(self, *heard: Heard, now: float = 0.0) -> None:
+        for name, one in heard:
+            self.heed(self.leases.heard(name, rows(one), now))
+
+    @property
+    def psids(self) -> dict[int, str]:
+        return {key[3]: b4 for key, b4 in self.bound.items()}
+
+
+ONE = lease(1)
+B4 = "2001:db8:100:1::1"
+RENEWED, MOVED = lease(1, 60, since=0), lease(1, 70, b4="2001:db8:1ff:1::1", since=0)
+SEVEN = "2001:db8:7::"
+OTHER = lease(1, 100, client=99, b4="2001:db8:99::1")
+
+ORDERS = [  # what, heard of A and B, PSID -> B4, reports
+    ("an active lease", [("A", ONE)], {1: B4}, []),
+    ("the same twice", [("A", ONE), ("A", ONE)], {1: B4}, []),
+    ("a renewal", [("A", ONE), ("A", RENEWED)], {1: B4}, []),
+    ("another tunnel address", [("A", ONE), ("A", MOVED)], {1: "2001:db8:1ff:1::1"}, []),
+    ("another tunnel address, then old news", [("A", MOVED), ("A", ONE)], {1: "2001:db8:1ff:1::1"}, []),
+    ("released", [("A", ONE), ("A", ended(ONE, 80))], {}, []),
+    ("released, then old news of the lease", [("A", ended(ONE, 80)), ("A", ONE)], {}, []),
+    ("an end before any lease", [("A", ended(ONE, 80))], {}, []),
+    ("expired", [("A", ONE), ("A", ended(ONE, 80, State.EXPIRED))], {}, []),
+    ("abandoned", [("A", ONE), ("A", ended(ONE, 80, State.ABANDONED))], {}, []),
+    (
+        "reset, with an unchanged last transaction",
+        [("A", ONE), ("A", replace(ended(ONE, 80, State.RESET), cltt=ONE.cltt))],
+        {},
+        [],
+    ),
+    ("available", [("A", ONE), ("A", ended(ONE, 80, State.AVAILABLE))], {}, []),
+    ("11 without a state", [("A", ONE), ("A", ended(ONE, 80, State.UNASSIGNED))], {}, []),
+    ("transitioning keeps", [("A", ONE), ("A", ended(ONE, 80, State.TRANSITIONING))], {1: B4}, []),
+    ("transitioning installs nothing", [("A", ended(ONE, 80, State.TRANSITIONING))], {}, []),
+    (
+        "X09: the old client's end comes late",
+        [("A", ONE), ("A", OTHER), ("A", ended(ONE, 90))],
+        {1: "2001:db8:99::1"},
+        [],
+    ),
+    ("no option 109 keeps what the same client has", [("A", ONE), ("A", lease(1, 60, b4=None))], {1: B4}, ["no_b4"]),
+    ("no option 109 of another client", [("A", ONE), ("A", lease(1, 60, b4=None, client=7))], {}, ["no_b4"]),
+    ("an unusable option 109", [("A", ONE), ("A", lease(1, 60, b4="fe80::1"))], {}, ["bad_b4"]),
+    ("our own address as option 109", [("A", lease(1, 0, b4=str(BR)))], {}, ["bad_b4"]),
+    (
+        "REMOTE takes back only the own claim",
+        [("A", ONE), ("B", ONE), ("A", ended(ONE, 80, State.REMOTE))],
+        {1: B4},
+        [],
+    ),
+    ("both have it, the partner tells of the end (X10)", [("A", ONE), ("B", ONE), ("B", ended(ONE, 80))], {}, []),
+    (
+        "an end with the same last transaction, by the partner",
+        [("A", ONE), ("B", replace(ended(ONE, 80), cltt=ONE.cltt))],
+        {},
+        [],
+    ),
+    ("the partner's old news", [("A", RENEWED), ("B", ended(ONE, 10))], {1: B4}, []),
+    ("two B4s: the later transaction", [("A", ONE), ("B", MOVED)], {1: "2001:db8:1ff:1::1"}, ["servers_disagree"]),
+    (
+        "two B4s within two seconds: the configured order",
+        [("A", ONE), ("B", lease(1, 1, b4=SEVEN, since=1))],
+        {1: B4},
+        ["servers_disagree"],
+    ),
+    (
+        "two B4s within two seconds: not the REMOTE one",
+        [("A", replace(ONE, remote=True)), ("B", lease(1, 1, b4=SEVEN, since=1))],
+        {1: SEVEN},
+        ["servers_disagree"],
+    ),
+    (
+        "overlapping port sets: the newer lease",
+        [("A", lease(2, 0)), ("A", lease(5, 100, psid_len=7))],
+        {5: "2001:db8:100:5::5"},
+        ["other_division"],
+    ),
+    (
+        "overlapping port sets: old news",
+        [("A", lease(5, 100, psid_len=7)), ("A", lease(2, 0))],
+        {5: "2001:db8:100:5::5"},
+        ["other_division"],
+    ),
+    (
+        "whole against shared",
+        [("A", lease(0, 0, psid_len=0)), ("A", lease(5, 100))],
+        {5: "2001:db8:100:5::5"},
+        ["other_division"],
+    ),
+    (
+        "the loser comes back",
+        [("A", lease(2, 0)), ("A", lease(5, 100, psid_len=7)), ("A", ended(lease(5, 100, psid_len=7), 200))],
+        {2: "2001:db8:100:2::2"},
+        ["other_division"],
+    ),
+    (
+        "one client with two leases at one B4",
+        [("A", lease(1, client=1, b4="2001:db8::5")), ("A", lease(2, client=1, b4="2001:db8::5"))],
+        {1: "2001:db8::5", 2: "2001:db8::5"},
+        [],
+    ),
+    (
+        "two clients at one B4",
+        [("A", lease(1, b4="2001:db8::5")), ("A", lease(2, b4="2001:db8::5"))],
+        {1: "2001:db8::5", 2: "2001:db8::5"},
+        ["b4_shared"],
+    ),
+]
+
+
+@pytest.mark.parametrize("what, heard, bound, reports", ORDERS, ids=[row[0] for row in ORDERS])
+def test_what_is_heard_and_what_is_bound(
+    what: str, heard: list[Heard], bound: dict[int, str], reports: list[str]
+) -> None:
+    table = Table()
+    table.hear(*heard)
+    assert (table.psids, table.reports) == (bound, reports)
+
+
+@pytest.mark.parametrize("what, heard, bound, reports", ORDERS, ids=[row[0] for row in ORDERS])
+def test_the_same_in_one_batch_per_server(
+    what: str, heard: list[Heard], bound: dict[int, str], reports: list[str]
+) -> None:
+    if len({name for name, _ in heard}) == 1:
+        table = Table()
+        table.heed(table.leases.heard("A", rows(*(one for _, one in heard)), 0.0))
+        assert table.psids == bound
+
+
+def test_an_end_without_a_port_set_ends_the_one_lease_of_its_client() -> None:
+    """V030: an address is shared, and the message names only the address and the client."""
+    table = Table()
+    table.hear(("A", lease(1)), ("A", lease(2)))
+    table.hear(("A", replace(ended(lease(1), 80), ports=None)))
+    assert (set(table.psids), table.resync) == ({2}, set())
+
+
+def test_an_end_without_a_port_set_and_without_a_match_ends_nothing() -> None:
+    table = Table()
+    table.hear(("A", lease(1)), ("A", lease(2)))
+    table.hear(("A", replace(ended(lease(3), 80), ports=None)))
+    assert (set(table.psids), table.resync, table.reports) == ({1, 2}, {"A"}, ["whose_port_set"])
+
+
+def test_an_end_without_a_port_set_of_a_whole_address() -> None:
+    table = Table()
+    one = replace(lease(0, psid_len=0), ports=None)
+    table.hear(("A", one))
+    assert set(table.bound) == {("198.51.100.10", 0, 0, 0)}
+    table.hear(("A", replace(ended(one, 80), ports=None)))
+    assert table.bound == {}
+
+
+def test_a_source_of_port_sets_for_servers_of_whole_addresses() -> None:
+    table = Table(Policy("A", port_sets=FromTunnelAddress(6)))
+    table.hear(("A", replace(lease(0, client=7, b4="2001:db8::c633:640a:3"), ports=None)))
+    assert set(table.bound) == {("198.51.100.10", 0, 6, 3)}
+    table.hear(("A", replace(ended(lease(0, client=7), 80), ports=None)))
+    assert table.bound == {}
+
+
+def test_an_address_outside_the_pools_is_quarantined() -> None:
+    table = Table(Policy("A", pools=(IPv4Network("198.51.100.0/24"),)))
+    table.hear(("A", lease(1)), ("A", lease(1, ipv4="8.8.8.8")), ("A", lease(1, ipv4="192.0.0.2")))
+    assert [key[0] for key in table.bound] == ["198.51.100.10"]
+    assert len(table.leases.quarantined("A")) == 2
+
+
+B4S = [("::", True), ("::1", True), ("::ffff:192.0.2.1", True), ("ff02::1", True), ("fe80::1", True), ("febf::1", True)]
+B4S += [("fec0::1", False), ("2001:db8::", False), ("fd00::1", False), ("2001:db8:ffff::2", True)]
+
+
+@pytest.mark.parametrize("b4, bad", B4S)
+def test_which_tunnel_addresses_are_unusable(b4: str, bad: bool) -> None:
+    own = np.frombuffer(BR.packed, np.uint8).reshape(1, 16)
+    assert unusable(np.frombuffer(IPv6Address(b4).packed, np.uint8).reshape(1, 16), own).tolist() == [bad]
+
+
+# --- mark and sweep ---------------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_takes_only_what_its_server_left_unsaid() -> None:
+    table = Table()
+    table.hear(("A", lease(1)), ("A", lease(2)), ("B", lease(3)))
+    table.leases.bulk_begins("A")
+    table.hear(("A", lease(1)), ("A", lease(4)))
+    table.heed(table.leases.bulk_ends("A", 0))
+    assert set(table.psids) == {1, 3, 4}
+
+
+def test_old_news_in_a_bulk_still_proves_the_lease() -> None:
+    table = Table()
+    table.hear(("A", RENEWED))
+    table.leases.bulk_begins("A")
+    table.hear(("A", ONE))
+    table.heed(table.leases.bulk_ends("A", 0))
+    assert set(table.psids) == {1}
+
+
+def many(count: int, at: float = 0.0) -> Any:
+    return rows(
+        *(lease(n % 64, at, ipv4=f"198.51.{n // 64}.10", b4=f"2001:db8:5::{n:x}", client=n) for n in range(count))
+    )
+
+
+def test_the_end_of_most_leases_needs_a_second_opinion() -> None:
+    table = Table()
+    table.heed(table.leases.heard("A", many(1000), 0))
+    for round_, left in ((1, 1000), (2, 0)):
+        table.leases.bulk_begins("A")
+        table.heed(table.leases.bulk_ends("A", 0))
+        assert len(table.bound) == left, round_
+    assert table.reports == ["mass_removal"]
+
+
+def test_the_memory_of_what_has_ended_is_given_back() -> None:
+    table = Table()
+    for at in range(0, 100, 10):
+        table.heed(table.leases.heard("A", many(50, at), at))
+        ends = many(50, at + 1)
+        ends["state"] = State.RELEASED
+        table.heed(table.leases.heard("A", ends, at))
+        table.leases.bulk_begins("A")
+        table.heed(table.leases.bulk_ends("A", 0))
+        assert len(table.leases._table) == 0
+        assert table.leases._table.count <= 50
+
+
+def test_no_more_leases_than_there_is_room_for() -> None:
+    leases = Leases([Policy("A")], BR.packed, most=100)
+    out = leases.heard("A", many(150), 0)
+    assert (len(out.bind), len(leases), [r.name for r in out.reports]) == (100, 100, ["too_many"])
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hold, live, left_at", [(0, True, 60), (0, False, 60), (100, True, 60), (100, False, 160)])
+def test_a_lease_ends_by_itself(hold: float, live: bool, left_at: float) -> None:
+    table = Table(Policy("A", hold_s=hold))
+    table.hear(("A", lease(1, lifetime=60)), ("A", lease(2, lifetime=0xFFFFFFFF)), ("A", lease(3, lifetime=1000)))
+    table.leases.set_live("A", live)
+    for at in range(0, 200, 10):
+        table.heed(table.leases.expire(at))
+        assert set(table.psids) == ({1, 2, 3} if at < left_at else {2, 3}), at
+    due = table.leases.timer()
+    assert due is not None
+    assert due >= 1000 - 1
+
+
+def test_a_renewal_moves_the_deadline() -> None:
+    table = Table()
+    table.leases.set_live("A", True)
+    table.hear(("A", lease(1, lifetime=60)))
+    table.hear(("A", lease(1, 50, lifetime=60, since=0)), now=50)
+    table.heed(table.leases.expire(100))
+    assert set(table.psids) == {1}
+    table.heed(table.leases.expire(110))
+    assert set(table.psids) == set()
+    table.hear(("A", lease(1, 200, since=0)), now=200)  # the server knew better
+    assert set(table.psids) == {1}
+
+
+def test_a_lease_without_a_lifetime_is_verified_within_the_hour() -> None:
+    table = Table()
+    table.hear(("A", lease(1, lifetime=None)))
+    table.heed(table.leases.expire(3599))
+    assert table.resync == set()
+    table.heed(table.leases.expire(3600))
+    assert (table.resync, set(table.psids)) == ({"A"}, {1})
+
+
+# --- restarts ---------------------------------------------------------------------------------------------------------
+
+
+def restored(hold_s: float = 100.0) -> Table:
+    before, table = Table(), Table()
+    before.hear(("A", lease(1)), ("A", lease(2)), ("B", lease(3)))
+    table.bound = dict(before.bound)
+    table.heed(table.leases.restore(before.leases.bindings(), 0.0, hold_s))
+    return table
+
+
+def test_what_was_bound_stays_until_all_servers_have_told_all() -> None:
+    table = restored()
+    assert set(table.psids) == {1, 2, 3}
+    for name, left in (("A", {1, 2, 3}), ("B", {1, 3})):
+        table.leases.bulk_begins(name)
+        table.hear((name, lease(1 if name == "A" else 3)))
+        table.heed(table.leases.bulk_ends(name, 1))
+        assert set(table.psids) == left
+
+
+def test_what_was_bound_stays_no_longer_than_the_grace() -> None:
+    table = restored()
+    table.hear(("A", lease(1)))
+    table.heed(table.leases.expire(99))
+    assert set(table.psids) == {1, 2, 3}
+    table.heed(table.leases.expire(100))
+    assert set(table.psids) == {1}
+
+
+def test_any_news_is_better_than_what_was_bound() -> None:
+    table = restored()
+    table.hear(("A", ended(lease(1), -5000)), ("B", lease(2, b4="2001:db8:7::7", client=77)))
+    assert table.psids == {2: "2001:db8:7::7", 3: "2001:db8:100:3::3"}
+
+
+def test_a_server_that_is_configured_no_more_takes_its_leases_along() -> None:
+    table = Table()
+    table.hear(("A", lease(1)), ("B", lease(2)), ("B", lease(1, 50, since=0)))
+    table.heed(table.leases.remove("B"))
+    assert set(table.psids) == {1}
+
+
+def test_a_server_whose_clock_went_back_is_believed_after_a_rebase() -> None:
+    table = Table()
+    table.hear(("A", lease(1, 1000)))
+    table.leases.rebase("A")
+    table.hear(("A", ended(lease(1), 10)))
+    assert table.bound == {}
+
+
+# --- any order --------------------------------------------------------------------------------------------------------
+
+versions = st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0, 1, 2, None])), min_size=1, max_size=12)
+
+
+@given(versions, st.randoms(use_true_random=False))
+def test_old_and_new_news_in_any_order_end_the_same(told: list[tuple[int, int | None]], rng: Any) -> None:
+    """Each key's news have times of their own; whatever their order and batches, the latest decides."""
+    news = [
+        lease(psid, 10 * at, client=n, b4=f"2001:db8:{psid}::{n}") if n is not None else ended(lease(psid), 10 * at)
+        for at, (psid, n) in enumerate(told)
+    ]
+    last = dict(told)
+    expected = {psid: str(IPv6Address(f"2001:db8:{psid}::{n}")) for psid, n in last.items() if n is not None}
+    mixed = [*news, *news]
+    rng.shuffle(mixed)
+    table = Table()
+    while mixed:
+        size = rng.randrange(1, len(mixed) + 1)
+        table.heed(table.leases.heard("A", rows(*mixed[:size]), 0.0))
+        del mixed[:size]
+    assert table.psids == expected
+
+
+def test_port_params_stay_what_they_are() -> None:
+    table = Table()
+    table.hear(("A", replace(lease(1), ports=PortParams(6, 8, 0x34))))
+    assert set(table.bound) == {("198.51.100.10", 6, 8, 0x34)}
