@@ -2,40 +2,21 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from pylwaftr.capture import State as CaptureState
+from pylwaftr.capture import Wanted as CaptureWanted
+from pylwaftr.changes import Change, Keys
+from pylwaftr.changes import Refusal as Refusal
+from pylwaftr.changes import Report as Report
+from pylwaftr.config import Fault
+from pylwaftr.explain.story import Given, Story
 from pylwaftr.rows import Rows
-from pylwaftr.store import Change, Life
-
-Keys = tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint16]]  # IPv4 addresses, PSIDs
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    index: int  # in the rows given
-    reason: str  # stable name: overlap, duplicate_in_batch, table_full, subscriber_limit, etag_mismatch, ...
-    text: str  # for people: what is wrong and what to do
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a batch did; with refusals it did nothing."""
-
-    added: int = 0
-    replaced: int = 0
-    unchanged: int = 0
-    removed: int = 0
-    outranked: int = 0  # kept behind a row of higher precedence, and taking over when that goes
-    refused: tuple[Refusal, ...] = ()
-    revision: int = 0  # of the commit; the current one if nothing changed
-
-    @property
-    def ok(self) -> bool:
-        return not self.refused
+from pylwaftr.store import Life
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +90,179 @@ class Backend(Protocol):
     async def lives_of(self, prefix: IPv6Network, began: float, ended: float) -> Sequence[Life]: ...
 
 
+class CounterInfo(Protocol):
+    """Of one counter, as docs/counters.md has it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def unit(self) -> str: ...
+    @property
+    def requirement(self) -> str: ...
+    @property
+    def help(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    started: float  # seconds since 1970
+    bindings: int
+    max_bindings: int
+    remarks: tuple[str, ...] = ()  # what somebody should look at
+
+
 class Machine(Protocol):
     """The running data plane, as far as the API shows it. None of it blocks."""
 
+    @property
+    def counter_infos(self) -> Sequence[CounterInfo]: ...
     def counters(self) -> npt.NDArray[np.uint64]:
-        """[worker, counter], in the order of `counter_names`."""
+        """[worker, counter], in the order of `counter_infos`."""
         ...
 
+    def overview(self) -> Overview: ...
+
+    # Plain values, addresses as octets: they are shown as they are.
     def ports(self) -> Sequence[Mapping[str, Any]]: ...
     def neighbors(self) -> Mapping[str, Any]: ...
     def workers(self) -> Sequence[Mapping[str, Any]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsNow:
+    yaml: str
+    file: str
+    etag: str
+    applied: float
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    path: str
+    before: str
+    after: str
+    needs_restart: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    differences: tuple[Difference, ...]
+    etag: str
+    revision: int
+
+
+class SettingsFaulty(Exception):
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__(str(faults[0]) if faults else "")
+
+
+class RestartNeeded(Exception):
+    """Nothing was applied."""
+
+    def __init__(self, differences: Sequence[Difference]) -> None:
+        self.differences = tuple(differences)
+        super().__init__(", ".join(difference.path for difference in differences))
+
+
+class OtherSettings(Exception):
+    """The settings in force are not those of the etag given."""
+
+
+class SettingsView(Protocol):
+    """`text` None: the file on the router as it is now."""
+
+    @property
+    def default_br(self) -> bytes: ...
+    def now(self) -> SettingsNow: ...
+    async def validate(self, text: str | None) -> Sequence[Fault]: ...
+    async def diff(self, text: str | None) -> Sequence[Difference]:
+        """Raises SettingsFaulty."""
+        ...
+
+    async def apply(self, text: str | None, etag: str | None, *, validate_only: bool = False) -> Applied:
+        """A text replaces the file once it is found applicable. SettingsFaulty, RestartNeeded, OtherSettings."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    octets: bytes  # the next piece of the pcapng file; empty when the router writes it to a file of its own
+    state: CaptureState
+
+
+class Diagnostics(Protocol):
+    async def explain(self, given: Sequence[Given]) -> Sequence[Story]: ...
+    def capture(self, wanted: CaptureWanted) -> AsyncIterator[Captured]:
+        """`wanted.file` "" = the octets are wanted. Closing the iterator ends the capture. Raises CaptureFault."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PcpMapping:
+    """A PCP mapping that is in force."""
+
+    row: Rows  # one element
+    subscriber: IPv6Network
+    expires: float
+    protocol: int  # 0 = all
+    third_party: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PoolUse:
+    ipv4: IPv4Network
+    psid_len: int
+    total: int
+    used: int
+    quarantined: int
+
+
+class PcpView(Protocol):
+    def mappings(
+        self, b4: IPv6Network | None, ipv4: IPv4Network | None, page_size: int, page: str
+    ) -> tuple[Sequence[PcpMapping], str]:
+        """Ordered by key; the page token of the rest, "" = that was all. Raises ValueError for a token that is none."""
+        ...
+
+    def pools(self) -> Sequence[PoolUse]: ...
+    async def release(self, key: tuple[int, int] | None, b4: IPv6Network | None, *, validate_only: bool) -> int:
+        """By (IPv4 address, PSID) or by B4 prefix; how many there were."""
+        ...
+
+    async def announce(self) -> int:
+        """Begins it; how many softwires will hear it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStatus:
+    name: str  # address:port
+    state: str
+    leases: int
+    conflicts: int
+    lag_s: float
+    queued: int
+    synchronised: float | None
+    last_fault: str = ""
+
+
+class LeasequeryView(Protocol):
+    def sources(self) -> Sequence[SourceStatus]: ...
+    async def resync(self, name: str | None) -> Sequence[str]:
+        """Begins it; the names of those asked. None = all. Raises KeyError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The router as the API sees it; None is switched off."""
+
+    backend: Backend
+    machine: Machine
+    settings: SettingsView
+    diagnostics: Diagnostics | None = None
+    pcp: PcpView | None = None
+    leasequery: LeasequeryView | None = None

@@ -1,4 +1,4 @@
-"""Binding tables as files: csv with a header line, jsonl, RFC 8676 JSON, and the binary snapshot.
+"""Binding tables as files: csv with a header line, jsonl, RFC 8676 JSON, the binary snapshot, and Snabb's (read only).
 
 Text is parsed in columns; a row that the column parsers do not take is read once more on its own, by the parser that
 also reads the configuration's values, which either understands it or says why not.
@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from pylwaftr.binding_files import csv_table, json_tables, snapshot, writers
+from pylwaftr.binding_files import csv_table, json_tables, snabb, snapshot, writers
 from pylwaftr.binding_files.records import MAX_FAULTS, BadFields, Loaded, RowFault, Unusable, read_record
 from pylwaftr.binding_files.writers import Instance
 from pylwaftr.rows import Rows
@@ -33,7 +33,11 @@ def load(path: Path, default_br: bytes) -> Loaded:
         return json_tables.read_jsonl(data, default_br)
     if suffix == ".json":
         return json_tables.read_rfc8676(data, default_br)
-    raise Unusable(f"is not a snapshot, and its name does not tell another format; name it {SUFFIXES}")
+    if suffix == ".conf":
+        return snabb.read(data, default_br)
+    raise Unusable(
+        f"is not a snapshot, and its name does not tell another format; name it {SUFFIXES}, or .conf (Snabb)"
+    )
 
 
 def save(path: Path, rows: Rows, instance: Instance | None = None) -> None:

@@ -31,13 +31,13 @@ LEAVES = {
 
 def read_jsonl(data: bytes, default_br: bytes) -> Loaded:
     collector = Collector(default_br)
-    _collect(_lines(_text(data), collector), collector)
+    collect(_lines(_text(data), collector), collector)
     return collector.loaded()
 
 
 def read_rfc8676(data: bytes, default_br: bytes) -> Loaded:
     collector = Collector(default_br, LEAVES)
-    _collect(_entries(_text(data), collector), collector)
+    collect(_entries(_text(data), collector), collector)
     return collector.loaded()
 
 
@@ -126,7 +126,8 @@ def _from_leaves(entry: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _collect(records: Iterable[tuple[int, dict[str, Any]]], collector: Collector) -> None:
+def collect(records: Iterable[tuple[int, dict[str, Any]]], collector: Collector) -> None:
+    """(line, fields of a binding) each."""
     batch: list[dict[str, Any]] = []
     lines: list[int] = []
     for line, record in records:

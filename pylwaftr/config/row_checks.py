@@ -47,6 +47,11 @@ def findings(rows: Rows, around: Surroundings, where: Where) -> list[Finding]:
     ]
 
 
+def field_findings(rows: Rows, around: Surroundings) -> list[Finding]:
+    """What is wrong with rows each by itself."""
+    return [*_alone(rows)[1], *_addresses(rows, around)]
+
+
 def _alone(rows: Rows) -> tuple[npt.NDArray[np.bool_], list[Finding]]:
     """RFC 7597 section 5.1: a + k <= 16 and PSID < 2^k (DP-031)."""
     offset, length = rows["psid_offset"].astype(np.int64), rows["psid_len"].astype(np.int64)

@@ -1,0 +1,230 @@
+"""The long streams of BindingService: load, replace, dump, watch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import grpc
+from grpc import aio
+
+from pylwaftr.api import errors, translate
+from pylwaftr.api.backend import Event, Listed, ListFilter, Parts, Replacement, Report
+from pylwaftr.api.errors import ApiError
+from pylwaftr.api.generated.lwaftr.v1 import bindings_pb2 as pb
+from pylwaftr.api.generated.lwaftr.v1 import bindings_pb2_grpc
+from pylwaftr.api.limits import Limits, Mutex, Slots
+from pylwaftr.api.translate import Invalid, invalid
+from pylwaftr.changes import Op, Source
+from pylwaftr.rows import BINDING_ROW, Rows
+
+DUMP_ROWS = 65536  # in one message
+WATCH_ROWS = 8192
+
+Context = aio.ServicerContext[Any, Any]
+Requests = AsyncIterator[pb.LoadBindingsRequest]
+Answers = AsyncGenerator[pb.LoadProgress, None]
+Feed = Callable[[Rows], Awaitable[Report]]
+
+
+class BindingStreams(bindings_pb2_grpc.BindingServiceServicer):
+    def __init__(self, parts: Parts, limits: Limits) -> None:
+        self._backend, self._settings = parts.backend, parts.settings
+        self._loads = Slots(limits.loads, "loads")
+        self._dumps = Slots(limits.dumps, "dumps")
+        self._watches = Slots(limits.watches, "watches")
+        self._replacing = Mutex(
+            "REPLACEMENT_RUNNING", "another client replaces all bindings; try again when it is done"
+        )
+
+    @property
+    def _default_br(self) -> bytes:
+        return self._settings.default_br
+
+    async def LoadBindings(self, requests: Requests, context: Context) -> Answers:
+        with self._loads.one():
+            validate_only = await _started(requests)
+            async for progress in self._load(requests, validate_only):
+                yield progress
+
+    async def _load(self, requests: Requests, validate_only: bool) -> Answers:
+        def feed(rows: Rows) -> Awaitable[Report]:
+            return self._backend.bind(rows, Source.OPERATOR, validate_only=validate_only)
+
+        load = _Load(self._default_br, feed, go_on=validate_only)
+        async for progress in load.run(requests):
+            yield progress
+        yield load.done(Report(revision=self._backend.revision))
+
+    async def ReplaceBindings(self, requests: Requests, context: Context) -> Answers:
+        with self._loads.one(), self._replacing.held():
+            validate_only = await _started(requests)
+            replaced = self._load(requests, True) if validate_only else self._replace(requests)
+            async for progress in replaced:
+                yield progress
+
+    async def _replace(self, requests: Requests) -> Answers:
+        replacement: Replacement = await self._backend.replace_all(Source.OPERATOR)
+        try:
+            load = _Load(self._default_br, replacement.feed, go_on=False)
+            async for progress in load.run(requests):
+                yield progress
+        except BaseException:  # also the client's leaving
+            await asyncio.shield(replacement.abandon())
+            raise
+        swept = await asyncio.shield(replacement.finish())
+        if not swept.ok:
+            raise errors.refused(swept.refused, "rows[{}]")
+        yield load.done(swept)
+
+    async def DumpBindings(
+        self, request: pb.DumpBindingsRequest, context: Context
+    ) -> AsyncGenerator[pb.DumpBindingsResponse, None]:
+        wanted, page = binding_filter(request.filter), ""
+        with self._dumps.one():
+            while True:
+                listed = await self._listed(wanted, DUMP_ROWS, page)
+                sources = (listed.sources + 1).astype("u1").tobytes()
+                rows = translate.packed(listed.rows)
+                yield pb.DumpBindingsResponse(rows=rows, sources=sources, revision=listed.revision)
+                page = listed.next
+                if not page:
+                    return
+
+    async def _listed(self, wanted: ListFilter, size: int, page: str) -> Listed:
+        try:
+            return await self._backend.list(wanted, size, page)
+        except ValueError:
+            raise invalid("page_token", "is none that this filter gave; begin with the first page") from None
+
+    async def WatchBindings(
+        self, request: pb.WatchBindingsRequest, context: Context
+    ) -> AsyncGenerator[pb.WatchBindingsResponse, None]:
+        after = request.after_revision if request.HasField("after_revision") else None
+        if after is not None and after > self._backend.revision:
+            text = f"is {after}, and the router is at {self._backend.revision}: it has another state than that one"
+            raise invalid("after_revision", f"{text}; begin with a snapshot")
+        with self._watches.one():
+            events = self._backend.watch(after)
+            try:
+                marked = after is not None
+                async for event in events:
+                    for message in _messages(event, marked, request.packed):
+                        yield message
+                    marked = marked or event.marker
+            finally:
+                if (close := getattr(events, "aclose", None)) is not None:
+                    await close()
+
+
+def binding_filter(given: pb.BindingFilter) -> ListFilter:
+    ipv4 = translate.prefix4(given.ipv4, "filter.ipv4") if given.ipv4 else None
+    return ListFilter(
+        ipv4=None if ipv4 is None else (int(ipv4.network_address), int(ipv4.broadcast_address)),
+        b4=translate.prefix6(given.b4_ipv6, "filter.b4_ipv6") if given.b4_ipv6 else None,
+        source=translate.from_source(given.source, "filter.source"),
+        shadowed=given.shadowed,
+    )
+
+
+def _messages(event: Event, marked: bool, packed: bool) -> list[pb.WatchBindingsResponse]:
+    if event.marker or event.change is None:
+        return [
+            pb.WatchBindingsResponse(
+                kind=pb.WatchBindingsResponse.MARKER, revision=event.revision, at=translate.timestamp(event.at)
+            )
+        ]
+    kind = pb.WatchBindingsResponse.SNAPSHOT
+    if marked:
+        bound = event.change.op is Op.BIND
+        kind = pb.WatchBindingsResponse.BOUND if bound else pb.WatchBindingsResponse.UNBOUND
+    found, made = event.change.rows, []
+    for start in range(0, len(found), WATCH_ROWS):
+        part = found[start : start + WATCH_ROWS]
+        message = pb.WatchBindingsResponse(
+            kind=kind,
+            revision=event.revision,
+            at=translate.timestamp(event.at),
+            source=translate.to_source(event.change.source),
+        )
+        if packed:
+            message.rows = translate.packed(part)
+        else:
+            message.bindings.extend(translate.bindings(part, translate.all_of(event.change.source, len(part))))
+        made.append(message)
+    return made
+
+
+async def _started(requests: Requests) -> bool:
+    """Whether it is for validation only."""
+    first = await anext(requests, None)
+    if first is None or first.WhichOneof("part") != "start":
+        raise invalid("start", "is not in the first message of the stream")
+    return first.start.validate_only
+
+
+class _Load:
+    """Feeds the batches of a stream and answers each."""
+
+    def __init__(self, default_br: bytes, feed: Feed, go_on: bool) -> None:
+        self._default_br, self._feed, self._go_on = default_br, feed, go_on
+        self._rows = self._refused = 0
+        self._total = Report()
+        self._fault: ApiError | None = None
+
+    async def run(self, requests: Requests) -> Answers:
+        """Raises for the first refused batch; with `go_on` at the end."""
+        async for message in requests:
+            match message.WhichOneof("part"):
+                case "rows":
+                    yield await self._batch(message.rows)
+                case "end":
+                    break
+                case _:
+                    raise invalid("start", "comes again; it is the first message of a stream and no other")
+            if self._fault is not None and not self._go_on:
+                break
+        else:
+            # A client that vanished ends its stream like one that is done, and may not have the rest swept.
+            text = "the stream ended without `end`; what was answered is bound, and nothing was removed"
+            raise ApiError(grpc.StatusCode.ABORTED, "STREAM_BROKEN_OFF", text)
+        if self._fault is not None:
+            raise self._fault
+
+    async def _batch(self, octets: bytes) -> pb.LoadProgress:
+        progress = pb.LoadProgress()
+        try:
+            rows = translate.from_packed(octets, self._default_br, self._rows, translate.MAX_REFUSALS)
+            report = await asyncio.shield(self._feed(rows))
+        except Invalid as fault:
+            progress.refused.extend(translate.refusals_of(fault))
+            self._refused += fault.total
+            self._fault = self._fault or errors.api_error(fault)
+        else:
+            self._refused += len(report.refused)
+            progress.refused.extend(translate.refusals(report.refused[: translate.MAX_REFUSALS], self._rows))
+            if report.refused and self._fault is None:
+                numbered = [replace(one, index=one.index + self._rows) for one in report.refused]
+                self._fault = errors.refused(numbered, "rows[{}]")
+            self._add(report)
+        self._rows += len(octets) // BINDING_ROW.itemsize
+        progress.rows, progress.refused_count = self._rows, self._refused
+        progress.report.CopyFrom(translate.report(self._total))
+        return progress
+
+    def _add(self, more: Report) -> None:
+        so_far = self._total
+        self._total = Report(
+            added=so_far.added + more.added,
+            replaced=so_far.replaced + more.replaced,
+            unchanged=so_far.unchanged + more.unchanged,
+            removed=so_far.removed + more.removed,
+            outranked=so_far.outranked + more.outranked,
+            revision=max(so_far.revision, more.revision),
+        )
+
+    def done(self, last: Report) -> pb.LoadProgress:
+        self._add(last)
+        return pb.LoadProgress(rows=self._rows, report=translate.report(self._total), done=True)

@@ -1,0 +1,199 @@
+"""BindingService, all but its long streams. It translates and calls the backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+import numpy as np
+from grpc import aio
+
+from pylwaftr.api import errors, gate, translate
+from pylwaftr.api.backend import ListFilter, Parts, Report
+from pylwaftr.api.binding_streams import BindingStreams, binding_filter
+from pylwaftr.api.errors import ApiError
+from pylwaftr.api.generated.lwaftr.v1 import bindings_pb2 as pb
+from pylwaftr.api.generated.lwaftr.v1 import common_pb2
+from pylwaftr.api.limits import Limits
+from pylwaftr.api.once import Once
+from pylwaftr.api.translate import invalid
+from pylwaftr.changes import Keys, Source, etags
+from pylwaftr.rows import Rows, text4
+from pylwaftr.store import Life
+
+MAX_LIVES = 1000  # of a look-up
+DEFAULT_PAGE = 1000
+TRIES = 3  # of an update without etag, when others change the same binding
+
+Context = aio.ServicerContext[Any, Any]
+
+
+class BindingService(BindingStreams):
+    def __init__(self, parts: Parts, limits: Limits, once: Once) -> None:
+        super().__init__(parts, limits)
+        self._once = once
+
+    async def CreateBinding(self, request: pb.CreateBindingRequest, context: Context) -> common_pb2.Binding:
+        rows = translate.from_binding(request.binding, self._default_br)
+
+        async def work() -> common_pb2.Binding:
+            await self._bind_one(rows, request.validate_only, "")
+            return translate.binding(rows[0], Source.OPERATOR)
+
+        return await self._once.do(gate.caller.get().name, "CreateBinding", request, work)
+
+    async def GetBinding(self, request: pb.GetBindingRequest, context: Context) -> common_pb2.Binding:
+        key = translate.from_key(request.ipv4, request.psid)
+        found = self._backend.get(*key)
+        if found is None:
+            raise _missing(*key)
+        return translate.binding(found[0][0], found[1])
+
+    async def ListBindings(self, request: pb.ListBindingsRequest, context: Context) -> pb.ListBindingsResponse:
+        size = request.page_size or DEFAULT_PAGE
+        if size > translate.MAX_BINDINGS:
+            raise invalid("page_size", f"is {size}; the range is 1 to {translate.MAX_BINDINGS}")
+        listed = await self._listed(binding_filter(request.filter), size, request.page_token)
+        return pb.ListBindingsResponse(
+            bindings=translate.bindings(listed.rows, listed.sources),
+            next_page_token=listed.next,
+            revision=listed.revision,
+        )
+
+    async def UpdateBinding(self, request: pb.UpdateBindingRequest, context: Context) -> common_pb2.Binding:
+        rows = translate.from_binding(request.binding, self._default_br)
+
+        async def work() -> common_pb2.Binding:
+            if request.allow_missing:
+                await self._bind_one(rows, request.validate_only, request.etag or None)
+            else:
+                await self._update(rows, request)
+            return translate.binding(rows[0], Source.OPERATOR)
+
+        return await self._once.do(gate.caller.get().name, "UpdateBinding", request, work)
+
+    async def _update(self, rows: Rows, request: pb.UpdateBindingRequest) -> None:
+        """What is there now has to be there still when it is replaced."""
+        key = int(rows["ipv4"][0]), int(rows["psid"][0])
+        for tries_left in reversed(range(TRIES)):
+            found = self._backend.get(*key)
+            if found is None:
+                raise _missing(*key)
+            etag = request.etag or etags(found[0], [found[1]])[0]
+            try:
+                await self._bind_one(rows, request.validate_only, etag)
+                return
+            except ApiError as fault:
+                if request.etag or not tries_left or fault.reason != "ETAG_MISMATCH":
+                    raise
+
+    async def _bind_one(self, rows: Rows, validate_only: bool, etag: str | None) -> None:
+        done = await self._backend.bind(rows, Source.OPERATOR, validate_only=validate_only, expected=(etag,))
+        if not done.ok:
+            raise errors.refused(done.refused, "binding")
+
+    async def DeleteBinding(self, request: pb.DeleteBindingRequest, context: Context) -> pb.DeleteBindingResponse:
+        key = translate.from_key(request.ipv4, request.psid)
+        keys = np.array([key[0]], np.uint32), np.array([key[1]], np.uint16)
+
+        async def work() -> pb.DeleteBindingResponse:
+            etag = request.etag or None
+            if self._backend.get(*key) is None and not request.allow_missing:
+                raise _missing(*key)
+            done = await self._unbind(keys, [etag] if etag else (), request.validate_only, "psid")
+            if not done.removed and not request.allow_missing and not request.validate_only:
+                raise _missing(*key)  # somebody else was quicker
+            return pb.DeleteBindingResponse(revision=done.revision)
+
+        return await self._once.do(gate.caller.get().name, "DeleteBinding", request, work)
+
+    async def BatchBind(self, request: pb.BatchBindRequest, context: Context) -> pb.BatchReport:
+        packed = _either(bool(request.bindings), request.rows, "bindings")
+        if packed:
+            rows = translate.from_packed(request.rows, self._default_br)
+        else:
+            rows = translate.from_bindings(request.bindings, self._default_br)
+        expected = _etags(request.etags, len(rows))
+
+        async def work() -> pb.BatchReport:
+            done = await self._backend.bind(
+                rows, Source.OPERATOR, validate_only=request.validate_only, expected=expected
+            )
+            if not done.ok:
+                raise errors.refused(done.refused, "rows[{}]" if packed else "bindings[{}]")
+            return translate.report(done)
+
+        return await self._once.do(gate.caller.get().name, "BatchBind", request, work)
+
+    async def BatchUnbind(self, request: pb.BatchUnbindRequest, context: Context) -> pb.BatchReport:
+        keys: Keys
+        packed = _either(bool(request.keys), request.rows, "keys")
+        if packed:
+            rows = translate.unchecked_rows(request.rows)
+            keys = rows["ipv4"].copy(), rows["psid"].copy()
+        else:
+            keys = translate.from_keys(request.keys)
+        expected = _etags(request.etags, len(keys[0]))
+
+        async def work() -> pb.BatchReport:
+            path = "rows[{}]" if packed else "keys[{}]"
+            return translate.report(await self._unbind(keys, expected, request.validate_only, path))
+
+        return await self._once.do(gate.caller.get().name, "BatchUnbind", request, work)
+
+    async def _unbind(self, keys: Keys, expected: Sequence[str | None], validate_only: bool, path: str) -> Report:
+        done = await self._backend.unbind(keys, Source.OPERATOR, validate_only=validate_only, expected=expected)
+        if not done.ok:
+            raise errors.refused(done.refused, path)
+        return done
+
+    async def Lookup(self, request: pb.LookupRequest, context: Context) -> pb.LookupResponse:
+        which = request.WhichOneof("what")
+        if which is None:
+            raise invalid("endpoint", "is missing, and so is b4_ipv6; give one of them")
+        at = translate.seconds(request.at, "at") if request.HasField("at") else None
+        if which == "b4_ipv6":
+            prefix = translate.prefix6(request.b4_ipv6, "b4_ipv6")
+            if at is not None:
+                return _lives(await self._backend.lives_of(prefix, at, at))
+            return await self._all_that(ListFilter(b4=prefix))
+        address, _ = translate.from_key(request.endpoint.ipv4, 0, "endpoint.")
+        port = (
+            translate.from_port(request.endpoint.port, "endpoint.port") if request.endpoint.HasField("port") else None
+        )
+        if at is not None:
+            return _lives(await self._backend.who_held(translate.ipv4(address), port, at, at))
+        if port is None:
+            return await self._all_that(ListFilter(ipv4=(address, address)))
+        found = self._backend.lookup(address, port)
+        return pb.LookupResponse(
+            lives=[] if found is None else [common_pb2.Life(binding=translate.binding(found[0][0], found[1]))]
+        )
+
+    async def _all_that(self, wanted: ListFilter) -> pb.LookupResponse:
+        listed = await self._backend.list(wanted, MAX_LIVES, "")
+        found = translate.bindings(listed.rows, listed.sources)
+        return pb.LookupResponse(lives=[common_pb2.Life(binding=one) for one in found], truncated=bool(listed.next))
+
+
+def _lives(found: Sequence[Life]) -> pb.LookupResponse:
+    return pb.LookupResponse(lives=[translate.life(one) for one in found[:MAX_LIVES]], truncated=len(found) > MAX_LIVES)
+
+
+def _missing(ipv4: int, psid: int) -> ApiError:
+    text = f"{text4(ipv4)} PSID {psid} is not bound"
+    return ApiError(grpc.StatusCode.NOT_FOUND, "BINDING_NOT_FOUND", text, {"ipv4": text4(ipv4), "psid": str(psid)})
+
+
+def _either(listed: bool, rows: bytes, name: str) -> bool:
+    """Whether it is packed."""
+    if listed and rows:
+        raise invalid("rows", f"are given and {name} too; give one of them")
+    return bool(rows)
+
+
+def _etags(given: Sequence[str], count: int) -> tuple[str | None, ...]:
+    if given and len(given) != count:
+        raise invalid("etags", f"has {len(given)} elements for {count} bindings; give none or one for each")
+    return tuple(etag or None for etag in given)

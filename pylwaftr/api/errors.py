@@ -1,0 +1,111 @@
+"""The one place where what went wrong becomes a gRPC status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+
+from pylwaftr.api.backend import OtherSettings, RestartNeeded, SettingsFaulty
+from pylwaftr.api.translate import Invalid, Violation
+from pylwaftr.capture import CaptureFault
+from pylwaftr.changes import Refusal
+from pylwaftr.store import Compacted, StoreFault
+
+DOMAIN = "lwaftr"
+DETAILS = "grpc-status-details-bin"
+# Of trailers: by default clients take 8 KiB of metadata, base64 adds a third, and the message is in there too.
+MAX_DETAILS, MAX_MESSAGE = 4096, 512
+
+Code = grpc.StatusCode
+
+# Refusals of single bindings; what is not listed is a fault of the request.
+CODES = {
+    "already_exists": Code.ALREADY_EXISTS,
+    "etag_mismatch": Code.ABORTED,
+    "table_full": Code.RESOURCE_EXHAUSTED,
+    "overlap": Code.FAILED_PRECONDITION,
+    "outranked": Code.FAILED_PRECONDITION,
+    "subscriber_limit": Code.FAILED_PRECONDITION,
+}
+REASONS = {"already_exists": "BINDING_EXISTS"}
+
+
+class ApiError(Exception):
+    """Ends a call. Nothing was done."""
+
+    def __init__(
+        self,
+        code: grpc.StatusCode,
+        reason: str,
+        message: str,
+        metadata: Mapping[str, str] | None = None,
+        violations: Sequence[Violation] = (),
+    ) -> None:
+        self.code, self.reason, self.message = code, reason, message
+        self.metadata, self.violations = dict(metadata or {}), tuple(violations)
+        super().__init__(message)
+
+
+def refused(refusals: Sequence[Refusal], path: str) -> ApiError:
+    """`path` with a place for the index: "bindings[{}]"."""
+    first = refusals[0]
+    more = f" (and {len(refusals) - 1} more)" if len(refusals) > 1 else ""
+    return ApiError(
+        CODES.get(first.reason, Code.INVALID_ARGUMENT),
+        REASONS.get(first.reason, first.reason.upper()),
+        first.text + more,
+        {"index": str(first.index), "violations": str(len(refusals))},
+        [Violation(path.format(one.index), f"{one.reason.upper()}: {one.text}") for one in refusals[:64]],
+    )
+
+
+def api_error(fault: BaseException) -> ApiError | None:
+    """None: a fault of the program."""
+    match fault:
+        case ApiError():
+            return fault
+        case Invalid():
+            count = {"violations": str(fault.total)}
+            return ApiError(Code.INVALID_ARGUMENT, fault.reason, str(fault), count, fault.violations)
+        case Compacted():
+            message = "changes that old are not kept one by one any more: watch without after_revision"
+            return ApiError(Code.OUT_OF_RANGE, "COMPACTED", message)
+        case StoreFault():
+            return ApiError(Code.UNAVAILABLE, "STORE_FAULT", str(fault) or "the store cannot be written")
+        case SettingsFaulty():
+            listed = [Violation(one.path, f"{one.file}:{one.line}: {one.message}") for one in fault.faults]
+            count = {"violations": str(len(listed))}
+            return ApiError(Code.INVALID_ARGUMENT, "SETTINGS_FAULTY", str(fault), count, listed)
+        case RestartNeeded():
+            message = f"only a restart can change {fault}; nothing was applied"
+            return ApiError(Code.FAILED_PRECONDITION, "RESTART_NEEDED", message, {"paths": str(fault)[:1024]})
+        case OtherSettings():
+            message = "the settings in force are not those of this etag: somebody else has applied others; read again"
+            return ApiError(Code.ABORTED, "ETAG_MISMATCH", message)
+        case CaptureFault():
+            return ApiError(Code.FAILED_PRECONDITION, "CAPTURE_REFUSED", str(fault))
+    return None
+
+
+def status(fault: ApiError) -> status_pb2.Status:
+    """Exactly one ErrorInfo, and a BadRequest with as many violations as a trailer holds."""
+    info = error_details_pb2.ErrorInfo(reason=fault.reason, domain=DOMAIN, metadata=fault.metadata)
+    bad = error_details_pb2.BadRequest()
+    left = MAX_DETAILS - info.ByteSize() - len(fault.message)
+    for violation in fault.violations:
+        one = error_details_pb2.BadRequest.FieldViolation(
+            field=violation.path, description=violation.text[:MAX_MESSAGE]
+        )
+        left -= one.ByteSize() + 4
+        if left < 0 and bad.field_violations:
+            break
+        bad.field_violations.append(one)
+    made = status_pb2.Status(code=fault.code.value[0], message=fault.message[:MAX_MESSAGE])
+    for detail in (info, bad) if bad.field_violations else (info,):
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        made.details.append(packed)
+    return made

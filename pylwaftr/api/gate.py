@@ -1,0 +1,138 @@
+"""Stands before every method: who calls, may they, what came of it. Streams are read and written here, in bounds of
+time; so a servicer takes an iterator and gives one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc import aio
+
+from pylwaftr.api import errors, security
+from pylwaftr.api.errors import ApiError
+from pylwaftr.api.generated.lwaftr.v1 import options_pb2
+from pylwaftr.api.limits import Limits
+from pylwaftr.api.security import Caller, Roles
+
+log = logging.getLogger("pylwaftr.api")
+
+Context = aio.ServicerContext[Any, Any]
+Act = Callable[[Any, Context], Awaitable[Any]]
+Read = Callable[[bytes], Any]
+
+# Of the call that runs.
+caller: contextvars.ContextVar[Caller] = contextvars.ContextVar("caller")
+
+
+class Gate(aio.ServerInterceptor):
+    """Requests and metadata are never logged: they may hold secrets."""
+
+    def __init__(self, roles: Roles, limits: Limits) -> None:
+        self._roles, self._limits = roles, limits
+
+    async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
+        handler = await continuation(details)
+        method = details.method
+        if handler is None or method.startswith(security.OPEN):
+            return handler
+        read = handler.request_deserializer
+        if handler.request_streaming:
+            make, act = grpc.stream_stream_rpc_method_handler, self._both_ways(handler.stream_stream, read)
+        elif handler.response_streaming:
+            make, act = grpc.unary_stream_rpc_method_handler, self._one_way(handler.unary_stream, read)
+        else:
+            make, act = grpc.unary_unary_rpc_method_handler, _single(handler.unary_unary, read)
+        # Without a deserializer the octets come here, and what is no message gets a status of ours.
+        return make(self._guarded(method, act), None, handler.response_serializer)
+
+    def _guarded(self, method: str, act: Act) -> Act:
+        needs = security.NEEDS.get(method, options_pb2.ROLE_UNSPECIFIED)
+
+        async def guarded(request: Any, context: Context) -> Any:
+            who = self._roles.caller(context)
+            caller.set(who)
+            try:
+                _admit(who, needs)
+                answer = await act(request, context)
+            except aio.InternalError as gone:  # the stream is closed
+                log.debug("%s by %s: left: %s", method, who.name, gone)
+                return None
+            except Exception as raised:
+                fault = errors.api_error(raised) or _own_fault(method, raised)
+                level = logging.DEBUG if needs == options_pb2.ROLE_VIEWER else logging.INFO
+                log.log(level, "%s by %s: %s %s", method, who.name, fault.code.name, fault.reason)
+                trailer = ((errors.DETAILS, errors.status(fault).SerializeToString()),)
+                await context.abort(fault.code, fault.message[: errors.MAX_MESSAGE], trailer)
+            if needs != options_pb2.ROLE_VIEWER:
+                log.info("%s by %s (%s): done", method, who.name, security.role_name(who.role))
+            return answer
+
+        return guarded
+
+    def _one_way(self, inner: Callable[..., Any], read: Read) -> Act:
+        async def act(octets: bytes, context: Context) -> None:
+            await self._write(inner(_message(read, octets), context), context)
+
+        return act
+
+    def _both_ways(self, inner: Callable[..., Any], read: Read) -> Act:
+        async def act(_: Any, context: Context) -> None:
+            await self._write(inner(self._requests(context, read), context), context)
+
+        return act
+
+    async def _requests(self, context: Context, read: Read) -> AsyncIterator[Any]:
+        while True:
+            try:
+                octets: Any = await asyncio.wait_for(context.read(), self._limits.idle_s)
+            except TimeoutError:
+                text = f"nothing came for {self._limits.idle_s:g} s; what was answered is done, send the rest anew"
+                raise ApiError(grpc.StatusCode.ABORTED, "STREAM_IDLE", text) from None
+            if octets is aio.EOF:
+                return
+            yield _message(read, octets)
+
+    async def _write(self, answers: Any, context: Context) -> None:
+        async with contextlib.aclosing(answers):
+            async for answer in answers:
+                try:
+                    await asyncio.wait_for(context.write(answer), self._limits.write_s)
+                except TimeoutError:
+                    text = f"a message was not taken for {self._limits.write_s:g} s"
+                    raise ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, "SLOW_CLIENT", text) from None
+
+
+def _single(inner: Callable[..., Any], read: Read) -> Act:
+    async def act(octets: bytes, context: Context) -> Any:
+        return await inner(_message(read, octets), context)
+
+    return act
+
+
+def _message(read: Read, octets: bytes) -> Any:
+    try:
+        return read(octets)
+    except DecodeError:
+        text = f"the {len(octets)} octets are no message of this method"
+        raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "NOT_A_MESSAGE", text) from None
+
+
+def _admit(who: Caller, needs: int) -> None:
+    if needs == options_pb2.ROLE_UNSPECIFIED or who.role < needs:
+        wanted, has = security.role_name(needs), security.role_name(who.role)
+        message = f"{who.name} is {has}, this takes {wanted}; api.roles of the router's configuration decides"
+        raise ApiError(grpc.StatusCode.PERMISSION_DENIED, "ROLE_TOO_LOW", message, {"has": has, "needs": wanted})
+
+
+def _own_fault(method: str, raised: Exception) -> ApiError:
+    number = uuid.uuid4().hex[:12]
+    log.error("%s: fault %s", method, number, exc_info=raised)
+    message = f"a fault of the router; its log has more under {number}"
+    return ApiError(grpc.StatusCode.INTERNAL, "INTERNAL", message, {"fault": number})

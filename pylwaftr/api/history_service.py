@@ -1,0 +1,48 @@
+"""HistoryService: the lives of bindings."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc import aio
+
+from pylwaftr.api import translate
+from pylwaftr.api.backend import Parts
+from pylwaftr.api.generated.lwaftr.v1 import common_pb2, history_pb2_grpc
+from pylwaftr.api.generated.lwaftr.v1 import history_pb2 as pb
+from pylwaftr.api.limits import Limits, Slots
+
+Context = aio.ServicerContext[Any, Any]
+
+
+Lives = AsyncGenerator[common_pb2.Life, None]
+
+
+class HistoryService(history_pb2_grpc.HistoryServiceServicer):
+    def __init__(self, parts: Parts, limits: Limits) -> None:
+        self._backend = parts.backend
+        self._slots = Slots(limits.histories, "queries of the history")
+
+    async def WhoHeld(self, request: pb.WhoHeldRequest, context: Context) -> Lives:
+        address, _ = translate.from_key(request.ipv4, 0)
+        port = translate.from_port(request.port, "port") if request.HasField("port") else None
+        began, ended = _interval(request)
+        with self._slots.one():
+            for life in await self._backend.who_held(translate.ipv4(address), port, began, ended):
+                yield translate.life(life)
+
+    async def ListLives(self, request: pb.ListLivesRequest, context: Context) -> Lives:
+        prefix = translate.prefix6(request.b4_ipv6, "b4_ipv6")
+        began, ended = _interval(request)
+        with self._slots.one():
+            for life in await self._backend.lives_of(prefix, began, ended):
+                yield translate.life(life)
+
+
+def _interval(request: pb.WhoHeldRequest | pb.ListLivesRequest) -> tuple[float, float]:
+    def given(name: str, moment: Timestamp) -> Timestamp | None:
+        return moment if request.HasField(name) else None
+
+    return translate.interval(given("began", request.began), given("ended", request.ended))

@@ -1,0 +1,239 @@
+"""RouterService and CounterService."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import Any
+
+import grpc
+import numpy as np
+from google.protobuf.struct_pb2 import Struct
+from grpc import aio
+
+import pylwaftr
+from pylwaftr.api import gate, translate
+from pylwaftr.api.backend import Difference, Parts
+from pylwaftr.api.errors import ApiError
+from pylwaftr.api.generated.lwaftr.v1 import counters_pb2, counters_pb2_grpc, router_pb2_grpc
+from pylwaftr.api.generated.lwaftr.v1 import router_pb2 as pb
+from pylwaftr.api.limits import Limits, Slots
+from pylwaftr.api.once import Once
+from pylwaftr.api.translate import invalid
+from pylwaftr.capture import Wanted
+from pylwaftr.explain.story import Given, Story
+from pylwaftr.rows import text6
+
+MAX_FRAMES, MAX_FRAME = 256, 16384
+MIN_INTERVAL_S, MAX_INTERVAL_S = 0.1, 3600.0
+
+Context = aio.ServicerContext[Any, Any]
+
+
+class CounterService(counters_pb2_grpc.CounterServiceServicer):
+    def __init__(self, parts: Parts, limits: Limits) -> None:
+        self._machine = parts.machine
+        self._slots = Slots(limits.samplers, "streams of counters")
+
+    async def DescribeCounters(self, _: object, context: Context) -> counters_pb2.DescribeCountersResponse:
+        return counters_pb2.DescribeCountersResponse(
+            counters=[
+                counters_pb2.CounterDescription(
+                    name=one.name, kind=one.kind, unit=one.unit, requirement=one.requirement, help=one.help
+                )
+                for one in self._machine.counter_infos
+            ]
+        )
+
+    async def GetCounters(
+        self, request: counters_pb2.GetCountersRequest, context: Context
+    ) -> counters_pb2.CounterSample:
+        return self._sample(request.per_worker)
+
+    async def StreamCounters(
+        self, request: counters_pb2.StreamCountersRequest, context: Context
+    ) -> AsyncGenerator[counters_pb2.CounterSample, None]:
+        wanted = request.interval.seconds + request.interval.nanos / 1e9 if request.HasField("interval") else 1.0
+        if not MIN_INTERVAL_S <= wanted <= MAX_INTERVAL_S:
+            raise invalid("interval", f"is {wanted:g} s; the range is {MIN_INTERVAL_S:g} s to {MAX_INTERVAL_S:g} s")
+        with self._slots.one():
+            due = time.monotonic()
+            while True:
+                yield self._sample(request.per_worker)
+                due = max(due + wanted, time.monotonic())  # a client that was slow gets no burst
+                await asyncio.sleep(due - time.monotonic())
+
+    def _sample(self, per_worker: bool) -> counters_pb2.CounterSample:
+        values = self._machine.counters()
+        totals = values.sum(axis=0, dtype=np.uint64).tolist()
+        names = [one.name for one in self._machine.counter_infos]
+        workers = enumerate(values.tolist()) if per_worker else ()
+        return counters_pb2.CounterSample(
+            at=translate.timestamp(time.time()),
+            counters=dict(zip(names, totals, strict=True)),
+            workers=[counters_pb2.WorkerCounters(worker=number, values=own) for number, own in workers],
+        )
+
+
+class RouterService(router_pb2_grpc.RouterServiceServicer):
+    def __init__(self, parts: Parts, once: Once, health: Callable[[], Mapping[str, bool]]) -> None:
+        self._parts, self._once, self._health = parts, once, health
+        self._captures = Slots(1, "capture")
+
+    async def GetStatus(self, _: object, context: Context) -> pb.Status:
+        seen = self._parts.machine.overview()
+        return pb.Status(
+            version=pylwaftr.__version__,
+            started=translate.timestamp(seen.started),
+            revision=self._parts.backend.revision,
+            bindings=seen.bindings,
+            max_bindings=seen.max_bindings,
+            parts=self._health(),
+            remarks=seen.remarks,
+        )
+
+    async def ListPorts(self, _: object, context: Context) -> pb.ListPortsResponse:
+        found = self._parts.machine.ports()
+        return pb.ListPortsResponse(ports=[_part(str(one.get("side", at)), one) for at, one in enumerate(found)])
+
+    async def ListWorkers(self, _: object, context: Context) -> pb.ListWorkersResponse:
+        found = self._parts.machine.workers()
+        return pb.ListWorkersResponse(workers=[_part(str(at), one) for at, one in enumerate(found)])
+
+    async def ListNeighbors(self, _: object, context: Context) -> pb.ListNeighborsResponse:
+        found = self._parts.machine.neighbors()
+        return pb.ListNeighborsResponse(neighbors=[_part(name, one) for name, one in found.items()])
+
+    async def GetSettings(self, _: object, context: Context) -> pb.Settings:
+        now = self._parts.settings.now()
+        return pb.Settings(yaml=now.yaml, file=now.file, etag=now.etag, applied=translate.timestamp(now.applied))
+
+    async def ValidateSettings(
+        self, request: pb.ValidateSettingsRequest, context: Context
+    ) -> pb.ValidateSettingsResponse:
+        faults = await self._parts.settings.validate(request.yaml or None)
+        return pb.ValidateSettingsResponse(
+            valid=all(fault.warning for fault in faults),
+            faults=[
+                pb.SettingsFault(
+                    file=fault.file, line=fault.line, path=fault.path, message=fault.message, warning=fault.warning
+                )
+                for fault in faults
+            ],
+        )
+
+    async def DiffSettings(self, request: pb.DiffSettingsRequest, context: Context) -> pb.DiffSettingsResponse:
+        etag = self._parts.settings.now().etag
+        found = await self._parts.settings.diff(request.yaml or None)
+        return pb.DiffSettingsResponse(differences=_differences(found), etag=etag)
+
+    async def ApplySettings(self, request: pb.ApplySettingsRequest, context: Context) -> pb.ApplySettingsResponse:
+        async def work() -> pb.ApplySettingsResponse:
+            done = await self._parts.settings.apply(
+                request.yaml or None, request.etag or None, validate_only=request.validate_only
+            )
+            return pb.ApplySettingsResponse(
+                applied=_differences(done.differences), etag=done.etag, revision=done.revision
+            )
+
+        return await self._once.do(gate.caller.get().name, "ApplySettings", request, work)
+
+    async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:
+        if self._parts.diagnostics is None:
+            raise _switched_off("explain")
+        given = _frames(request.frames)
+        return pb.ExplainResponse(stories=[_story(one) for one in await self._parts.diagnostics.explain(given)])
+
+    async def Capture(self, request: pb.CaptureRequest, context: Context) -> AsyncGenerator[pb.CaptureResponse, None]:
+        if self._parts.diagnostics is None:
+            raise _switched_off("capture")
+        wanted = _wanted(request)
+        with self._captures.one():
+            async with contextlib.AsyncExitStack() as stack:
+                pieces = self._parts.diagnostics.capture(wanted)
+                if (close := getattr(pieces, "aclose", None)) is not None:
+                    stack.push_async_callback(close)
+                async for piece in pieces:
+                    state = piece.state
+                    told = pb.CaptureState(
+                        state=state.state,
+                        ended_by=state.ended_by,
+                        seen=state.seen,
+                        written=state.written,
+                        missed=state.missed,
+                        octets=state.octets,
+                    )
+                    yield pb.CaptureResponse(pcapng=piece.octets, state=told)
+
+
+def _part(name: str, facts: Mapping[str, Any]) -> pb.Part:
+    made = Struct()
+    made.update({key: _plain(value) for key, value in facts.items()})
+    return pb.Part(name=name, facts=made)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: octets are MAC or IPv6 addresses, or hexadecimal."""
+    if isinstance(value, bytes):
+        return text6(value) if len(value) == 16 else value.hex(":")
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, np.ndarray):
+        return [_plain(inner) for inner in value.tolist()]
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, bool | int | float | str) or value is None:
+        return value
+    return value.item() if isinstance(value, np.generic) else str(value)
+
+
+def _differences(found: Sequence[Difference]) -> list[pb.SettingsDifference]:
+    return [
+        pb.SettingsDifference(path=one.path, before=one.before, after=one.after, needs_restart=one.needs_restart)
+        for one in found
+    ]
+
+
+def _switched_off(what: str) -> ApiError:
+    return ApiError(grpc.StatusCode.UNIMPLEMENTED, "NOT_AVAILABLE", f"this router was started without {what}")
+
+
+def _frames(frames: Sequence[pb.Frame]) -> list[Given]:
+    if not 1 <= len(frames) <= MAX_FRAMES:
+        raise invalid("frames", f"has {len(frames)} elements; the range is 1 to {MAX_FRAMES}")
+    for index, frame in enumerate(frames):
+        if frame.side not in ("v4", "v6"):
+            raise invalid(f"frames[{index}].side", f"is {frame.side[:20]!r}; write v4 or v6")
+        if not 1 <= len(frame.octets) <= MAX_FRAME:
+            raise invalid(f"frames[{index}].octets", f"has {len(frame.octets)} octets; the range is 1 to {MAX_FRAME}")
+    return [Given(frame.side, frame.octets, frame.bare) for frame in frames]
+
+
+def _story(told: Story) -> pb.Story:
+    return pb.Story(
+        number=told.number,
+        side=told.side,
+        packet=told.packet,
+        steps=[pb.StoryStep(stage=step.stage, text=step.text) for step in told.steps],
+        verdict=told.verdict,
+        kind=told.kind,
+        requirement=told.requirement,
+        reason=told.reason,
+        also=told.also,
+        sent=[pb.StorySent(side=side, packet=packet) for side, packet in told.sent],
+    )
+
+
+def _wanted(request: pb.CaptureRequest) -> Wanted:
+    packets, seconds, snap = request.packets or 10_000, request.seconds or 60.0, request.snap_length or 2048
+    if packets > 1_000_000_000:
+        raise invalid("packets", f"is {packets}; the range is 1 to 1000000000")
+    if not 0.001 <= seconds <= 86400:
+        raise invalid("seconds", f"is {seconds:g}; the range is 0.001 to 86400")
+    if not 14 <= snap <= 16384:
+        raise invalid("snap_length", f"is {snap}; the range is 14 to 16384")
+    if request.file and not request.file.startswith("/"):
+        raise invalid("file", "is no absolute path on the router")
+    return Wanted(request.file, packets, seconds, snap, request.filter)

@@ -1,0 +1,292 @@
+"""Messages to rows and back. A batch becomes one structured array; every bad field is refused by its path."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from pylwaftr import addresses, rows
+from pylwaftr.api.generated.lwaftr.v1 import bindings_pb2, common_pb2
+from pylwaftr.binding_files import columns
+from pylwaftr.binding_files.records import Chunk, Collector
+from pylwaftr.changes import Keys, Refusal, Report, Sources, etags
+from pylwaftr.config.row_checks import Finding, Surroundings, field_findings
+from pylwaftr.rows import BINDING_ROW, Rows
+from pylwaftr.store import Life
+
+MAX_ROWS = 65536  # of packed rows in a message
+MAX_BINDINGS = 10_000  # in a list
+MAX_SHOWN = 64  # violations in an error: trailers are small
+MAX_REFUSALS = 1000  # of one batch of a stream
+
+_NO_LENGTH = "is given without psid_len; for the whole address both are 0"
+
+# What a field cannot hold, whatever the router's own addresses are; those the table knows.
+_ANYWHERE = Surroundings(frozenset(), frozenset(), frozenset(), (), 128, 1 << 30)
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    path: str
+    text: str
+
+
+class Invalid(Exception):
+    """Fields of a request are wrong. `total` counts also the violations that are not listed."""
+
+    def __init__(self, violations: Sequence[Violation], total: int = 0, reason: str = "INVALID_FIELD") -> None:
+        self.violations = tuple(violations)
+        self.total = max(total, len(violations))
+        self.reason = reason
+        more = f" (and {self.total - 1} more)" if self.total > 1 else ""
+        super().__init__(f"{violations[0].path}: {violations[0].text}{more}")
+
+
+def invalid(path: str, text: str, reason: str = "INVALID_FIELD") -> Invalid:
+    return Invalid([Violation(path, text)], reason=reason)
+
+
+def from_bindings(given: Sequence[common_pb2.Binding], default_br: bytes, path: str = "bindings") -> Rows:
+    """Raises Invalid with every bad field, such as bindings[3].psid."""
+    if len(given) > MAX_BINDINGS:
+        raise invalid(path, f"has {len(given)} elements, at most {MAX_BINDINGS} are taken; send rows", "TOO_MANY")
+    return _parsed(given, default_br, lambda index, field: f"{path}[{index}].{field}")
+
+
+def from_binding(given: common_pb2.Binding, default_br: bytes) -> Rows:
+    return _parsed([given], default_br, lambda _, field: f"binding.{field}")
+
+
+def _parsed(given: Sequence[common_pb2.Binding], default_br: bytes, path: Callable[[int, str], str]) -> Rows:
+    ipv4 = columns.parse_ipv4(columns.from_texts([binding.ipv4 for binding in given]))
+    b4 = columns.parse_ipv6(columns.from_texts([binding.b4_ipv6 for binding in given]))
+    brs = [binding.br_ipv6 for binding in given]
+    br = None
+    if any(brs):
+        octets, length, taken = columns.parse_ipv6(columns.from_texts(brs))
+        br = octets, taken & (length < 0)
+    numbers = [_numbers([getattr(b, name) for b in given]) for name in ("psid_offset", "psid_len", "psid")]
+    collector = Collector(default_br)
+    lines = np.arange(len(given))
+    collector.add(Chunk(ipv4, b4, br, *numbers), lines, lambda index: _record(given[index]))
+    loaded = collector.loaded()
+    violations = [Violation(path(fault.line, fault.field), fault.message) for fault in loaded.faults]
+    # A forgotten length would give the whole address away.
+    for index in np.flatnonzero((numbers[1][0] == 0) & (numbers[2][0] != 0)).tolist():
+        violations.append(Violation(path(index, "psid"), _NO_LENGTH))
+    more = len(violations) + loaded.more_faults
+    found = field_findings(loaded.rows, _ANYWHERE)
+    _refuse(violations, more, found, lambda index, field: path(int(loaded.lines[index]), field))
+    return loaded.rows
+
+
+def _record(given: common_pb2.Binding) -> dict[str, Any]:
+    texts = {name: getattr(given, name) or None for name in ("ipv4", "b4_ipv6", "br_ipv6")}
+    return texts | {name: getattr(given, name) for name in ("psid_offset", "psid_len", "psid")}
+
+
+def _numbers(values: list[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    array = np.array(values, np.int64)
+    return array, array <= 65535
+
+
+def from_packed(octets: bytes, default_br: bytes, first: int = 0, shown: int = MAX_SHOWN) -> Rows:
+    """Packed rows; `first` is the number of the first one, for the paths of refusals."""
+    found = unchecked_rows(octets)
+    whole = found["psid_len"] == 0
+    without = ~found["br"].any(1)
+    forgotten = Finding(np.flatnonzero(whole & (found["psid"] != 0)), "psid", lambda _: _NO_LENGTH)
+    if without.any() or (found["psid_offset"][whole]).any():
+        found = found.copy()
+        found["br"][without] = np.frombuffer(default_br, np.uint8)
+        found["psid_offset"][whole] = 0
+    checks = [forgotten, *field_findings(found, _ANYWHERE)]
+    _refuse([], 0, checks, lambda index, field: f"rows[{first + index}].{field}", shown)
+    return found
+
+
+def unchecked_rows(octets: bytes) -> Rows:
+    """Only that they are rows, and not too many."""
+    count, rest = divmod(len(octets), BINDING_ROW.itemsize)
+    if rest:
+        remedy = f"a row has {BINDING_ROW.itemsize} octets"
+        raise invalid("rows", f"has {len(octets)} octets, which is no whole number of rows; {remedy}")
+    if count > MAX_ROWS:
+        raise invalid("rows", f"has {count} rows; at most {MAX_ROWS} are taken in one message", "TOO_MANY")
+    return np.frombuffer(octets, BINDING_ROW)
+
+
+def _refuse(
+    violations: list[Violation],
+    total: int,
+    found: Sequence[Finding],
+    path: Callable[[int, str], str],
+    shown: int = MAX_SHOWN,
+) -> None:
+    total += sum(len(finding.rows) for finding in found)
+    if not total:
+        return
+    pairs = sorted((int(i), at) for at, finding in enumerate(found) for i in finding.rows[:shown])
+    for index, at in pairs[: shown - len(violations)]:
+        violations.append(Violation(path(index, found[at].field), found[at].message(index)))
+    raise Invalid(violations[:shown], total)
+
+
+def from_key(ipv4: str, psid: int, path: str = "") -> tuple[int, int]:
+    try:
+        address = int(addresses.ipv4(ipv4))
+    except ValueError as fault:
+        raise invalid(f"{path}ipv4", str(fault)) from None
+    if psid > 65535:
+        raise invalid(f"{path}psid", f"is {psid}; the range is 0 to 65535")
+    return address, psid
+
+
+def from_keys(given: Sequence[common_pb2.BindingKey]) -> Keys:
+    if len(given) > MAX_BINDINGS:
+        raise invalid("keys", f"has {len(given)} elements, at most {MAX_BINDINGS} are taken; send rows", "TOO_MANY")
+    ipv4, taken = columns.parse_ipv4(columns.from_texts([key.ipv4 for key in given]))
+    psid, fits = _numbers([key.psid for key in given])
+    violations: list[Violation] = []
+    bad = np.flatnonzero(~(taken & fits)).tolist()
+    for index in bad[:MAX_SHOWN]:
+        try:
+            ipv4[index] = from_key(given[index].ipv4, given[index].psid, f"keys[{index}].")[0]
+        except Invalid as fault:
+            violations += fault.violations
+    if violations:
+        raise Invalid(violations, len(bad))
+    return ipv4, psid.astype(np.uint16)
+
+
+def ipv4(address: int) -> IPv4Address:
+    return IPv4Address(address)
+
+
+def from_port(port: int, path: str) -> int:
+    if port > 65535:
+        raise invalid(path, f"is {port}; the range is 0 to 65535")
+    return port
+
+
+def prefix4(text: str, path: str) -> IPv4Network:
+    try:
+        return addresses.network4(text if "/" in text else f"{text}/32")
+    except ValueError as fault:
+        raise invalid(path, str(fault)) from None
+
+
+def prefix6(text: str, path: str) -> IPv6Network:
+    try:
+        return addresses.network6(text if "/" in text else f"{addresses.ipv6(text)}/128")
+    except ValueError as fault:
+        raise invalid(path, str(fault)) from None
+
+
+def from_source(source: int, path: str) -> int | None:
+    """The API's number to the table's; 0 = none given."""
+    if source not in common_pb2.Source.values():
+        raise invalid(path, f"is {source}, which is no Source")
+    return source - 1 if source else None
+
+
+def binding(row: np.void, source: int) -> common_pb2.Binding:
+    """Of one binding, so with its ports."""
+    one = np.array([row], BINDING_ROW)
+    message = bindings(one, np.array([source], np.uint8))[0]
+    ranges = rows.ports(int(row["psid_offset"]), int(row["psid_len"]), int(row["psid"]))
+    message.ports.extend(common_pb2.PortRange(first=first, last=last) for first, last in ranges)
+    return message
+
+
+def bindings(found: Rows, sources: Sources) -> list[common_pb2.Binding]:
+    numbers = (found[name].tolist() for name in ("ipv4", "psid_offset", "psid_len", "psid"))
+    b4s, brs = found["b4"].tobytes(), found["br"].tobytes()
+    tags = etags(found, sources)
+    return [
+        common_pb2.Binding(
+            ipv4=rows.text4(ipv4),
+            psid_offset=offset,
+            psid_len=length,
+            psid=psid,
+            b4_ipv6=rows.text6(b4s[16 * at : 16 * at + 16]),
+            br_ipv6=rows.text6(brs[16 * at : 16 * at + 16]),
+            source=to_source(source),
+            etag=tags[at],
+        )
+        for at, (ipv4, offset, length, psid, source) in enumerate(zip(*numbers, sources.tolist(), strict=True))
+    ]
+
+
+def all_of(source: int, count: int) -> Sources:
+    return np.full(count, source, np.uint8)
+
+
+def to_source(source: int) -> Any:
+    """The table's number to the API's."""
+    return source + 1
+
+
+def packed(found: Rows) -> bytes:
+    return np.ascontiguousarray(found, BINDING_ROW).tobytes()
+
+
+def report(done: Report) -> bindings_pb2.BatchReport:
+    return bindings_pb2.BatchReport(
+        added=done.added,
+        replaced=done.replaced,
+        unchanged=done.unchanged,
+        removed=done.removed,
+        outranked=done.outranked,
+        revision=done.revision,
+    )
+
+
+def refusals(refused: Iterable[Refusal], first: int) -> list[common_pb2.Refusal]:
+    return [common_pb2.Refusal(index=first + one.index, reason=one.reason.upper(), message=one.text) for one in refused]
+
+
+def refusals_of(fault: Invalid) -> list[common_pb2.Refusal]:
+    """Of packed rows: rows[17].psid becomes index 17, field psid."""
+    found = []
+    for violation in fault.violations:
+        head, _, field = violation.path.partition("].")
+        index = int(head.removeprefix("rows[")) if field else 0
+        found.append(common_pb2.Refusal(index=index, reason=fault.reason, message=violation.text, field=field))
+    return found
+
+
+def life(one: Life) -> common_pb2.Life:
+    message = common_pb2.Life(
+        binding=bindings(one.row, np.array([one.source], np.uint8))[0], began=timestamp(one.began)
+    )
+    if one.ended is not None:
+        message.ended.CopyFrom(timestamp(one.ended))
+    return message
+
+
+def timestamp(seconds: float) -> Timestamp:
+    whole, micros = divmod(round(seconds * 1e6), 1_000_000)
+    return Timestamp(seconds=whole, nanos=micros * 1000)
+
+
+def seconds(moment: Timestamp, path: str) -> float:
+    if not 0 <= moment.nanos < 1_000_000_000 or not -62135596800 <= moment.seconds <= 253402300799:
+        raise invalid(path, "is no time between the years 1 and 9999")
+    return moment.seconds + moment.nanos / 1e9
+
+
+def interval(began: Timestamp | None, ended: Timestamp | None) -> tuple[float, float]:
+    """Open ends are those of time."""
+    first = -math.inf if began is None else seconds(began, "began")
+    last = math.inf if ended is None else seconds(ended, "ended")
+    if first > last:
+        raise invalid("ended", "is before began")
+    return first, last
