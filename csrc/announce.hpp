@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "stage.hpp"
 
@@ -11,13 +10,11 @@ namespace lw {
 
 class Announcer {
  public:
-  explicit Announcer(const Settings& settings);
   void start(std::uint64_t now_ns);
   // Sends what is due.
   void step(Context& ctx);
 
  private:
-  std::vector<Ipv6> on_link_;  // interface addresses, and BR addresses inside their prefixes
   bool running_{};
   std::uint64_t started_ns_{};
   unsigned arp_sent_{}, na_sent_{}, mld_sent_{};

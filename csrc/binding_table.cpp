@@ -126,6 +126,31 @@ BindingRow BindingTable::row_at(Entries::Slot slot) const {
           .br = std::bit_cast<std::array<std::uint8_t, 16>>(br_[entries_.tag(slot)])};
 }
 
+bool BindingTable::set_own(Own own) {
+  std::ranges::sort(own.v4);
+  std::ranges::sort(own.v6, less);
+  const std::scoped_lock lock(writer_);
+  std::swap(own_, own);
+  const auto bound = [this](Ipv4 address) { return addresses_.at(address).use() != AddressUse::none; };
+  bool taken = std::ranges::any_of(own_.v4, bound);
+  for (Entries::Slot slot = 0; slot < entries_.slots() && !taken; ++slot) {
+    taken = entries_.occupied(slot) && is_own(entries_.value(slot));
+  }
+  if (taken) std::swap(own_, own);
+  return !taken;
+}
+
+std::size_t BindingTable::count_other_brs(std::span<const Ipv6> served) const {
+  const std::scoped_lock lock(writer_);
+  std::vector<bool> good(br_count_);
+  for (std::size_t tag = 1; tag < br_count_; ++tag) good[tag] = std::ranges::find(served, br_[tag]) != served.end();
+  std::size_t others = 0;
+  for (Entries::Slot slot = 0; slot < entries_.slots(); ++slot) {
+    others += entries_.occupied(slot) && !good[entries_.tag(slot)];
+  }
+  return others;
+}
+
 void BindingTable::holders(std::span<const BindingKey> keys, BindingRow* rows, std::uint8_t* sources) const {
   const std::scoped_lock lock(writer_);
   std::array<std::uint64_t, kBulk> words;

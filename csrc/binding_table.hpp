@@ -104,6 +104,11 @@ class BindingTable {
   // Removes the bindings of the source that were not bound again under this generation; returns them.
   std::vector<BindingRow> sweep(Source source, std::uint32_t generation);
 
+  // Other own addresses from now on. False, and nothing is done, if a binding names one of them for its subscriber.
+  bool set_own(Own own);
+  // How many bindings name a BR address that is not among these.
+  std::size_t count_other_brs(std::span<const Ipv6> served) const;
+
   // Who has these keys, all at one moment: rows[i] and the source sources[i]; zeros and kNoSource where nobody has. The
   // PSID of a whole address is ignored. Both have room for as many as there are keys.
   void holders(std::span<const BindingKey> keys, BindingRow* rows, std::uint8_t* sources) const;

@@ -31,6 +31,10 @@ bool valid(const Item& item) {
 }
 
 void refuse_source(Context& ctx, Item& item) {
+  if (report_unmatched(ctx, item)) {
+    if (ctx.settings.icmp_unknown_b4_v6) ctx.count(Counter::icmp6_held_back);
+    return drop(ctx, item, Counter::drop_source_validation);
+  }
   if (!ctx.settings.icmp_unknown_b4_v6) return drop(ctx, item, Counter::drop_source_validation);
   refuse6(ctx, item, Counter::drop_source_validation, {icmp6::kUnreachable, 5, 0});
 }

@@ -10,6 +10,9 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
+#include <ctime>
+#include <stdexcept>
 #include <thread>
 #include <utility>
 
@@ -21,6 +24,9 @@ namespace lw {
 namespace {
 
 constexpr unsigned kPoolCache = 256;  // four bursts per worker
+constexpr std::size_t kPuntOctets =
+    2 << 20;  // of a lane: some 10,000 requests, a fifth of a second at the default rate
+constexpr std::size_t kInjectOctets = 4 << 20;  // as many answers
 
 int run_worker(void* worker) {
   static_cast<Worker*>(worker)->run();
@@ -42,10 +48,16 @@ void Engine::PoolFree::operator()(rte_mempool* pool) const {
 }
 
 Engine::Engine(Settings settings, OwnMac own_mac, BindingTable& table, const Plan& plan)
-    : settings_(std::move(settings)), table_(table), plan_(plan), shared_(settings_, plan.secret) {
+    : own_mac_(own_mac),
+      table_(table),
+      plan_(plan),
+      shared_(settings, plan.secret),
+      punt_(plan.lcores.size(), kPuntOctets),
+      inject_(kInjectOctets, std::min<std::uint32_t>(settings.v6.mtu, plan.data_room)) {
   if (!Eal::running()) throw EalError("DPDK has to be started before the engine: call eal_init first");
   open_ports();
-  choose_macs(own_mac);
+  choose_macs(settings);
+  settings_ = std::make_unique<const Settings>(std::move(settings));
   const unsigned workers = usable_workers();
   pool_.reset(rte_pktmbuf_pool_create("pylwaftr", plan_.mbufs, kPoolCache, packet::kPrivate,
                                       narrow(plan_.data_room + RTE_PKTMBUF_HEADROOM), ports_.front()->numa()));
@@ -68,7 +80,7 @@ void Engine::open_ports() {
   promiscuous_.assign(ports_.size(), false);
 }
 
-void Engine::choose_macs(OwnMac own_mac) {
+void Engine::choose_macs(Settings& settings) {
   const auto choose = [this](Side& side, bool own, std::size_t port) {
     if (own) {
       side.mac = ports_[port]->station_mac();
@@ -76,14 +88,15 @@ void Engine::choose_macs(OwnMac own_mac) {
       promiscuous_[port] = true;
     }
   };
-  choose(settings_.v4, own_mac.v4, 0);
+  choose(settings.v4, own_mac_.v4, 0);
   if (!one_port()) {
-    choose(settings_.v6, own_mac.v6, 1);
-  } else if (own_mac.v6) {
-    settings_.v6.mac = settings_.v4.mac;
-  } else if (settings_.v6.mac != settings_.v4.mac) {
+    choose(settings.v6, own_mac_.v6, 1);
+  } else if (own_mac_.v6) {
+    settings.v6.mac = settings.v4.mac;
+  } else if (settings.v6.mac != settings.v4.mac) {
     promiscuous_[0] = true;  // a device filters for one address
   }
+  macs_ = {settings.v4.mac, settings.v6.mac};
 }
 
 unsigned Engine::usable_workers() {
@@ -105,8 +118,8 @@ unsigned Engine::usable_workers() {
 void Engine::configure_ports(unsigned workers) {
   const std::uint16_t queues = plan_.split_queues ? 2 : narrow(workers);
   for (std::size_t i = 0; i < ports_.size(); ++i) {
-    const Side& side = i == 0 ? settings_.v4 : settings_.v6;
-    const std::uint16_t mtu = one_port() ? std::max(settings_.v4.mtu, settings_.v6.mtu) : side.mtu;
+    const Side& side = i == 0 ? settings_->v4 : settings_->v6;
+    const std::uint16_t mtu = one_port() ? std::max(settings_->v4.mtu, settings_->v6.mtu) : side.mtu;
     ports_[i]->configure({queues, queues, mtu, promiscuous_[i], pool_.get()});
     if (!ports_[i]->remark().empty()) remarks_.push_back(ports_[i]->device() + ": " + ports_[i]->remark());
   }
@@ -126,9 +139,18 @@ void Engine::make_workers(unsigned workers) {
   counters_ = std::vector<Counters>(workers);
   for (unsigned i = 0; i < workers; ++i) {
     workers_.push_back(std::make_unique<Worker>(wiring(narrow(i)), rte_get_tsc_hz(), counters_[i]));
-    const Lane::Parts parts{i, settings_, table_, shared_, pool_.get(), *workers_[i], counters_[i], plan_.held_limit};
+    const Lane::Parts parts{i,
+                            *settings_,
+                            table_,
+                            shared_,
+                            pool_.get(),
+                            *workers_[i],
+                            counters_[i],
+                            plan_.held_limit,
+                            &punt_.ring(i),
+                            i == 0 ? &inject_.ring() : nullptr};
     lanes_.push_back(std::make_unique<Lane>(parts));
-    workers_[i]->attach(*lanes_[i]);
+    workers_[i]->attach(*lanes_[i], *settings_);
   }
   std::vector<Worker*> all;
   for (const auto& worker : workers_) all.push_back(worker.get());
@@ -136,6 +158,7 @@ void Engine::make_workers(unsigned workers) {
 }
 
 void Engine::start() {
+  std::unique_lock control(control_);
   if (workers_.empty() || std::exchange(started_, true))
     throw EalError("an engine is started once, before it is closed");
   for (const auto& port : ports_) port->start();
@@ -143,6 +166,7 @@ void Engine::start() {
   running_ = true;
   for (std::size_t i = 0; i < workers_.size(); ++i) {
     if (rte_eal_remote_launch(run_worker, workers_[i].get(), plan_.lcores[i]) != 0) {
+      control.unlock();
       stop();
       throw EalError("worker lcore " + std::to_string(plan_.lcores[i]) + " does not exist or is busy");
     }
@@ -150,7 +174,8 @@ void Engine::start() {
 }
 
 void Engine::stop() {
-  if (!std::exchange(running_, false)) return;
+  const std::scoped_lock control(control_);
+  if (!running_.exchange(false)) return;
   capture_->close();
   for (const auto& worker : workers_) worker->stop();
   for (std::size_t i = 0; i < workers_.size(); ++i) rte_eal_wait_lcore(plan_.lcores[i]);
@@ -161,6 +186,8 @@ void Engine::stop() {
 void Engine::close() {
   telemetry::forget(*this);
   if (Eal::running()) stop();
+  punt_.close();
+  const std::scoped_lock control(control_);
   lanes_.clear();
   workers_.clear();
   ports_.clear();
@@ -178,7 +205,87 @@ void Engine::wait_for_turns() const {
 }
 
 void Engine::announce() {
+  announced_ = true;
   if (!workers_.empty()) workers_.front()->announce();
+}
+
+void Engine::check_change(Settings& next, OwnMac own_mac) const {
+  const std::vector<std::string> fixed = fixed_fields(*settings_, own_mac_, next, own_mac);
+  if (fixed.empty()) return;
+  std::string text = "settings: only a restart can change ";
+  for (std::size_t i = 0; i < fixed.size(); ++i) text += (i > 0 ? ", " : "") + fixed[i];
+  throw std::invalid_argument(text);
+}
+
+// The workers never wait: each goes over between two turns, and the old settings go when all have.
+void Engine::swap_settings(std::unique_ptr<const Settings> next) {
+  for (std::size_t i = 0; i < workers_.size(); ++i) {
+    workers_[i]->adopt(*next);
+    if (!running_) workers_[i]->take_settings(0);
+  }
+  for (const auto& worker : workers_) {
+    while (worker->adopted() != next.get()) std::this_thread::sleep_for(std::chrono::microseconds(100));
+  }
+  settings_ = std::move(next);
+}
+
+std::vector<std::string> Engine::apply(Settings next, OwnMac own_mac) {
+  const std::scoped_lock control(control_);
+  check_change(next, own_mac);
+  BindingTable::Own own;
+  for (const Address4& address : next.v4_addresses) own.v4.push_back(address.address);
+  for (const Address6& address : next.v6_addresses) own.v6.push_back(address.address);
+  own.v6.insert(own.v6.end(), next.br_addresses.begin(), next.br_addresses.end());
+  if (!table_.set_own(std::move(own))) {
+    throw std::invalid_argument("settings: addresses: a binding has one of the own addresses: unbind it first");
+  }
+  const bool anew = announced_anew(*settings_, next);
+  const std::vector<SideId> next_hops = changed_next_hops(*settings_, next);
+  swap_settings(std::make_unique<const Settings>(std::move(next)));
+  // After all workers have the new settings: none may still learn the MAC of the old next hop.
+  if (!workers_.empty()) {
+    for (const SideId side : next_hops) workers_.front()->renew_next_hop(side);
+    if (anew && announced_) workers_.front()->announce();
+  }
+  std::vector<std::string> remarks;
+  if (const std::size_t others = table_.count_other_brs(settings_->br_addresses); others > 0) {
+    remarks.push_back(std::to_string(others) +
+                      " bindings name a BR address that is not served: add it to br_addresses");
+  }
+  return remarks;
+}
+
+Punt::Batch Engine::punted() {
+  Punt::Batch batch = punt_.take();
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  const std::uint64_t monotonic =
+      static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(now.tv_nsec);
+  const std::uint64_t offset = monotonic - TscClock(rte_get_tsc_hz()).ns(rte_rdtsc());
+  for (PuntRow& row : batch.rows) row.at_ns += offset;
+  return batch;
+}
+
+std::size_t Engine::inject(std::span<const std::uint8_t> packets, std::span<const std::uint32_t> lengths) {
+  return running_ ? inject_.send(packets, lengths) : 0;
+}
+
+std::vector<Engine::WorkerStats> Engine::worker_stats() const {
+  std::vector<WorkerStats> all;
+  for (std::size_t i = 0; i < workers_.size(); ++i) {
+    const Worker& worker = *workers_[i];
+    WorkerStats& stats = all.emplace_back();
+    stats.lcore = plan_.lcores[i];
+    stats.numa = static_cast<int>(rte_lcore_to_socket_id(stats.lcore));
+    stats.running = worker.running();
+    stats.busy_cycles = counters_[i].get(Counter::busy_cycles);
+    stats.idle_cycles = std::max(worker.cycles(), stats.busy_cycles) - stats.busy_cycles;
+    for (std::size_t queue = 0; queue < worker.rx_queues().size(); ++queue) {
+      const RxQueue& rx = worker.rx_queues()[queue];
+      stats.queues.push_back({rx.port, rx.queue, worker.rx_packets(queue)});
+    }
+  }
+  return all;
 }
 
 std::vector<Worker::Progress> Engine::progress() const {

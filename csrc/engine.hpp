@@ -1,17 +1,24 @@
 // The machine of one router: packet buffers, ports, workers. Made, started and stopped by the control side.
 #pragma once
 
+#include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "binding_table.hpp"
 #include "capture.hpp"
 #include "counters.hpp"
+#include "inject.hpp"
 #include "lane.hpp"
 #include "port.hpp"
+#include "punt.hpp"
 #include "settings.hpp"
+#include "settings_change.hpp"
 #include "shared.hpp"
 #include "worker.hpp"
 
@@ -28,11 +35,6 @@ class Engine {
     bool split_queues;         // on a stick: queue 0 carries the IPv4 side, queue 1 the IPv6 side (replay)
     std::uint64_t secret;
   };
-  // Whether the MAC of a side comes from its port.
-  struct OwnMac {
-    bool v4;
-    bool v6;
-  };
 
   Engine(Settings settings, OwnMac own_mac, BindingTable& table, const Plan& plan);
   ~Engine();
@@ -44,13 +46,37 @@ class Engine {
   void close();     // gives everything back; after it only counters and settings are left
   void announce();  // own addresses to the link, and the next hops are asked for; a replay leaves it out
 
-  const Settings& settings() const { return settings_; }
+  // These settings instead, while packets pass: each burst sees the old ones or the new. On return no worker uses the
+  // old ones any more. Returns remarks. Throws std::invalid_argument, which names the fields that cannot change in a
+  // running router or what else speaks against it; then nothing has changed.
+  std::vector<std::string> apply(Settings next, OwnMac own_mac);
+
+  Punt& punt() { return punt_; }
+  Punt::Batch punted();  // at_ns is on the clock CLOCK_MONOTONIC
+  // Packets for the IPv6 side (inject.hpp); none is taken while no worker runs.
+  std::size_t inject(std::span<const std::uint8_t> packets, std::span<const std::uint32_t> lengths);
+
+  const Mac& mac(SideId side) const { return side == SideId::v4 ? macs_[0] : macs_[1]; }
   const Shared& shared() const { return shared_; }
   const std::vector<std::unique_ptr<Port>>& ports() const { return ports_; }
   const std::vector<std::string>& remarks() const { return remarks_; }
   std::size_t workers() const { return counters_.size(); }
   const Counters& counters(std::size_t worker) const { return counters_[worker]; }
   std::vector<Worker::Progress> progress() const;
+  struct Queue {
+    std::uint16_t port;
+    std::uint16_t queue;
+    std::uint64_t rx_packets;
+  };
+  struct WorkerStats {
+    unsigned lcore;
+    int numa;
+    bool running;
+    std::vector<Queue> queues;
+    std::uint64_t busy_cycles;
+    std::uint64_t idle_cycles;
+  };
+  std::vector<WorkerStats> worker_stats() const;
   std::uint32_t mbufs_in_use() const;
   Capture& capture() { return *capture_; }
 
@@ -59,15 +85,20 @@ class Engine {
     void operator()(rte_mempool* pool) const;
   };
   void open_ports();
-  void choose_macs(OwnMac own_mac);
+  void choose_macs(Settings& settings);
   unsigned usable_workers();
   void configure_ports(unsigned workers);
   void make_workers(unsigned workers);
   Worker::Wiring wiring(std::uint16_t worker) const;
   void wait_for_turns() const;
   bool one_port() const { return ports_.size() == 1; }
+  void check_change(Settings& next, OwnMac own_mac) const;
+  void swap_settings(std::unique_ptr<const Settings> next);
 
-  Settings settings_;
+  std::mutex control_;  // start, stop and apply: one at a time
+  std::unique_ptr<const Settings> settings_;
+  OwnMac own_mac_;
+  std::array<Mac, 2> macs_;
   BindingTable& table_;
   Plan plan_;
   std::vector<std::string> remarks_;
@@ -79,8 +110,11 @@ class Engine {
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<std::unique_ptr<Lane>> lanes_;
   std::unique_ptr<Capture> capture_;
+  Punt punt_;
+  Inject inject_;
   bool started_{};
-  bool running_{};
+  bool announced_{};
+  std::atomic<bool> running_{};
 };
 
 }  // namespace lw

@@ -8,12 +8,14 @@
 #include <string>
 
 #include "packet.hpp"
+#include "settings_change.hpp"
 
 namespace lw {
 
 namespace {
 constexpr std::uint16_t kDataRoom = 10240;  // a jumbo frame in one buffer, so that tests choose the segments
 constexpr std::uint64_t kSecret = 0x5eed;   // results repeat from run to run
+constexpr std::size_t kRing = 64 << 10;     // tests fill it
 
 rte_mempool* make_pool(std::uint32_t mbufs) {
   static std::atomic<unsigned> number{};
@@ -29,8 +31,13 @@ rte_mempool* make_pool(std::uint32_t mbufs) {
 void Harness::PoolFree::operator()(rte_mempool* pool) const { rte_mempool_free(pool); }
 
 Harness::Harness(Settings settings, const BindingTable& table, std::uint32_t mbufs)
-    : settings_(std::move(settings)), shared_(settings_, kSecret), pool_(make_pool(mbufs)) {
-  lane_ = std::make_unique<Lane>(Lane::Parts{0, settings_, table, shared_, pool_.get(), *this, counters_, mbufs / 4});
+    : settings_(std::make_unique<const Settings>(std::move(settings))),
+      punt_(1, kRing),
+      inject_(kRing, settings_->v6.mtu),
+      shared_(*settings_, kSecret),
+      pool_(make_pool(mbufs)) {
+  lane_ = std::make_unique<Lane>(Lane::Parts{0, *settings_, table, shared_, pool_.get(), *this, counters_, mbufs / 4,
+                                             &punt_.ring(0), &inject_.ring()});
 }
 
 Harness::~Harness() { lane_.reset(); }
@@ -60,8 +67,25 @@ void Harness::feed(SideId side, std::span<const Octets> frames, std::span<const 
   rte_mbuf* burst[Lane::kBurst];
   unsigned n = 0;
   for (const Octets frame : frames) burst[n++] = frame_of(frame, segments);
-  const PortRole role = settings_.one_port ? PortRole::both : side == SideId::v4 ? PortRole::v4 : PortRole::v6;
+  const PortRole role = settings_->one_port ? PortRole::both : side == SideId::v4 ? PortRole::v4 : PortRole::v6;
   lane_->receive(role, burst, n, now_ns_);
+}
+
+std::size_t Harness::inject(Octets packets, std::span<const std::uint32_t> lengths) {
+  const std::size_t taken = inject_.send(packets, lengths);
+  for (std::size_t turns = 0; lane_->has_injected() && turns <= taken; ++turns) lane_->send_injected(now_ns_);
+  return taken;
+}
+
+void Harness::apply(Settings settings) {
+  if (!fixed_fields(*settings_, {}, settings, {}).empty()) {
+    throw std::invalid_argument("settings: ports, MAC addresses, MTUs and reassembly.max_packets stay as they are");
+  }
+  auto next = std::make_unique<const Settings>(std::move(settings));
+  lane_->adopt(*next);
+  for (const SideId side : changed_next_hops(*settings_, *next)) lane_->renew_next_hop(side, now_ns_);
+  if (announced_anew(*settings_, *next)) lane_->interface_up(now_ns_);
+  settings_ = std::move(next);
 }
 
 void Harness::advance(std::uint64_t ms) {
@@ -80,7 +104,8 @@ void Harness::set_next_hop(SideId side, const Mac& mac) {
 std::uint32_t Harness::mbufs_in_use() const { return rte_mempool_in_use_count(pool_.get()); }
 
 void Harness::ended(Item& item, Counter way) noexcept {
-  const std::uint16_t ipv4_at = item.task == Task::forward ? item.inner : std::uint16_t{0};
+  const bool ipv4 = item.task == Task::forward || item.task == Task::punt;
+  const std::uint16_t ipv4_at = ipv4 ? item.inner : std::uint16_t{0};
   ends_.push_back({item.side, way, ipv4_at, item.lookup, item.softwire != nullptr, item.key,
                    item.softwire != nullptr ? *item.softwire : Softwire{}});
 }

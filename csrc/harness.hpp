@@ -7,7 +7,9 @@
 #include <utility>
 #include <vector>
 
+#include "inject.hpp"
 #include "lane.hpp"
+#include "punt.hpp"
 #include "shared.hpp"
 #include "tap.hpp"
 
@@ -43,6 +45,11 @@ class Harness final : public FrameSink, private Tap {
   void interface_up();
   void drop_held();
   void set_next_hop(SideId side, const Mac& mac);  // as if it had just answered
+  // Puts the packets into the lane's ring as far as there is room, and lets the lane send them.
+  std::size_t inject(Octets packets, std::span<const std::uint32_t> lengths);
+  Punt::Batch punted() { return punt_.take(); }
+  // Other settings from the next burst on; those of the ports have to be the same.
+  void apply(Settings settings);
   std::vector<Frame> take() { return std::exchange(sent_, {}); }
   std::vector<End> take_ends() { return std::exchange(ends_, {}); }
   void watch() { lane_->watch(this); }  // records ends from now on
@@ -61,8 +68,10 @@ class Harness final : public FrameSink, private Tap {
   void sent(SideId, const rte_mbuf*) noexcept override {}
   rte_mbuf* frame_of(Octets octets, std::span<const std::uint32_t> segments);
 
-  Settings settings_;
+  std::unique_ptr<const Settings> settings_;
   Counters counters_;
+  Punt punt_;
+  Inject inject_;
   Shared shared_;
   std::unique_ptr<rte_mempool, PoolFree> pool_;
   std::unique_ptr<Lane> lane_;

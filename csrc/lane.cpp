@@ -1,6 +1,8 @@
 // The order of the stages: this file alone knows it.
 #include "lane.hpp"
 
+#include <memory>
+
 #include "announce.hpp"
 #include "fragment_ports.hpp"
 #include "reassembly.hpp"
@@ -26,8 +28,8 @@ struct Lane::Inside {
         out(parts.sink),
         fragment_ports(parts.settings.fragments.max_packets, parts.held_limit, parts.settings.fragments.v4_hold_ns),
         reassembly(parts.settings.fragments, parts.held_limit),
-        ctx{parts.settings, parts.table, parts.shared, parts.counters, parts.pool, out, fragment_ports, reassembly},
-        announcer(parts.settings) {}
+        ctx{parts.settings, parts.table, parts.shared, parts.counters, parts.pool, out,
+            fragment_ports, reassembly,  parts.punts,  parts.injects} {}
 
   unsigned index;
   Transmitter out;
@@ -48,6 +50,7 @@ struct Lane::Inside {
   void run_following();
   void finish();
   void crank(std::uint64_t now_ns);
+  void adopt(const Settings& settings);
 };
 
 void Lane::Inside::look_up(Burst& at, unsigned n) {
@@ -72,6 +75,8 @@ void Lane::Inside::do_other(Item& item) {
       return refuse6(ctx, item, item.refusal, item.error);
     case Task::local4:
       return local4(ctx, item);
+    case Task::punt:
+      return punt_pcp(ctx, item);
     case Task::icmp6:
       return icmp6_received(ctx, item);
     case Task::ndp:
@@ -171,7 +176,28 @@ void Lane::Inside::finish() {
   flush(ctx);
 }
 
-Lane::Lane(const Parts& parts) : inside_(std::make_unique<Inside>(parts)) {}
+// Stages read their settings through a reference, so the context is made anew around them.
+void Lane::Inside::adopt(const Settings& settings) {
+  const Context old = ctx;
+  std::destroy_at(&ctx);
+  std::construct_at(&ctx, Context{settings,
+                                  old.table,
+                                  old.shared,
+                                  old.counters,
+                                  old.pool,
+                                  out,
+                                  fragment_ports,
+                                  reassembly,
+                                  old.punts,
+                                  old.injects,
+                                  old.now_ns,
+                                  {},
+                                  old.tap,
+                                  old.last_end});
+  reassembly.adopt(settings.fragments);
+}
+
+Lane::Lane(const Parts& parts) : inside_(std::make_unique<Inside>(parts)), injects_(parts.injects) {}
 
 Lane::~Lane() { drop_held(); }
 
@@ -220,6 +246,22 @@ void Lane::tick(std::uint64_t now_ns) {
   refresh_links(ctx);
   serve_waiting(ctx);
   flush(ctx);
+}
+
+void Lane::send_injected(std::uint64_t now_ns) {
+  Inside& in = *inside_;
+  in.ctx.now_ns = now_ns;
+  refresh_links(in.ctx);
+  lw::send_injected(in.ctx);
+  in.finish();
+}
+
+void Lane::adopt(const Settings& settings) { inside_->adopt(settings); }
+
+void Lane::renew_next_hop(SideId side, std::uint64_t now_ns) {
+  Context& ctx = inside_->ctx;
+  const bool v4 = side == SideId::v4;
+  (v4 ? ctx.shared.v4 : ctx.shared.v6).renew((v4 ? ctx.settings.v4 : ctx.settings.v6).next_hop_mac, now_ns);
 }
 
 void Lane::interface_up(std::uint64_t now_ns) {

@@ -6,6 +6,7 @@
 
 #include "binding_table.hpp"
 #include "counters.hpp"
+#include "punt_ring.hpp"
 #include "settings.hpp"
 
 struct rte_mbuf;
@@ -38,6 +39,8 @@ class Lane {
     FrameSink& sink;
     Counters& counters;
     std::uint32_t held_limit = 8192;  // buffers that each fragment store may keep; the pool must be larger than both
+    PuntRing* punts = nullptr;        // to the control side
+    InjectRing* injects = nullptr;    // from it; one lane's
   };
   explicit Lane(const Parts& parts);
   ~Lane();
@@ -50,6 +53,14 @@ class Lane {
   void receive(PortRole role, rte_mbuf** frames, unsigned n, std::uint64_t now_ns);
   // Timers: fragments, neighbours, announcements. To be called every few milliseconds.
   void tick(std::uint64_t now_ns);
+  // Sends what the control side has put into the ring, a burst at most.
+  void send_injected(std::uint64_t now_ns);
+  bool has_injected() const { return injects_ != nullptr && !injects_->empty(); }
+  // From now on under these settings, which have to last as long as they are in use. Not while receive() or tick() run
+  // on another thread. The limit of packets in the fragment stores stays.
+  void adopt(const Settings& settings);
+  // The next hop of a side is another since the last adopt(): it is asked for. Lane 0.
+  void renew_next_hop(SideId side, std::uint64_t now_ns);
   // Starts the announcements of own addresses (lane 0).
   void interface_up(std::uint64_t now_ns);
   // Lets `tap` watch from the next burst on, null ends it. Not while receive() or tick() run on another thread: a
@@ -63,6 +74,7 @@ class Lane {
  private:
   struct Inside;
   std::unique_ptr<Inside> inside_;
+  InjectRing* injects_;
 };
 
 }  // namespace lw

@@ -6,6 +6,7 @@
 namespace lw {
 
 void register_table(pybind11::module_& m);   // py_table.cpp
+void register_punt(pybind11::module_& m);    // py_punt.cpp
 void register_lane(pybind11::module_& m);    // py_lane.cpp
 void register_engine(pybind11::module_& m);  // py_engine.cpp
 void register_filter(pybind11::module_& m);  // py_filter.cpp
@@ -28,6 +29,7 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "The compiled core of pylwaftr: binding table, stages, and the machine of ports and workers.";
   m.attr("COUNTERS") = counter_descriptions();  // (name, kind, unit, requirement, help), in the order of counter arrays
   register_table(m);
+  register_punt(m);
   register_lane(m);
   register_engine(m);
   register_filter(m);

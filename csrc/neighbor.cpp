@@ -55,6 +55,13 @@ void Neighbor::start(std::uint64_t now_ns) {
   deadline_ns_ = now_ns;
 }
 
+void Neighbor::renew(const std::optional<Mac>& mac, std::uint64_t now_ns) {
+  set(NeighborState::incomplete);
+  tries_ = 0;
+  deadline_ns_ = now_ns;
+  if (mac) fix(*mac);
+}
+
 Neighbor::Ask Neighbor::step_incomplete(std::uint64_t now_ns) {
   const bool in_round = tries_ > 0 && tries_ <= kMaxSolicit;
   if (!in_round && wanted_.load(std::memory_order_relaxed)) {
@@ -64,6 +71,7 @@ Neighbor::Ask Neighbor::step_incomplete(std::uint64_t now_ns) {
   wanted_.store(false, std::memory_order_relaxed);
   if (now_ns < deadline_ns_) return Ask::nothing;
   if (tries_ == kMaxSolicit) {
+    link_.fetch_and(~kUsable, std::memory_order_release);  // of a next hop that is no more (renew)
     failed_rounds_.fetch_add(1, std::memory_order_release);
     tries_ = kMaxSolicit + 1;
     deadline_ns_ = now_ns + kRoundPause;

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <optional>
 
 #include "types.hpp"
 
@@ -46,6 +47,9 @@ class Neighbor {
   // --- lane 0 ---
   Ask step(std::uint64_t now_ns);
   void start(std::uint64_t now_ns);  // the first round, at interface start
+  // Another next hop: known by `mac`, or asked for at once. The old MAC serves until the new one answers or a round
+  // ends without an answer.
+  void renew(const std::optional<Mac>& mac, std::uint64_t now_ns);
 
  private:
   static constexpr std::uint64_t kUsable = std::uint64_t{1} << 63;

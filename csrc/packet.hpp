@@ -64,6 +64,13 @@ inline bool gather(rte_mbuf* frame, std::uint32_t wanted = kWindow) {
   return frame->nb_segs == 1 || gather_segments(frame, wanted);
 }
 
+// Puts octets into a fresh buffer; it has the room.
+inline void fill(rte_mbuf* frame, const std::uint8_t* octets, std::uint16_t length) {
+  frame->data_len = length;
+  frame->pkt_len = length;
+  std::memcpy(data(frame), octets, length);
+}
+
 // Adds `tail`'s segments behind `head`'s.
 void append(rte_mbuf* head, rte_mbuf* tail);
 

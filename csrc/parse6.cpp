@@ -216,8 +216,8 @@ bool found_ipv4(Context& ctx, Item& item, std::uint16_t at) {
   }
   // PCP-137: before the binding is checked, for a B4 without one is just who has to ask.
   if (is_pcp(ctx.settings, item)) [[unlikely]] {
-    consume(ctx, item, Counter::punt_pcp);
-    return false;
+    item.task = Task::punt;
+    return true;
   }
   return make_key(ctx, item, Direction::upstream);
 }

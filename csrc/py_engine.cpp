@@ -9,11 +9,13 @@
 
 #include "eal.hpp"
 #include "engine.hpp"
+#include "py_punt.hpp"
 #include "settings_py.hpp"
 #include "telemetry.hpp"
 
 namespace lw {
 namespace py = pybind11;
+using namespace py::literals;
 namespace {
 
 const char* name_of(NeighborState state) {
@@ -97,9 +99,51 @@ std::vector<std::pair<std::uint64_t, bool>> progress(const Engine& engine) {
 
 py::dict macs(const Engine& engine) {
   py::dict both;
-  both["v4"] = bytes_of(engine.settings().v4.mac);
-  both["v6"] = bytes_of(engine.settings().v6.mac);
+  both["v4"] = bytes_of(engine.mac(SideId::v4));
+  both["v6"] = bytes_of(engine.mac(SideId::v6));
   return both;
+}
+
+OwnMac own_macs(const py::dict& settings) {
+  const auto own = [&settings](const char* side) { return settings[side]["mac"].is_none(); };
+  return {own("v4"), own("v6")};
+}
+
+std::vector<std::string> apply(Engine& engine, const py::dict& settings) {
+  Settings next = settings_from(settings);
+  const OwnMac own = own_macs(settings);
+  const py::gil_scoped_release unlocked;
+  return engine.apply(std::move(next), own);
+}
+
+Punted punted(Engine& engine) {
+  Punt::Batch batch;
+  {
+    const py::gil_scoped_release unlocked;
+    batch = engine.punted();
+  }
+  return punted_of(std::move(batch));
+}
+
+std::size_t inject(Engine& engine, const py::bytes& packets, const Lengths& lengths) {
+  const std::string_view octets = packets;
+  const std::span<const std::uint32_t> all = lengths_of(lengths);
+  const py::gil_scoped_release unlocked;
+  return engine.inject({reinterpret_cast<const std::uint8_t*>(octets.data()), octets.size()}, all);
+}
+
+py::list worker_stats(const Engine& engine) {
+  py::list all;
+  for (const Engine::WorkerStats& worker : engine.worker_stats()) {
+    py::list queues;
+    for (const Engine::Queue& queue : worker.queues) {
+      queues.append(py::dict("port"_a = queue.port, "queue"_a = queue.queue, "rx_packets"_a = queue.rx_packets));
+    }
+    all.append(py::dict("lcore"_a = worker.lcore, "numa"_a = worker.numa, "running"_a = worker.running,
+                        "queues"_a = queues, "busy_cycles"_a = worker.busy_cycles,
+                        "idle_cycles"_a = worker.idle_cycles));
+  }
+  return all;
 }
 
 std::unique_ptr<Engine> make_engine(const py::dict& settings, BindingTable& table, std::vector<std::string> devices,
@@ -109,8 +153,7 @@ std::unique_ptr<Engine> make_engine(const py::dict& settings, BindingTable& tabl
   if (devices.empty() || devices.size() > 2) throw py::value_error("devices: one or two are needed");
   if (lcores.empty()) throw py::value_error("lcores: one worker at least is needed");
   if (value.one_port != (devices.size() == 1)) throw py::value_error("devices: their number does not fit one_port");
-  const auto own = [&settings](const char* side) { return settings[side]["mac"].is_none(); };
-  const Engine::OwnMac own_mac{own("v4"), own("v6")};
+  const OwnMac own_mac = own_macs(settings);
   const Engine::Plan plan{std::move(devices), std::move(lcores), mbufs, data_room, held_limit, split_queues, secret};
   const py::gil_scoped_release unlocked;
   return std::make_unique<Engine>(std::move(value), own_mac, table, plan);
@@ -137,6 +180,18 @@ void register_engine(py::module_& m) {
       .def("stop", &Engine::stop, Unlocked(), "The workers end, then the ports; counters stay readable.")
       .def("close", &Engine::close, Unlocked(), "Gives everything back; counters stay readable.")
       .def("announce", &Engine::announce, "Announces the own addresses again, as at start.")
+      .def("apply", &apply, py::arg("settings"),
+           "Other settings under traffic; returns remarks. Raises ValueError, which names what only a restart can "
+           "change, and then changes nothing.")
+      .def_property_readonly(
+          "punt_fd", [](Engine& engine) { return engine.punt().fd(); },
+          "Readable when punted() has something to tell; no longer after it.")
+      .def("punted", &punted, "All that waits for the control side: (PUNT_ROW array, octets).")
+      .def("inject", &inject, py::arg("packets"), py::arg("lengths"),
+           "Sends whole IPv6 packets, which lie one behind the other, on the IPv6 side; returns how many, from the "
+           "first on, were taken. Raises ValueError, and takes none, if one is no such packet or longer than the MTU.")
+      .def("worker_stats", &worker_stats,
+           "Per worker: lcore, numa, running, queues (port, queue, rx_packets), busy_cycles, idle_cycles.")
       .def("serve_telemetry", &telemetry::serve, Unlocked(),
            "Answers /lwaftr/… on DPDK's telemetry socket for this engine until it is closed.")
       .def("counters", &counters, "uint64 [workers, counters], in the order of COUNTERS.")

@@ -1,4 +1,5 @@
 // The test lane in Python.
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -6,6 +7,7 @@
 #include <string_view>
 
 #include "harness.hpp"
+#include "py_punt.hpp"
 #include "settings_py.hpp"
 
 namespace py = pybind11;
@@ -95,6 +97,18 @@ void register_lane(py::module_& m) {
            "How the packets since the last call ended: dicts of side, way (counter name), inner (offset of the IPv4 "
            "header "
            "behind the link header), key (IPv4 address, PSID) if one was looked up, softwire (B4, BR) if it was found.")
+      .def(
+          "punted", [](Harness& lane) { return punted_of(lane.punted()); },
+          "What waits for the control side: (PUNT_ROW array, octets).")
+      .def(
+          "inject",
+          [](Harness& lane, const py::bytes& packets, const Lengths& lengths) {
+            return lane.inject(octets_of(packets), lengths_of(lengths));
+          },
+          py::arg("packets"), py::arg("lengths"), "As Engine.inject; they are sent before it returns.")
+      .def(
+          "apply", [](Harness& lane, const py::dict& settings) { lane.apply(settings_from(settings)); },
+          py::arg("settings"), "Other settings from the next burst on.")
       .def("counters", &counters, "Counter name -> value.")
       .def("mbufs_in_use", &Harness::mbufs_in_use)
       .def("quiescent", &Harness::quiescent);

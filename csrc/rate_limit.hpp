@@ -45,4 +45,21 @@ class SourceBuckets {
   std::array<TokenBucket, kBuckets> buckets_;
 };
 
+// When something last happened, per source, found as above.
+class SourceTimes {
+ public:
+  // Nanoseconds; long ago for a source that is not known.
+  std::uint64_t since(std::uint64_t source_hash, std::uint64_t now_ns) const {
+    const std::uint64_t at = times_[source_hash % kTimes].load(std::memory_order_relaxed);
+    return at == 0 ? ~std::uint64_t{0} : now_ns > at ? now_ns - at : 0;
+  }
+  void note(std::uint64_t source_hash, std::uint64_t now_ns) {
+    times_[source_hash % kTimes].store(now_ns, std::memory_order_relaxed);
+  }
+
+ private:
+  static constexpr std::size_t kTimes = 65536;
+  std::array<std::atomic<std::uint64_t>, kTimes> times_{};
+};
+
 }  // namespace lw

@@ -72,6 +72,9 @@ class Reassembly {
     store_.expire(~std::uint64_t{0}, [&](Node& node) { expired(detach(node)); });
   }
 
+  // Other limits for what is there and what comes; that of packets stays.
+  void adopt(const FragmentLimits& limits) { limits_ = limits; }
+
   // True once each time the store comes above nine tenths of its packets or fragments (DP-173).
   bool pressure();
 

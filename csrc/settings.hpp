@@ -89,6 +89,13 @@ struct Settings {
 
   bool pcp{true};
   std::vector<Ipv4> pcp_addresses{0xc0000001};
+  Rate pcp_rate;            // of the whole router
+  Rate pcp_per_subscriber;  // of one prefix
+  // Of packets that no binding vouches for, the control side is told: all of them, or those of a subscriber whose B4
+  // has another address now. One a second of one subscriber.
+  bool miss_events{};
+  bool move_events{};
+  std::uint64_t hold_code5_ns{};  // so long after that no ICMPv6 1/5: a binding may be on its way
 };
 
 }  // namespace lw

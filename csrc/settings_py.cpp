@@ -176,6 +176,26 @@ void read_limits(const Section& all, Settings& settings) {
                       options.flag("router_alert")};
 }
 
+// Two rates a second: of the whole router, of one subscriber.
+void read_pcp(const Section& pcp, Settings& settings) {
+  constexpr std::uint64_t kSecond = 1'000'000'000;
+  settings.pcp = pcp.flag("enabled");
+  settings.pcp_addresses.clear();
+  for (const py::handle address : pcp.list("addresses")) {
+    settings.pcp_addresses.push_back(pcp.ipv4("addresses", address));
+  }
+  const py::sequence limit = pcp.list("rate_limit");
+  if (py::len(limit) != 2) pcp.fail("rate_limit", "has to hold 2 values");
+  settings.pcp_rate = {pcp.number_in<std::uint32_t>("rate_limit", limit[0]), kSecond};
+  settings.pcp_per_subscriber = {pcp.number_in<std::uint32_t>("rate_limit", limit[1]), kSecond};
+}
+
+void read_events(const Section& events, Settings& settings) {
+  settings.miss_events = events.flag("miss");
+  settings.move_events = events.flag("move");
+  settings.hold_code5_ns = events.number<std::uint64_t>("hold_code5_ms", 60'000) * 1'000'000;
+}
+
 Rate rate_from(const Section& icmp, const char* key, std::size_t length) {
   const py::sequence parts = icmp.list(key);
   if (py::len(parts) != length) icmp.fail(key, "has to hold " + std::to_string(length) + " values");
@@ -204,11 +224,8 @@ Settings settings_from(const py::dict& dict) {
   read_limits(all, settings);
   read_icmp(all.section("icmp"), settings);
   settings.subscriber_mask = all.number<std::uint8_t>("subscriber_mask", 128);
-  const Section pcp = all.section("pcp");
-  settings.pcp = pcp.flag("enabled");
-  settings.pcp_addresses.clear();
-  for (const py::handle address : pcp.list("addresses"))
-    settings.pcp_addresses.push_back(pcp.ipv4("addresses", address));
+  read_pcp(all.section("pcp"), settings);
+  read_events(all.section("events"), settings);
   return settings;
 }
 

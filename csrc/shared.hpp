@@ -28,6 +28,10 @@ struct Shared {
   TokenBucket mld_answers;
   SourceBuckets icmp4_sources;
   SourceBuckets icmp6_sources;
+  TokenBucket pcp_requests;
+  SourceBuckets pcp_sources;
+  TokenBucket events;
+  SourceTimes event_sources;
   PathMtus path_mtus;
   std::atomic<std::uint32_t> fragments_sent{};                    // numbers the datagrams that are fragmented outside
   std::array<std::atomic<std::uint64_t>, 16> conflict_seen_ns{};  // per own address, RFC 5227 section 2.4(c)

@@ -12,6 +12,7 @@
 #include "headers.hpp"
 #include "lane.hpp"
 #include "packet.hpp"
+#include "punt_ring.hpp"
 #include "settings.hpp"
 #include "shared.hpp"
 
@@ -22,7 +23,7 @@ class Reassembly;
 
 // What the act pass has to do with a packet. The parse pass sends nothing and changes nothing that another packet of
 // the burst could notice: the result for a packet must not depend on its neighbours.
-enum class Task : std::uint8_t { forward, refuse6, local4, icmp6, ndp, multicast, arp };
+enum class Task : std::uint8_t { forward, refuse6, local4, icmp6, ndp, multicast, arp, punt };
 
 struct Icmp6Error {
   std::uint8_t type;
@@ -60,6 +61,8 @@ struct Context {
   Transmitter& out;
   FragmentPorts& fragment_ports;
   Reassembly& reassembly;
+  PuntRing* punts;      // null: no control side
+  InjectRing* injects;  // null: not this lane's
   std::uint64_t now_ns{};
   Softwire hairpin_to{};  // the second softwire of the hairpinned packet at hand
 
@@ -186,6 +189,13 @@ void build_ipv6_icmp(rte_mbuf* frame, const Ipv6& from, const Ipv6& to, std::uin
 // icmp_relay.cpp: ICMPv6 that reached an own address
 // --------------------------------------------------------------------
 void icmp6_received(Context& ctx, Item& item);
+
+// control.cpp: to and from the control side -------------------------------------------------------------------------
+void punt_pcp(Context& ctx, Item& item);
+// Of a packet out of a softwire that its binding does not vouch for, or that has none. True: no code 5 yet, the control
+// side was asked a moment ago.
+bool report_unmatched(Context& ctx, const Item& item);
+void send_injected(Context& ctx);
 
 // split.cpp: fragmentation, outer and IPv4
 // -----------------------------------------------------------------------------

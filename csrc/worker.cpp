@@ -5,6 +5,7 @@
 #include <rte_pause.h>
 
 #include <array>
+#include <stdexcept>
 #include <utility>
 
 namespace lw {
@@ -16,18 +17,23 @@ constexpr unsigned kSendTries = 4;  // a full queue empties within microseconds,
 }  // namespace
 
 Worker::Worker(Wiring wiring, std::uint64_t tsc_hz, Counters& counters)
-    : wiring_(std::move(wiring)), clock_(tsc_hz), tick_cycles_(tsc_hz / kTicksPerSecond), counters_(counters) {}
+    : wiring_(std::move(wiring)), clock_(tsc_hz), tick_cycles_(tsc_hz / kTicksPerSecond), counters_(counters) {
+  if (wiring_.rx.size() > kMostRx) throw std::invalid_argument("a worker has at most four receive queues");
+}
 
 void Worker::run() {
   std::uint64_t next_tick = 0;
   std::uint64_t turns = 0;
+  began_.store(rte_rdtsc(), std::memory_order_relaxed);
   running_.store(true, std::memory_order_seq_cst);
   while (!stop_.load(std::memory_order_relaxed)) {
     turns_.store(++turns, std::memory_order_release);
     const std::uint64_t before = rte_rdtsc();
     const std::uint64_t now_ns = clock_.ns(before);
     const unsigned got = poll(now_ns);
-    if (got > 0) {
+    const bool injected = lane_->has_injected();
+    if (injected) lane_->send_injected(now_ns);
+    if (got > 0 || injected) {
       received_ += got;
       counters_.add(Counter::busy_cycles, rte_rdtsc() - before);
     } else {
@@ -40,22 +46,26 @@ void Worker::run() {
     }
   }
   lane_->drop_held();
+  ended_.store(rte_rdtsc(), std::memory_order_relaxed);
   running_.store(false, std::memory_order_release);
 }
 
 unsigned Worker::poll(std::uint64_t now_ns) {
   unsigned got = 0;
   std::array<rte_mbuf*, Lane::kBurst> frames;
-  for (const RxQueue& rx : wiring_.rx) {
+  for (std::size_t i = 0; i < wiring_.rx.size(); ++i) {
+    const RxQueue& rx = wiring_.rx[i];
     const std::uint16_t n = rte_eth_rx_burst(rx.port, rx.queue, frames.data(), frames.size());
     if (n == 0) continue;
     got += n;
+    rx_packets_[i].store(rx_packets_[i].load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
     lane_->receive(rx.role, frames.data(), n, now_ns);
   }
   return got;
 }
 
 void Worker::tick(std::uint64_t now_ns) {
+  take_settings(now_ns);
   if (announce_.load(std::memory_order_relaxed)) {
     announce_.store(false, std::memory_order_relaxed);
     lane_->interface_up(now_ns);
@@ -67,6 +77,27 @@ void Worker::tick(std::uint64_t now_ns) {
   lane_->tick(now_ns);
   quiescent_.store(lane_->quiescent(), std::memory_order_relaxed);
   checked_.store(received_, std::memory_order_release);
+}
+
+void Worker::take_settings(std::uint64_t now_ns) {
+  const Settings* const settings = settings_.load(std::memory_order_acquire);
+  if (settings != adopted_.load(std::memory_order_relaxed)) {
+    lane_->adopt(*settings);
+    adopted_.store(settings, std::memory_order_release);
+  }
+  for (const SideId side : {SideId::v4, SideId::v6}) {
+    std::atomic<bool>& renew = renew_[static_cast<unsigned>(side)];
+    if (renew.load(std::memory_order_relaxed) && renew.exchange(false, std::memory_order_acquire)) {
+      lane_->renew_next_hop(side, now_ns);
+    }
+  }
+}
+
+std::uint64_t Worker::cycles() const {
+  const std::uint64_t began = began_.load(std::memory_order_relaxed);
+  if (began == 0) return 0;
+  const std::uint64_t ended = ended_.load(std::memory_order_relaxed);
+  return (ended != 0 ? ended : rte_rdtsc()) - began;
 }
 
 Worker::Progress Worker::progress() const {

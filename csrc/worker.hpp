@@ -1,6 +1,7 @@
 // One poll loop on one lcore: receives from its queues, drives its lane, sends what the lane hands out.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <vector>
@@ -37,6 +38,7 @@ class Worker final : public FrameSink {
     TxQueue v4;
     TxQueue v6;
   };
+  static constexpr std::size_t kMostRx = 4;
   // What a watcher may know while the loop runs.
   struct Progress {
     std::uint64_t received;
@@ -47,7 +49,11 @@ class Worker final : public FrameSink {
   ~Worker() = default;
 
   // The lane needs its sink first.
-  void attach(Lane& lane) { lane_ = &lane; }
+  void attach(Lane& lane, const Settings& settings) {
+    lane_ = &lane;
+    settings_.store(&settings, std::memory_order_relaxed);
+    adopted_.store(&settings, std::memory_order_relaxed);
+  }
   void run();  // on its lcore, until stop(); what the lane still holds is dropped and counted then
   void stop() { stop_.store(true, std::memory_order_relaxed); }
   // The lane is watched from the next tick on, null ends it. `tap` has to last until watched_by() is another or the
@@ -55,6 +61,17 @@ class Worker final : public FrameSink {
   void watch(Tap* tap) { watch_.store(tap, std::memory_order_release); }
   const Tap* watched_by() const { return watched_by_.load(std::memory_order_acquire); }
   void announce() { announce_.store(true, std::memory_order_relaxed); }
+  // The lane goes over to these between two turns, within a tick. Both have to last until adopted() is the new.
+  void adopt(const Settings& settings) { settings_.store(&settings, std::memory_order_release); }
+  void take_settings(std::uint64_t now_ns);  // on the worker; or anywhere while it does not run
+  const Settings* adopted() const { return adopted_.load(std::memory_order_acquire); }
+  // The side's next hop is another since the last adopt(). Lane 0's worker.
+  void renew_next_hop(SideId side) { renew_[static_cast<unsigned>(side)].store(true, std::memory_order_release); }
+
+  const std::vector<RxQueue>& rx_queues() const { return wiring_.rx; }
+  std::uint64_t rx_packets(std::size_t queue) const { return rx_packets_[queue].load(std::memory_order_relaxed); }
+  // Since the loop began, until now or its end; what of it was spent on frames is in the counters.
+  std::uint64_t cycles() const;
   Progress progress() const;
   // What a turn of the loop has read of the table is forgotten at the next turn.
   std::uint64_t turns() const { return turns_.load(std::memory_order_acquire); }
@@ -71,11 +88,16 @@ class Worker final : public FrameSink {
   std::uint64_t tick_cycles_;
   Counters& counters_;
   Lane* lane_{};
+  std::array<std::atomic<std::uint64_t>, kMostRx> rx_packets_{};
   std::uint64_t received_{};
   std::atomic<bool> stop_{};
   std::atomic<bool> announce_{};
   std::atomic<Tap*> watch_{};
   std::atomic<Tap*> watched_by_{};
+  std::atomic<const Settings*> settings_{};
+  std::atomic<const Settings*> adopted_{};
+  std::array<std::atomic<bool>, 2> renew_{};
+  std::atomic<std::uint64_t> began_{}, ended_{};  // time stamp counter
   std::atomic<std::uint64_t> turns_{};
   std::atomic<bool> running_{};
   // Written once a tick: the reader sees `quiescent_` at least as new as `checked_`.

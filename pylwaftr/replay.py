@@ -197,6 +197,7 @@ def run(config: Config, workspace: Workspace, buffers: Buffers, expected: int) -
             router.start()
             watch = Watch(expected, time.monotonic())
             while not watch.done(router.engine.progress(), time.monotonic()):
+                router.engine.punted()  # nobody is there to answer
                 time.sleep(POLL_S)
             router.engine.stop()  # what is held is dropped and counted; the files are closed
             return router.totals()

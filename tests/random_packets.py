@@ -186,7 +186,7 @@ class Traffic:
         inner += bytes(r.choice((0, 0, 0, 0, 3)))
         ext, first = CHAINS[0] if r.random() < 0.8 else r.choice(CHAINS)
         if r.random() < 0.02:
-            inner = udp(row.ipv4, TUNNEL4, 5351, 5351)  # PCP
+            inner = udp(row.ipv4, TUNNEL4, 5351, 5351, size=(18, 60, 1600)[len(inner) % 3])  # PCP
         if r.random() < 0.02:
             ext, first = b"", r.choice((59, 6, 17, 41, 50, 200))
         src = row.b4 if r.random() < 0.95 else r.choice((to.b4, "::", "ff02::1", "2001:db8:dead::1"))

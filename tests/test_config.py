@@ -89,7 +89,9 @@ SETTINGS = [  # yaml, path in the dict for the core, value
     (text(), "icmp.rate_limit", (200, 2, 10)),
     (text("icmp: {incoming_v4_rate: {packets: 7, period_s: 3}}"), "icmp.incoming_v4_rate", (7, 3)),
     (text(), "ipv4_options", {"source_route": True, "record_route": True, "timestamp": True, "router_alert": False}),
-    (text(), "pcp", {"enabled": True, "addresses": [b"\xc0\0\0\1"]}),
+    (text(), "pcp", {"enabled": True, "addresses": [b"\xc0\0\0\1"], "rate_limit": (50000, 10)}),
+    (text(), "events", {"miss": False, "move": False, "hold_code5_ms": 0}),
+    (text("subscribers: {on_new_address: data}"), "events.move", True),
     (text(), "subscriber_mask", 56),
     (text(), "reassembly", {"max_packets": 20000, "timeout_s": 60, "max_fragments": 64}),
 ]

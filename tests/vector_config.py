@@ -208,7 +208,8 @@ def settings(options: Options | None = None) -> Settings:
             "error_tos": o["icmpv4_error_tos"],
         },
         "subscriber_mask": 56,
-        "pcp": {"enabled": False, "addresses": []},
+        "pcp": {"enabled": False, "addresses": [], "rate_limit": (0, 0)},
+        "events": {"miss": False, "move": False, "hold_code5_ms": 0},
     }
 
 

@@ -3,9 +3,12 @@
 from typing import Any
 
 from pylwaftr.config.model import Config, Icmp, Interface4, Interface6, Softwire
+from pylwaftr.config.services import Pcp
 
 
-def core_settings(config: Config) -> dict[str, Any]:
+def core_settings(config: Config, *, miss_events: bool = False, hold_code5_ms: int = 0) -> dict[str, Any]:
+    """`miss_events`: someone is there who can find a binding for a subscriber without one, and asks to be told of him;
+    for `hold_code5_ms` after that he gets no ICMPv6 1/5."""
     softwire, sides = config.softwire, config.interfaces
     v4, v6 = _side(sides.v4), _side(sides.v6)
     if sides.one_port:  # one port has one MAC address: that of either side is that of both
@@ -30,7 +33,12 @@ def core_settings(config: Config) -> dict[str, Any]:
         "ipv4_options": _ipv4_options(softwire),
         "icmp": _icmp(config.icmp),
         "subscriber_mask": config.subscribers.mask,
-        "pcp": {"enabled": config.pcp.enabled, "addresses": [a.packed for a in config.pcp.server_addresses]},
+        "pcp": _pcp(config.pcp),
+        "events": {
+            "miss": miss_events,
+            "move": config.subscribers.on_new_address == "data",
+            "hold_code5_ms": hold_code5_ms,
+        },
     }
 
 
@@ -52,6 +60,14 @@ def _side(side: Interface4 | Interface6) -> dict[str, Any]:
         "next_hop": None if side.next_hop is None else side.next_hop.packed,
         "ingress_filter": side.ingress_filter,
         "egress_filter": side.egress_filter,
+    }
+
+
+def _pcp(pcp: Pcp) -> dict[str, Any]:
+    return {
+        "enabled": pcp.enabled,
+        "addresses": [address.packed for address in pcp.server_addresses],
+        "rate_limit": (pcp.rate_limit.per_s, pcp.rate_limit.per_subscriber),
     }
 
 

@@ -55,6 +55,7 @@ def _explained(lane: _core.Lane, table: _core.BindingTable, number: int, given: 
     lane.feed(given.side, given.octets)
     after = lane.counters()
     ends = lane.take_ends()
+    lane.punted()  # nobody else takes it
     moved = {name: value - before[name] for name, value in after.items()}
     uses = {end["key"][0]: _use(table, end["key"][0]) for end in ends if "key" in end}
     return tell(number, given.side, given.octets, ends, moved, lane.take(), _WAYS, uses)

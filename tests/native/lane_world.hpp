@@ -119,7 +119,8 @@ inline lw::Settings settings_of(const std::array<std::uint8_t, 6>& choices) {
   s.icmp_per_source = limited ? 1 : 0;
   if (bits(3, 5) != 0) s.icmp_incoming_v4_rate = {1, 1'000'000'000};
   s.options = bits(3, 6) != 0 ? lw::OptionPolicy{false, false, false, true} : lw::OptionPolicy{};
-  s.pcp = bits(3, 7) != 0;
+  s.pcp = s.miss_events = s.move_events = bits(3, 7) != 0;
+  s.hold_code5_ns = 300'000'000;
   s.v4.ingress_filter = filter_of(bits(5, 0, 2));
   s.v6.ingress_filter = filter_of(bits(5, 2, 2));
   s.v4.egress_filter = filter_of(bits(5, 4, 2));

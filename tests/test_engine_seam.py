@@ -1,0 +1,252 @@
+"""A running engine and its control side: requests and answers, new settings under traffic, what its workers tell.
+
+Each row runs in a process of its own, for DPDK starts once in the life of one; the worker is a real one on net_pcap.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import pcap_files
+from tests.frames import IPIP, ethernet, ipv6, sent, udp
+from tests.softwires import B1, INET, TUNNEL4, from_b4
+
+HEAD = """
+import json, select, struct, sys, threading, time
+import numpy as np
+from pathlib import Path
+from pylwaftr import _core, eal_args
+from tests.lane_router import numeric4, row_array
+from tests.softwires import changed
+from tests.vector_config import bindings, settings
+from tests.frames import PEER_MAC, ip4, ip6
+
+folder = Path(sys.argv[1])
+base = changed(settings(), {
+    "v4.next_hop_mac": PEER_MAC["v4"], "v6.next_hop_mac": PEER_MAC["v6"],
+    "pcp": {"enabled": True, "addresses": [b"\\xc0\\0\\0\\1"], "rate_limit": (0, 0)},
+})
+buffers = eal_args.Buffers(8192, 2048, 1024)
+_core.eal_init(eal_args.replay_vector(buffers, {0, 1} & __import__("os").sched_getaffinity(0)))
+own = [int.from_bytes(a) for a, _ in base["v4"]["addresses"]]
+table = _core.BindingTable(1000, own, [a for a, _ in base["v6"]["addresses"]] + base["br_addresses"])
+assert not table.bind(row_array(bindings()), 0, 1)["refused"]
+
+def engine_of(v4, v6, settings=base):
+    return _core.Engine(settings, table, [v4, v6], [1], mbufs=buffers.count, data_room=buffers.data_room,
+                        held_limit=buffers.held_limit, secret=1)
+
+NAMES = [entry[0] for entry in _core.COUNTERS]
+
+def counter(name):
+    return int(engine.counters()[0][NAMES.index(name)])
+
+def moved():
+    return {name: counter(name) for name in NAMES if counter(name) and name not in ("idle_polls", "busy_cycles")}
+
+def wait_for(true, seconds=20):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, moved()
+        time.sleep(0.001)
+
+def done(**told):
+    engine.stop()
+    engine.close()
+    _core.eal_cleanup()
+    print("TOLD" + json.dumps(told))
+"""
+
+
+def told(script: str, folder: Path) -> dict[str, Any]:
+    words = [sys.executable, "-c", HEAD + script, str(folder)]
+    ran = subprocess.run(
+        words, capture_output=True, text=True, timeout=120, check=False, cwd=Path(__file__).parent.parent
+    )
+    assert ran.returncode == 0, ran.stderr
+    found: dict[str, Any] = json.loads(ran.stdout.rpartition("TOLD")[2])
+    return found
+
+
+ASKS = [from_b4(udp("192.0.0.2", TUNNEL4, port, 5351, size=60), B1) for port in range(1, 2001)]
+ANSWERS = [ipv6(B1.br, B1.b4, IPIP, udp(TUNNEL4, "192.0.0.2", 5351, port, size=60)) for port in range(1, 2001)]
+
+PUNT = """
+engine = engine_of("net_null0,no-rx=1", f"net_pcap1,rx_pcap={folder}/in.pcap,tx_pcap={folder}/out.pcap")
+answers = (folder / "answers").read_bytes()
+lengths = np.fromfile(folder / "lengths", np.uint32)
+readable = lambda ms: bool(select.select([engine.punt_fd], [], [], ms / 1000)[0])
+refused_early = engine.inject(answers, lengths)  # no worker runs yet
+quiet_before = not readable(20)
+before = time.monotonic_ns()
+engine.start()
+asked, kinds, calls, stale = [], set(), 0, 0
+while len(asked) < len(lengths):
+    assert readable(20_000), (len(asked), moved())
+    rows, octets = engine.punted()
+    calls += 1
+    stale += readable(0) and not len(rows)
+    kinds |= set(rows["kind"].tolist())
+    asked += [octets[at:at + length].hex() for at, length in zip(rows["offset"].tolist(), rows["length"].tolist())]
+    assert all(before <= at <= time.monotonic_ns() for at in rows["at_ns"].tolist())
+quiet_after = not readable(20)
+sent = 0
+while sent < len(lengths):
+    sent += engine.inject(answers[int(lengths[:sent].sum()):], lengths[sent:])
+wait_for(lambda: counter("tx_v6") == len(lengths))
+counted = moved()
+engine.stop()
+done(asked=asked, kinds=sorted(kinds), refused_early=refused_early, quiet=[quiet_before, quiet_after], counted=counted,
+     after=engine.inject(answers, lengths), empty=len(engine.punted()[0]))
+"""
+
+
+def test_requests_come_and_answers_go(tmp_path: Path) -> None:
+    pcap_files.write(tmp_path / "in.pcap", [ethernet("v6", packet) for packet in ASKS])
+    (tmp_path / "answers").write_bytes(b"".join(ANSWERS))
+    (tmp_path / "lengths").write_bytes(b"".join(len(one).to_bytes(4, "little") for one in ANSWERS))
+    found = told(PUNT, tmp_path)
+    assert found["asked"] == [packet.hex() for packet in ASKS]
+    assert found["kinds"] == [1]
+    assert found["quiet"] == [True, True]
+    octets = sum(len(one) + 14 for one in ANSWERS)
+    assert found["counted"] == {
+        "rx_v6": 2000, "rx_v6_bytes": sum(len(one) + 14 for one in ASKS), "punt_pcp": 2000,
+        "injected": 2000, "tx_v6": 2000, "tx_v6_bytes": octets,
+    }  # fmt: skip
+    assert (found["refused_early"], found["after"], found["empty"]) == (0, 0, 0)
+    assert pcap_files.read(tmp_path / "out.pcap") == [sent("v6", packet)[1] for packet in ANSWERS]
+
+
+DOWN = ethernet("v4", udp(INET, B1.ipv4, 53, 1024))
+TRAFFIC = """
+v4 = f"net_pcap0,rx_pcap={folder}/v4.pcap,infinite_rx=1"
+def hop_limit(value, **more):
+    return changed(base, {"hop_limit": value, "v6.egress_filter": f"ip6[7] = {value}", **more})
+"""
+
+SWAP = """
+engine = engine_of(v4, "net_null1,no-rx=1", hop_limit(10))
+engine.start()
+wait_for(lambda: counter("encap") > 1000)
+longest, swaps = 0.0, 0
+end = time.monotonic() + 3
+while time.monotonic() < end:
+    for value in (20, 10):
+        start = time.monotonic()
+        assert engine.apply(hop_limit(value)) == []
+        longest = max(longest, time.monotonic() - start)
+        swaps += 1
+        now = counter("encap")
+        wait_for(lambda: counter("encap") > now)
+mixed = counter("drop_filter_out")
+engine.apply(changed(base, {"v6.egress_filter": "less 1"}))
+after = counter("encap")
+refused = counter("drop_filter_out")
+wait_for(lambda: counter("drop_filter_out") > refused + 1000)
+done(swaps=swaps, longest=longest, mixed=mixed, late=counter("encap") - after)
+"""
+
+
+def test_settings_are_swapped_under_traffic(tmp_path: Path) -> None:
+    """The filter of each lets pass only what was made under the same settings. When apply() returns, none is made
+    under the old ones."""
+    pcap_files.write(tmp_path / "v4.pcap", [DOWN] * 64)
+    found = told(TRAFFIC + SWAP, tmp_path)
+    assert found["mixed"] == 0
+    assert found["late"] == 0
+    assert found["swaps"] > 100
+    assert found["longest"] < 1
+
+
+FIXED = """
+engine = engine_of(v4, "net_null1,no-rx=1", hop_limit(10))
+faults = []
+def tries(settings):
+    try:
+        engine.apply(settings)
+    except ValueError as fault:
+        faults.append(str(fault))
+def everything():
+    many = {"one_port": True, "hop_limit": 30}
+    for side, mac in (("v4", b"\\2\\0\\0\\0\\0\\7"), ("v6", None)):
+        many |= {f"{side}.mac": mac, f"{side}.mtu": 1400}
+    return changed(base, {**many, "reassembly.max_packets": 7})
+engine.start()
+for bad in (everything(), changed(base, {"hop_limit": 300}),
+            changed(base, {"v4.addresses": [(ip4("203.0.113.1"), 24)], "hop_limit": 30}),
+            changed(base, {"v6.addresses": [(ip6("2001:db8:1:100:0:cb00:7101:1"), 64)], "hop_limit": 30})):
+    tries(bad)
+now = counter("encap")
+wait_for(lambda: counter("encap") > now + 1000)
+mixed = counter("drop_filter_out")
+remarks = engine.apply(changed(base, {"br_addresses": [ip6("2001:db8:aa::1")]}))
+engine.stop()
+stopped = engine.apply(hop_limit(40))
+done(faults=faults, mixed=mixed, remarks=remarks, stopped=stopped)
+"""
+
+NAMED = ["one_port", "v4.mac", "v6.mac", "v4.mtu", "v6.mtu", "reassembly.max_packets"]
+
+
+def test_what_only_a_restart_can_change(tmp_path: Path) -> None:
+    pcap_files.write(tmp_path / "v4.pcap", [DOWN] * 64)
+    found = told(TRAFFIC + FIXED, tmp_path)
+    assert found["faults"] == [
+        f"settings: only a restart can change {', '.join(NAMED)}",
+        "settings: hop_limit: is out of range",
+        *["settings: addresses: a binding has one of the own addresses: unbind it first"] * 2,
+    ]
+    assert found["mixed"] == 0  # none of it was applied
+    assert found["remarks"] == ["3 bindings name a BR address that is not served: add it to br_addresses"]
+    assert found["stopped"] == []
+
+
+STATS = """
+engine = engine_of(v4, "net_null1,no-rx=1")
+idle = engine.worker_stats()
+engine.start()
+wait_for(lambda: counter("encap") > 1000)
+running = engine.worker_stats()
+engine.stop()
+stopped = engine.worker_stats()
+done(idle=idle, running=running, stopped=stopped, received=[counter("rx_v4"), counter("rx_v6")],
+     busy=counter("busy_cycles"))
+"""
+
+
+def test_what_a_worker_tells(tmp_path: Path) -> None:
+    pcap_files.write(tmp_path / "v4.pcap", [DOWN] * 64)
+    found = told(TRAFFIC + STATS, tmp_path)
+    queues = [{"port": 0, "queue": 0, "rx_packets": 0}, {"port": 1, "queue": 0, "rx_packets": 0}]
+    assert found["idle"] == [
+        {"lcore": 1, "numa": 0, "running": False, "queues": queues, "busy_cycles": 0, "idle_cycles": 0}
+    ]
+    (running,), (stopped,) = found["running"], found["stopped"]
+    assert running["running"]
+    assert running["busy_cycles"] > 0
+    assert stopped["running"] is False
+    assert [queue["rx_packets"] for queue in stopped["queues"]] == found["received"]
+    assert stopped["busy_cycles"] == found["busy"]
+    assert stopped["idle_cycles"] > 0
+
+
+@pytest.mark.parametrize("what", ["hop_limit", "reassembly"])
+def test_settings_have_to_be_whole(what: str, tmp_path: Path) -> None:
+    pcap_files.write(tmp_path / "v4.pcap", [DOWN])
+    script = f"""
+engine = engine_of(v4, "net_null1,no-rx=1")
+bad = dict(base)
+del bad[{what!r}]
+try:
+    engine.apply(bad)
+except ValueError as fault:
+    done(fault=str(fault))
+"""
+    assert told(TRAFFIC + script, tmp_path)["fault"] == f"settings: {what}: is missing"
