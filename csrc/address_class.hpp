@@ -33,15 +33,15 @@ class AddressClass {
 
 namespace detail {
 
-struct ClassRow {
+struct ClassRow {  // eight octets: found without a multiplication
   std::uint32_t first_port{0x10000};
   std::uint16_t mask{};
   std::uint8_t shift{};
   AddressUse use{AddressUse::none};
-  PortSetParams params{};
 };
 struct ClassTable {
   std::array<ClassRow, 256> rows{};                     // by code; 0 = none, 1 = whole
+  std::array<PortSetParams, 256> params{};              // likewise
   std::array<std::array<std::uint8_t, 17>, 17> code{};  // by k, a
   unsigned count{1};
 };
@@ -56,11 +56,11 @@ constexpr ClassTable make_class_table() {
       }
       const PortSetParams params{.offset = a, .length = k};
       table.code[k][a] = static_cast<std::uint8_t>(table.count);
+      table.params[table.count] = params;
       table.rows[table.count++] = {.first_port = params.first_port(),
                                    .mask = static_cast<std::uint16_t>(params.sets() - 1),
                                    .shift = static_cast<std::uint8_t>(params.contiguous_bits()),
-                                   .use = k == 0 ? AddressUse::whole : AddressUse::shared,
-                                   .params = params};
+                                   .use = k == 0 ? AddressUse::whole : AddressUse::shared};
     }
   }
   return table;
@@ -74,7 +74,7 @@ constexpr AddressClass AddressClass::from(PortSetParams params) {
   return AddressClass{detail::kClasses.code[params.length][params.offset]};
 }
 constexpr AddressUse AddressClass::use() const { return detail::kClasses.rows[code_].use; }
-constexpr PortSetParams AddressClass::params() const { return detail::kClasses.rows[code_].params; }
+constexpr PortSetParams AddressClass::params() const { return detail::kClasses.params[code_]; }
 constexpr std::optional<std::uint16_t> AddressClass::psid(std::uint16_t port) const {
   const detail::ClassRow& row = detail::kClasses.rows[code_];
   if (port < row.first_port) return std::nullopt;

@@ -21,7 +21,7 @@ class AddressMap {
 
   // --- readers ---
 
-  AddressClass at(Ipv4 address) const noexcept {
+  [[gnu::always_inline]] AddressClass at(Ipv4 address) const noexcept {
     const std::uint32_t block = entry(address).load(std::memory_order_acquire);
     const std::uint8_t* codes = blocks_[block / kPerChunk].load(std::memory_order_relaxed);
     std::uint8_t& code = const_cast<std::uint8_t*>(codes)[code_index(block, address)];

@@ -53,8 +53,6 @@ bool BindingTable::find(BindingKey key, Softwire& out) const noexcept {
   return true;
 }
 
-void BindingTable::prefetch(BindingKey key) const noexcept { entries_.prefetch_first(packed(key)); }
-
 std::uint64_t BindingTable::find_bulk(const BindingKey* keys, unsigned n, Softwire* out) const noexcept {
   static_assert(kBulk == Entries::kBulk);
   std::array<std::uint64_t, kBulk> words;

@@ -85,13 +85,22 @@ class BindingTable {
 
   // --- readers: any thread, never waiting ---
 
-  AddressClass classify(Ipv4 address) const noexcept { return addresses_.at(address); }
+  [[gnu::always_inline]] AddressClass classify(Ipv4 address) const noexcept { return addresses_.at(address); }
   bool find(BindingKey key, Softwire& out) const noexcept;
   static constexpr unsigned kBulk = 64;
-  // Starts to fetch what find_bulk will read first.
-  void prefetch(BindingKey key) const noexcept;
   // n <= kBulk. Bit i of the answer: keys[i] is bound, and out[i] was filled.
   std::uint64_t find_bulk(const BindingKey* keys, unsigned n, Softwire* out) const noexcept;
+
+  // The same in steps, for who has something to do between them: ask() for key number i < kBulk, locate() all n, take()
+  // each. A query is begun and ended within one turn of a worker.
+  class Query;
+  struct Found {
+    Ipv6 b4;
+    const Ipv6* br;
+  };
+  void ask(Query& query, unsigned i, BindingKey key) const noexcept;
+  void locate(Query& query, unsigned n) const noexcept;
+  bool take(const Query& query, unsigned i, Found& found) const noexcept;
 
   // --- the writer's side: one call at a time (a mutex sees to it), never on a worker ---
 
@@ -180,5 +189,22 @@ class BindingTable {
   std::atomic<std::uint64_t> changes_{};
   mutable std::mutex writer_;
 };
+
+class BindingTable::Query {
+  friend BindingTable;
+  Entries::Query asked_;
+};
+
+// Inline: a worker takes these steps for every packet.
+[[gnu::always_inline]] inline void BindingTable::ask(Query& query, unsigned i, BindingKey key) const noexcept {
+  entries_.ask(query.asked_, i, std::uint64_t{key.ipv4} << 16 | key.psid);
+}
+inline void BindingTable::locate(Query& query, unsigned n) const noexcept { entries_.locate(query.asked_, n); }
+[[gnu::always_inline]] inline bool BindingTable::take(const Query& query, unsigned i, Found& found) const noexcept {
+  Entries::Found entry;
+  if (!entries_.take(query.asked_, i, entry)) return false;
+  found = {entry.value, &br_[entry.tag]};
+  return true;
+}
 
 }  // namespace lw

@@ -88,42 +88,70 @@ class Cuckoo {
     }
   }
 
-  // Calls take(i, found) for each keys[i] that is in the table; the answer has their bits. n <= kBulk.
+  // Up to kBulk look-ups at a time: each is asked for, all are located, each is taken. Whatever lies between gives the
+  // cache lines time to come.
+  struct Query {
+    std::array<std::uint64_t, kBulk> keys;
+    std::array<cuckoo::Home, kBulk> homes;  // once located, first is the bucket that `at` is in
+    std::array<std::uint8_t, kBulk> at;     // slot in it; kSlots = not seen
+  };
+
+  [[gnu::always_inline]] void ask(Query& query, unsigned i, std::uint64_t key) const noexcept {
+    const Home home = home_of(key);
+    __builtin_prefetch(&buckets_[home.first]);
+    query.keys[i] = key;
+    query.homes[i] = home;
+  }
+
   // Second buckets are fetched only for keys that are not in their first: fetching both at once costs a fifth more.
-  template <class Take>
-  std::uint64_t find_bulk(const std::uint64_t* keys, unsigned n, Take take) const noexcept {
-    std::array<Home, kBulk> homes;
-    std::array<std::uint8_t, kBulk> at;  // slot in homes[i].first; kSlots = not seen
+  void locate(Query& query, unsigned n) const noexcept {
     std::array<std::uint8_t, kBulk> late;
-    for (unsigned i = 0; i < n; ++i) {
-      homes[i] = home_of(keys[i]);
-      __builtin_prefetch(&buckets_[homes[i].first]);
-    }
     unsigned late_count = 0;
+    const cuckoo::Bucket* buckets = buckets_;  // stores of octets might change anything else
+    const std::uint64_t* values = values_;
+    constexpr auto kCells = std::tuple_size_v<Cells>;
     for (unsigned i = 0; i < n; ++i) {
-      const unsigned seen = cuckoo::match(buckets_[homes[i].first], keys[i]);
-      at[i] = static_cast<std::uint8_t>(std::countr_zero(seen | 1U << cuckoo::kSlots));
-      const void* value = cells(cuckoo::slot_of(homes[i].first, at[i]));
-      __builtin_prefetch(seen != 0 ? value : &buckets_[homes[i].second]);
+      const Home home = query.homes[i];
+      const unsigned seen = cuckoo::match(buckets[home.first], query.keys[i]);
+      const auto at = static_cast<unsigned>(std::countr_zero(seen | 1U << cuckoo::kSlots));
+      query.at[i] = static_cast<std::uint8_t>(at);
+      const void* value = values + std::size_t{cuckoo::slot_of(home.first, at)} * kCells;
+      __builtin_prefetch(seen != 0 ? value : &buckets[home.second]);
       late[late_count] = static_cast<std::uint8_t>(i);
       late_count += seen == 0;
     }
     for (unsigned j = 0; j < late_count; ++j) {
       const unsigned i = late[j];
-      homes[i].first = homes[i].second;
-      const unsigned seen = cuckoo::match(buckets_[homes[i].second], keys[i]);
-      at[i] = static_cast<std::uint8_t>(std::countr_zero(seen | 1U << cuckoo::kSlots));
-      __builtin_prefetch(cells(cuckoo::slot_of(homes[i].second, at[i])));
+      const std::uint32_t second = query.homes[i].second;
+      const unsigned seen = cuckoo::match(buckets[second], query.keys[i]);
+      const auto at = static_cast<unsigned>(std::countr_zero(seen | 1U << cuckoo::kSlots));
+      query.homes[i].first = second;
+      query.at[i] = static_cast<std::uint8_t>(at);
+      __builtin_prefetch(values + std::size_t{cuckoo::slot_of(second, at)} * kCells);
     }
+  }
+
+  // What locate() saw is a hint; a hit is read under its version here, everything else by find().
+  [[gnu::always_inline]] bool take(const Query& query, unsigned i, Found& found) const noexcept {
+    const std::uint32_t bucket = query.homes[i].first;
+    const unsigned at = query.at[i];
+    if (at != cuckoo::kSlots && copy(bucket, at, version_of(bucket), query.keys[i], found)) [[likely]] {
+      return true;
+    }
+    return find_again(query.keys[i], found);
+  }
+
+  // The three steps in one. Calls take(i, found) for each keys[i] that is in the table; the answer has their bits.
+  template <class Take>
+  std::uint64_t find_bulk(const std::uint64_t* keys, unsigned n, Take take_one) const noexcept {
+    Query query;
+    for (unsigned i = 0; i < n; ++i) ask(query, i, keys[i]);
+    locate(query, n);
     std::uint64_t hits = 0;
     for (unsigned i = 0; i < n; ++i) {
       Found found;
-      // What the scans above saw is a hint; a hit is read under its version here, everything else by find().
-      const bool hit =
-          (at[i] != cuckoo::kSlots && copy(homes[i].first, at[i], version_of(homes[i].first), keys[i], found)) ||
-          find_again(keys[i], found);
-      if (!hit) continue;
-      take(i, found);
+      if (!take(query, i, found)) continue;
+      take_one(i, found);
       hits |= std::uint64_t{1} << i;
     }
     return hits;
@@ -131,8 +159,6 @@ class Cuckoo {
 
   // --- the writer ---
 
-  // For a find_bulk that comes later: the bucket where nine of ten keys are.
-  void prefetch_first(std::uint64_t key) const { __builtin_prefetch(&buckets_[home_of(key).first]); }
   void prefetch(std::uint64_t key) const {
     const Home home = home_of(key);
     __builtin_prefetch(&buckets_[home.first]);
@@ -218,7 +244,8 @@ class Cuckoo {
   }
 
   // One slot under a version that was noted before.
-  bool copy(std::uint32_t b, unsigned i, std::uint64_t noted, std::uint64_t key, Found& found) const {
+  [[gnu::always_inline]] bool copy(std::uint32_t b, unsigned i, std::uint64_t noted, std::uint64_t key,
+                                   Found& found) const {
     const std::uint64_t word = cuckoo::get(buckets_[b].word[i]);
     if (cuckoo::key_of(word) != key || word == 0) return false;
     found = {cuckoo::tag_of(word), load_value(cells(cuckoo::slot_of(b, i)))};

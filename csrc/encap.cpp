@@ -6,8 +6,6 @@ namespace lw {
 
 namespace {
 
-constexpr std::uint16_t kLimitHeader = 8;  // destination options with the encapsulation limit, RFC 2473 section 4.1.1
-
 std::uint8_t outer_class(const Settings& settings, std::uint8_t tos) {
   const std::uint8_t dscp = settings.dscp == DscpMode::pipe ? static_cast<std::uint8_t>(settings.pipe_dscp << 2)
                                                             : static_cast<std::uint8_t>(tos & 0xfc);
@@ -15,7 +13,7 @@ std::uint8_t outer_class(const Settings& settings, std::uint8_t tos) {
   return settings.ecn == EcnMode::normal ? static_cast<std::uint8_t>(dscp | (tos & 3)) : dscp;
 }
 
-// RFC 6438: a keyed hash of the inner flow, never 0 (RFC 6437 appendix A). Fragments have no ports: addresses only.
+// Fragments have no ports: addresses only.
 std::uint32_t flow_label(const Context& ctx, const std::uint8_t* ip, std::uint32_t readable) {
   if (ctx.settings.flow_label_mode == FlowLabelMode::fixed) return ctx.settings.flow_label;
   const std::uint16_t header = ipv4::header_length(ip);
@@ -23,15 +21,13 @@ std::uint32_t flow_label(const Context& ctx, const std::uint8_t* ip, std::uint32
   if (proto::has_ports(ip[ipv4::kProtocol]) && !ipv4::is_fragment(ip) && readable >= header + 4U) {
     rest |= std::uint64_t{load<std::uint32_t>(ip + header)} << 8;
   }
-  const std::uint64_t hashed = hash::mix(load<std::uint64_t>(ip + ipv4::kSource) ^ ctx.shared.secret, rest);
-  const auto label = static_cast<std::uint32_t>(hashed & 0xfffff);
-  return label == 0 ? 1 : label;
+  return flow_label_of(ctx.shared.secret, load<std::uint64_t>(ip + ipv4::kSource), rest);
 }
 
 }  // namespace
 
 std::uint16_t tunnel_overhead(const Settings& settings) {
-  return static_cast<std::uint16_t>(ipv6::kHeader + (settings.encap_limit ? kLimitHeader : 0));
+  return static_cast<std::uint16_t>(ipv6::kHeader + (settings.encap_limit ? sizeof(limit_option(0)) : 0));
 }
 
 std::uint16_t configured_path_mtu(const Settings& settings) {
@@ -66,8 +62,7 @@ void wrap(Context& ctx, rte_mbuf* frame, const Softwire& to) {
   store(outer + ipv6::kSource, to.br);
   store(outer + ipv6::kDestination, to.b4);
   if (settings.encap_limit) {
-    const std::array<std::uint8_t, kLimitHeader> option{proto::kIpv4, 0, 4, 1, *settings.encap_limit, 1, 1, 0};
-    store(outer + ipv6::kHeader, option);
+    store(outer + ipv6::kHeader, limit_option(*settings.encap_limit));
   }
 }
 

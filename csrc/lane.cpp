@@ -1,10 +1,12 @@
 // The order of the stages: this file alone knows it.
 #include "lane.hpp"
 
+#include <bit>
 #include <memory>
 
 #include "announce.hpp"
 #include "fragment_ports.hpp"
+#include "plain.hpp"
 #include "reassembly.hpp"
 #include "stage.hpp"
 #include "tap.hpp"
@@ -20,6 +22,9 @@ struct Burst {
   std::array<Softwire, Lane::kBurst> softwires;
   std::array<std::uint8_t, Lane::kBurst> key_of;  // item of a key
 };
+
+constexpr std::uint64_t all_of(unsigned n) { return n == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << n) - 1; }
+static_assert(Lane::kBurst <= 64);
 }  // namespace
 
 struct Lane::Inside {
@@ -29,7 +34,8 @@ struct Lane::Inside {
         fragment_ports(parts.settings.fragments.max_packets, parts.held_limit, parts.settings.fragments.v4_hold_ns),
         reassembly(parts.settings.fragments, parts.held_limit),
         ctx{parts.settings, parts.table, parts.shared, parts.counters, parts.pool, out,
-            fragment_ports, reassembly,  parts.punts,  parts.injects} {}
+            fragment_ports, reassembly,  parts.punts,  parts.injects},
+        plain(parts.settings) {}
 
   unsigned index;
   Transmitter out;
@@ -37,13 +43,20 @@ struct Lane::Inside {
   Reassembly reassembly;
   Context ctx;
   Announcer announcer;
+  PlainWay plain;
   Burst burst;
+  Burst again;  // one packet that turned out not to be plain
   Burst followers;
   rte_mbuf* following{};  // chain of fragments whose first one has gone
   rte_mbuf** following_end{&following};
 
   void look_up(Burst& at, unsigned n);
   void act(Burst& at, unsigned n);
+  bool parse(Item& item, PortRole role);
+  unsigned parse_rest(PortRole role, rte_mbuf** frames, unsigned n, std::uint64_t& rest);
+  void act_all(PortRole role, rte_mbuf** frames, unsigned n, std::uint64_t plain_ones, std::uint64_t rest);
+  void the_long_way(PortRole role, rte_mbuf* frame);
+  void act(Item& item);
   void do_other(Item& item);
   LinkResult start(Item& item, PortRole role);
   void ended(Item& item);
@@ -91,17 +104,82 @@ void Lane::Inside::do_other(Item& item) {
   }
 }
 
+void Lane::Inside::act(Item& item) {
+  if (item.task != Task::forward) [[unlikely]] {
+    do_other(item);
+  } else if (item.side == SideId::v4) {
+    encap(ctx, item);
+  } else {
+    decap(ctx, item);
+  }
+  ended(item);
+}
+
 void Lane::Inside::act(Burst& at, unsigned n) {
+  for (unsigned i = 0; i < n; ++i) act(at.items[i]);
+}
+
+// The parse pass of one packet. False: it has ended.
+bool Lane::Inside::parse(Item& item, PortRole role) {
+  switch (start(item, role)) {
+    case LinkResult::ipv4:
+      return parse4(ctx, item);
+    case LinkResult::ipv6:
+      return parse6(ctx, item);
+    case LinkResult::arp:
+      item.task = Task::arp;
+      return true;
+    case LinkResult::ended:
+      break;
+  }
+  return false;
+}
+
+// The frames that are not plain; afterwards `rest` has those that go on, and their items come in the same order.
+unsigned Lane::Inside::parse_rest(PortRole role, rte_mbuf** frames, unsigned n, std::uint64_t& rest) {
+  unsigned going = 0;
   for (unsigned i = 0; i < n; ++i) {
-    Item& item = at.items[i];
-    if (item.task != Task::forward) [[unlikely]] {
-      do_other(item);
-    } else if (item.side == SideId::v4) {
-      encap(ctx, item);
+    const std::uint64_t bit = std::uint64_t{1} << i;
+    if ((rest & bit) == 0) continue;
+    Item& item = burst.items[going] = Item{};
+    item.frame = frames[i];
+    if (parse(item, role)) {
+      ++going;
     } else {
-      decap(ctx, item);
+      rest &= ~bit;
+      ended(item);
     }
-    ended(item);
+  }
+  return going;
+}
+
+// A packet that looked plain and is not.
+void Lane::Inside::the_long_way(PortRole role, rte_mbuf* frame) {
+  Item& item = again.items[0] = Item{};
+  item.frame = frame;
+  if (!parse(item, role)) return ended(item);
+  look_up(again, 1);
+  act(item);
+}
+
+// The act pass, in the order of arrival.
+void Lane::Inside::act_all(PortRole role, rte_mbuf** frames, unsigned n, std::uint64_t plain_ones, std::uint64_t rest) {
+  unsigned acted = 0, items = 0;
+  for (unsigned i = 0; i < n;) {
+    const std::uint64_t from_here = plain_ones >> i;
+    if (const auto run = static_cast<unsigned>(std::countr_one(from_here)); run > 0) {
+      const unsigned stopped = plain.act(ctx, acted, acted + run);
+      i += stopped - acted;
+      if (stopped != acted + run) {
+        the_long_way(role, frames[i++]);
+        acted = stopped + 1;
+      } else {
+        acted = stopped;
+      }
+      continue;
+    }
+    if ((rest >> i & 1) != 0) act(burst.items[items++]);
+    ++i;
   }
 }
 
@@ -195,6 +273,7 @@ void Lane::Inside::adopt(const Settings& settings) {
                                   old.tap,
                                   old.last_end});
   reassembly.adopt(settings.fragments);
+  plain.use(settings);
 }
 
 Lane::Lane(const Parts& parts) : inside_(std::make_unique<Inside>(parts)), injects_(parts.injects) {}
@@ -207,28 +286,15 @@ void Lane::receive(PortRole role, rte_mbuf** frames, unsigned n, std::uint64_t n
   ctx.now_ns = now_ns;
   refresh_links(ctx);
   for (unsigned i = 0; i < n; ++i) rte_prefetch0(rte_pktmbuf_mtod(frames[i], void*));
-  unsigned going = 0;
-  for (unsigned i = 0; i < n; ++i) {
-    Item& item = in.burst.items[going] = Item{};
-    item.frame = frames[i];
-    const LinkResult link = in.start(item, role);
-    bool goes = false;
-    if (link == LinkResult::ipv4) {
-      goes = parse4(ctx, item);
-    } else if (link == LinkResult::ipv6) {
-      goes = parse6(ctx, item);
-    } else if (link == LinkResult::arp) {
-      item.task = Task::arp;
-      goes = true;
-    }
-    if (goes) {
-      ++going;
-    } else {
-      in.ended(item);
-    }
+  // A tap has to see each packet at each step, which only the stages show.
+  const std::uint64_t plain = ctx.tap == nullptr ? in.plain.read(ctx, role, frames, n) : 0;
+  std::uint64_t rest = 0;
+  if (plain != all_of(n)) {
+    rest = ~plain & all_of(n);
+    in.look_up(in.burst, in.parse_rest(role, frames, n, rest));
   }
-  in.look_up(in.burst, going);
-  in.act(in.burst, going);
+  in.plain.locate(ctx);
+  in.act_all(role, frames, n, plain, rest);
   in.run_following();
   in.finish();
 }

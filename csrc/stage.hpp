@@ -157,6 +157,15 @@ void into_softwire(Context& ctx, Item& item, const Softwire& to, std::uint8_t to
 // Puts the outer header before the IPv4 packet at the start of `frame`.
 void wrap(Context& ctx, rte_mbuf* frame, const Softwire& to);
 std::uint16_t tunnel_overhead(const Settings& settings);
+// Destination options with the encapsulation limit (RFC 2473 section 4.1.1).
+constexpr std::array<std::uint8_t, 8> limit_option(std::uint8_t limit) {
+  return {proto::kIpv4, 0, 4, 1, limit, 1, 1, 0};
+}
+// RFC 6438: a keyed hash of the inner flow, never 0 (RFC 6437 appendix A). `rest`: protocol, and above it the ports.
+inline std::uint32_t flow_label_of(std::uint64_t secret, std::uint64_t addresses, std::uint64_t rest) {
+  const auto label = static_cast<std::uint32_t>(hash::mix(addresses ^ secret, rest) & 0xfffff);
+  return label == 0 ? 1 : label;
+}
 std::uint16_t configured_path_mtu(const Settings& settings);
 std::uint16_t path_mtu(Context& ctx, const Ipv6& b4);
 

@@ -147,16 +147,13 @@ bool plain_port(const Item& item, const std::uint8_t* ip, Direction direction, s
   return true;
 }
 
-void look_up_later(Context& ctx, Item& item, BindingKey key) {
+void look_up_later(Item& item, BindingKey key) {
   item.key = key;
   item.lookup = true;
-  ctx.table.prefetch(key);
 }
 
-void take_psid(Context& ctx, Item& item, const AddressClass& row, Ipv4 address, std::uint16_t port) {
-  if (const auto psid = row.psid(port)) {
-    look_up_later(ctx, item, {address, *psid});
-  }
+void take_psid(Item& item, const AddressClass& row, Ipv4 address, std::uint16_t port) {
+  if (const auto psid = row.psid(port)) look_up_later(item, {address, *psid});
 }
 
 }  // namespace
@@ -169,12 +166,12 @@ bool make_key(Context& ctx, Item& item, Direction direction) {
   item.softwire = nullptr;
   if (row.use() == AddressUse::none) return true;
   if (row.use() == AddressUse::whole) {
-    look_up_later(ctx, item, {address, 0});
+    look_up_later(item, {address, 0});
     return true;
   }
   std::uint16_t port = 0;
   if (plain_port(item, ip, direction, port)) [[likely]] {
-    take_psid(ctx, item, row, address, port);
+    take_psid(item, row, address, port);
     return true;
   }
   const Steering steering = steer(ctx, item, direction);
@@ -183,7 +180,7 @@ bool make_key(Context& ctx, Item& item, Direction direction) {
     drop(ctx, item, steering.reason);
     return false;
   }
-  if (steering.result == Result::port) take_psid(ctx, item, row, address, steering.port);
+  if (steering.result == Result::port) take_psid(item, row, address, steering.port);
   return true;
 }
 

@@ -32,24 +32,18 @@ void flush_side(Context& ctx, SideId side) {
   if (ctx.tap != nullptr) [[unlikely]] {
     for (std::uint16_t i = 0; i < queue.n; ++i) ctx.tap->sent(side, queue.frames[i]);
   }
-  std::uint64_t octets = 0;
-  // A sent frame may be gone: its length is read before.
-  std::array<std::uint32_t, Transmitter::kQueue> lengths;
-  for (std::uint16_t i = 0; i < queue.n; ++i) lengths[i] = packet::length(queue.frames[i]);
+  std::uint64_t octets = queue.octets;  // a sent frame may be gone
   const std::uint16_t sent = ctx.out.sink.send(side, queue.frames.data(), queue.n);
-  for (std::uint16_t i = 0; i < sent; ++i) octets += lengths[i];
-  for (std::uint16_t i = sent; i < queue.n; ++i) rte_pktmbuf_free(queue.frames[i]);
+  for (std::uint16_t i = sent; i < queue.n; ++i) {
+    octets -= packet::length(queue.frames[i]);
+    rte_pktmbuf_free(queue.frames[i]);
+  }
   const bool v4 = side == SideId::v4;
   ctx.count(v4 ? Counter::tx_v4 : Counter::tx_v6, sent);
   ctx.count(v4 ? Counter::tx_v4_bytes : Counter::tx_v6_bytes, octets);
   ctx.count(Counter::tx_failed, queue.n - sent);
   queue.n = 0;
-}
-
-void enqueue(Context& ctx, rte_mbuf* frame, SideId side) {
-  auto& queue = ctx.out.queue(side);
-  if (queue.n == Transmitter::kQueue) flush_side(ctx, side);
-  queue.frames[queue.n++] = frame;
+  queue.octets = 0;
 }
 
 // The frame is finished. `edge` as in forward, count_ for what was made here.

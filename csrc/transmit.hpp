@@ -14,6 +14,7 @@ struct Transmitter {
 
   struct Queue {
     std::uint16_t n{};
+    std::uint32_t octets{};
     std::array<rte_mbuf*, kQueue> frames{};
   };
   // The link header towards the next hop, made once a burst.
@@ -52,5 +53,15 @@ void serve_waiting(Context& ctx);
 // Hands the queues to the sink.
 void flush(Context& ctx);
 void drop_all_waiting(Context& ctx);
+
+// Queues a finished frame.
+inline void enqueue(Context& ctx, rte_mbuf* frame, SideId side) {
+  auto& queue = ctx.out.queue(side);
+  if (queue.n == Transmitter::kQueue) [[unlikely]] {
+    flush(ctx);
+  }
+  queue.octets += packet::length(frame);
+  queue.frames[queue.n++] = frame;
+}
 
 }  // namespace lw

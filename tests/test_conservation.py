@@ -61,7 +61,7 @@ def _tagged(side: str, frame: bytes) -> bytes:
     return frame[:12] + b"\x81\0\0" + bytes([100 if side == "v4" else 200]) + frame[12:]
 
 
-def _corpus(
+def corpus_of(
     random: Random, chosen: Settings, size: int, neighbours: bool = True, largest: int = 3000
 ) -> dict[str, list[bytes]]:
     """Valid frames by side, to be damaged on their way."""
@@ -77,7 +77,7 @@ def _corpus(
 
 def _run(chosen: Settings, packets: int, seed: int, look_at: int, resolved: bool = True) -> dict[str, int]:
     random = Random(seed)
-    corpus = _corpus(random, chosen, 1500, neighbours=resolved)
+    corpus = corpus_of(random, chosen, 1500, neighbours=resolved)
     with router(chosen, resolved=resolved, mbufs=4096) as lane:
         fed = left = 0
         while fed < packets:
@@ -117,7 +117,7 @@ def test_law_holds_when_buffers_run_out() -> None:
     """A pool that fragments and errors exhaust: counted, never lost, and the router goes on afterwards."""
     random = Random(7)
     chosen = settings({"v6_path_mtu": 1280, "v4_mtu": 576})
-    corpus = _corpus(random, chosen, 1500, largest=9000)
+    corpus = corpus_of(random, chosen, 1500, largest=9000)
     with router(chosen, mbufs=64) as lane:
         for _ in range(QUICK // 32):
             side = random.choice(("v4", "v6"))

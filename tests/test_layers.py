@@ -20,6 +20,7 @@ CPP_LAYERS = {  # layer -> file names without folder and ending
     "packet": "packet checksum lane.hpp stage.hpp tap filter.hpp fragment_ports reassembly",
     "stage": "ethernet parse4 parse6 classify* steer encap decap split transmit announce icmp_* ipv4 mss echo arp ndp "
     "mld local offload control",
+    "short": "plain",  # the stages' short form for plain packets
     "order": "lane.cpp",  # the one file that knows in which order the stages come
     "machine": "eal port worker engine harness punt capture capture_* telemetry filter.cpp bench_*",
     "python": "module py_* settings_py",
@@ -28,12 +29,13 @@ CPP_MAY_INCLUDE = {
     "pure": {"pure"},
     "packet": {"pure", "packet"},
     "stage": {"pure", "packet"},  # and its own header, never another stage
-    "order": {"pure", "packet", "stage"},
+    "short": {"pure", "packet", "stage"},
+    "order": {"pure", "packet", "stage", "short"},
     "machine": {"pure", "packet", "machine"},
     "python": {"pure", "packet", "machine", "python"},
 }
 # The stages are called through stage.hpp, so outside them only lane.cpp has business with it.
-STAGE_HEADER_USERS = {"packet", "stage", "order"}
+STAGE_HEADER_USERS = {"packet", "stage", "short", "order"}
 # DPDK headers that work on packets alone, without EAL.
 INLINE_DPDK = (
     "rte_mbuf rte_mbuf_core rte_mempool rte_ip_frag rte_ether rte_ip rte_icmp rte_tcp rte_udp rte_arp rte_net "
@@ -89,7 +91,7 @@ def system_include_faults(name: str, layer: str, included: str) -> Iterator[str]
         yield f"{name} ({layer}): includes DPDK's {included}"
     elif dpdk and layer != "machine" and header not in INLINE_DPDK.split():
         yield f"{name} ({layer}): {included} needs more than a packet"
-    elif included in NOT_IN_A_STAGE and layer in {"stage", "order"}:
+    elif included in NOT_IN_A_STAGE and layer in {"stage", "short", "order"}:
         yield f"{name} ({layer}): a stage does not log, lock, wait or allocate, so no {included}"
 
 

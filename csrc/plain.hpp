@@ -1,0 +1,89 @@
+// The short way of plain packets: what nearly all traffic is, read, looked up and rewritten in three tight loops.
+//
+// The stages are the rule, this is their short form. A packet is plain if a dozen comparisons show that no stage would
+// do anything with it but forward it: one buffer, our MAC and the side's tag, a good IPv4 header without options, not a
+// fragment, TCP or UDP; from a softwire one IPv6 header before it and nothing else. Whatever is not plain, or turns out
+// not to be when its turn comes (not bound, TTL, a size that does not fit, ECN marks that differ), has not been touched
+// and goes through the stages from the beginning: no packet is refused here. tests/test_plain_way.py compares both
+// ways.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "stage.hpp"
+#include "transmit.hpp"
+
+namespace lw {
+
+class PlainWay {
+ public:
+  explicit PlainWay(const Settings& settings) { use(settings); }
+  // Takes from the settings what packets are compared with; they have to stay where they are until the next use().
+  void use(const Settings& settings);
+
+  // Reads a burst: bit i of the answer says that frames[i] is plain. Changes nothing.
+  std::uint64_t read(const Context& ctx, PortRole role, rte_mbuf* const* frames, unsigned n);
+  // Looks up what read() has found.
+  void locate(const Context& ctx);
+  // Forwards the plain packets first .. last - 1 of the burst, counted among themselves. Returns last, or the number of
+  // the one that has to go through the stages; it is as it was received.
+  unsigned act(Context& ctx, unsigned first, unsigned last);
+
+ private:
+  struct Packet {
+    rte_mbuf* frame;
+    std::uint8_t* ip;  // the IPv4 header
+  };
+  // What the frames of a side look like.
+  struct Link {
+    bool usable;          // false: a filter would need the tag moved away
+    std::uint8_t header;  // octets of the link header
+    std::uint64_t mac;    // our own, as it lies in the low 48 bits of the first eight octets
+    std::uint32_t tag;    // octets 12 to 15 under tag_mask
+    std::uint32_t tag_mask;
+    const Filter* ingress;
+  };
+  // How the outer header is made.
+  struct Outer {
+    std::uint64_t fixed;     // next header and hop limit, in their places of the first eight octets
+    std::uint64_t option;    // the encapsulation limit's header
+    std::uint16_t overhead;  // of octets before the IPv4 header
+    std::uint8_t class_and, class_or;
+    bool hash;
+    std::uint32_t label;
+  };
+  // The addresses that a burst is compared with.
+  struct Own {
+    std::uint32_t first4;
+    bool more4;
+    Ipv6 first_br;
+    bool more_br;
+  };
+  enum Kind : std::uint8_t { kEncap, kDecap, kHairpin };  // hairpin + n: its second look-up is number n
+
+  struct Run;  // one call of act()
+
+  bool read4(const Context& ctx, const Link& link, const Own& own, rte_mbuf* frame, unsigned k);
+  bool read6(const Context& ctx, const Link& link, const Own& own, rte_mbuf* frame, unsigned k);
+  unsigned encap(Context& ctx, unsigned k, unsigned last);
+  unsigned decap(Context& ctx, unsigned k, unsigned last);
+  unsigned hairpin(Context& ctx, unsigned k, unsigned last);
+  bool vouched(const Context& ctx, unsigned k, std::uint64_t first, std::uint8_t& tos) const;
+  bool is_own(const Own& own, std::uint32_t raw) const;
+  bool is_br(const Own& own, const Ipv6& address) const;
+
+  const Settings* settings_{};
+  Link v4_{}, v6_{};
+  Outer outer_{};
+  Own own_{};
+
+  unsigned n_{};
+  unsigned onward_{};
+  std::array<Packet, Lane::kBurst> packets_;
+  std::array<std::uint8_t, Lane::kBurst> kinds_;
+  BindingTable::Query first_;
+  BindingTable::Query second_;
+};
+
+}  // namespace lw
