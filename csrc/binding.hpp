@@ -10,6 +10,7 @@ namespace lw {
 
 // Who put a binding into the table; a smaller value wins over a larger one.
 enum class Source : std::uint8_t { config = 0, operator_ = 1, dhcp = 2, pcp = 3 };
+constexpr std::size_t kSources = 4;
 // Stands for a source where there is no binding.
 inline constexpr std::uint8_t kNoSource = 255;
 

@@ -193,6 +193,8 @@ void BindingTable::replace_bound(std::span<const BindingRow> rows, Note note, Re
     if (!candidate.bound) continue;
     const Entries::Slot slot = entries_.locate(candidate.key);
     const auto b4 = std::bit_cast<Ipv6>(rows[i].b4);
+    count(entries_.note(slot).source, -1);
+    count(note.source, 1);
     entries_.note(slot) = note;
     if (entries_.tag(slot) == candidate.br && entries_.value(slot) == b4) {
       ++report.unchanged;
@@ -231,6 +233,7 @@ Report BindingTable::bind(std::span<const BindingRow> rows, Source source, std::
     if (!candidate.bound) addresses_.add(address_of(candidate.key), candidate.given);
   }
   report.added = size() - before;
+  count(source, static_cast<std::ptrdiff_t>(report.added));
   if (report.added < rows.size()) replace_bound(rows, note, report);
   if (report.added + report.replaced > 0) changed();
   return report;

@@ -97,6 +97,7 @@ Report BindingTable::unbind(std::span<const BindingKey> keys, Source source) {
 // The class before the entry: a class that readers see never stands for an address without bindings.
 void BindingTable::remove(Entries::Slot slot) {
   addresses_.remove(address_of(entries_.key(slot)));
+  count(entries_.note(slot).source, -1);
   entries_.erase(slot);
 }
 

@@ -14,6 +14,7 @@
 // A batch as a whole is not one instant for readers; every packet sees its binding as it was before or after.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -133,6 +134,7 @@ class BindingTable {
   void set_grace(std::function<void()> grace);
 
   std::size_t size() const { return entries_.size(); }
+  std::size_t size(Source source) const { return sizes_[std::size_t(source)].load(std::memory_order_relaxed); }
   std::size_t capacity() const { return max_bindings_; }
   std::size_t slots() const { return entries_.slots(); }
   std::uint64_t changes() const { return changes_.load(std::memory_order_acquire); }  // batches that did something
@@ -171,6 +173,9 @@ class BindingTable {
   void replace_bound(std::span<const BindingRow> rows, Note note, Report& report);
   std::optional<Reason> judge_unbind(BindingKey key, Source source, Seen& seen);
   void remove(Entries::Slot slot);
+  void count(Source source, std::ptrdiff_t more) {
+    sizes_[std::size_t(source)].fetch_add(static_cast<std::size_t>(more), std::memory_order_relaxed);
+  }
   void changed() { changes_.store(changes_.load(std::memory_order_relaxed) + 1, std::memory_order_release); }
   BindingRow row_at(Entries::Slot slot) const;
 
@@ -186,6 +191,7 @@ class BindingTable {
   std::vector<Candidate> candidates_;  // these two: of the batch at hand, kept for their memory
   std::vector<Entries::Slot> doomed_;
   std::function<void()> grace_;
+  std::array<std::atomic<std::size_t>, kSources> sizes_{};
   std::atomic<std::uint64_t> changes_{};
   mutable std::mutex writer_;
 };

@@ -240,8 +240,11 @@ void register_table(py::module_& m) {
       .def("classify", &classify, "ipv4"_a)
       .def("dump", &dump)
       .def("dump_chunk", &dump_chunk, "start"_a, "limit"_a)
-      .def("__len__", &BindingTable::size)
-      .def_property_readonly("size", &BindingTable::size)
+      .def("__len__", [](const BindingTable& table) { return table.size(); })
+      .def_property_readonly("size", [](const BindingTable& table) { return table.size(); })
+      .def(
+          "size_of", [](const BindingTable& table, int source) { return table.size(source_of(source)); }, "source"_a,
+          "Bindings of one source.")
       .def_property_readonly("capacity", &BindingTable::capacity)
       .def_property_readonly("slots", &BindingTable::slots)
       .def_property_readonly("changes", &BindingTable::changes)

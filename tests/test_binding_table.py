@@ -374,3 +374,24 @@ def test_fill_with_and_without_avx2(march: str, tmp_path: Path) -> None:
     done = subprocess.run([str(program)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert done.stdout.startswith("AVX2 and portable scan agree" if march == "x86-64-v3" else "built without AVX2")
+
+
+def test_sizes_by_source() -> None:
+    """Bind, take over by a higher source, unbind, sweep: each source's count follows."""
+    table = _core.BindingTable(100)
+    first = array([row(psid=n, to=b4(n + 1)) for n in range(8)])
+
+    def sizes() -> list[int]:
+        return [table.size_of(source) for source in range(4)]
+
+    table.bind(first, _core.SOURCE_PCP, 0)
+    assert sizes() == [0, 0, 0, 8]
+    table.bind(first[:3], _core.SOURCE_OPERATOR, 0)
+    assert sizes() == [0, 3, 0, 5]
+    table.unbind(first["ipv4"][:1], first["psid"][:1], _core.SOURCE_OPERATOR)
+    assert sizes() == [0, 2, 0, 5]
+    table.bind(first[3:4], _core.SOURCE_PCP, 1)
+    table.sweep(_core.SOURCE_PCP, 1)
+    assert sizes() == [0, 2, 0, 1]
+    assert not table.bind(first, _core.SOURCE_PCP, 1)["added"]
+    assert sizes() == [0, 2, 0, 1]
