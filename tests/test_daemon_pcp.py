@@ -35,7 +35,7 @@ class Control:
         self.records: dict[bytes, bytes | None] = {}
         self.seen = asyncio.Event()
 
-    async def commit(self, changes: Sequence[Change], records: Sequence[Record]) -> Report:
+    async def commit(self, changes: Sequence[Change], records: Sequence[Record], source: int) -> Report:
         self.seen.set()
         if self.full:
             raise StoreFault("no space left on device: free some in /var/lib/pylwaftr")

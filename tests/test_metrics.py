@@ -26,7 +26,10 @@ class Shown:
         return np.array([[3], [1]], np.uint64)
 
     def workers(self) -> Sequence[Mapping[str, Any]]:
-        return [{"lcore": 1, "received": [200, 100]}, {"lcore": 2, "received": [100, 0]}]
+        return [
+            {"lcore": 1, "queues": [{"rx_packets": 200}, {"rx_packets": 100}]},
+            {"lcore": 2, "queues": [{"rx_packets": 100}]},
+        ]
 
     def ports(self) -> Sequence[Mapping[str, Any]]:
         return [{"device": "net_tap0,iface=x", "link_up": True, "rx_missed": 5, "rx_errors": 1, "tx_errors": 2}]

@@ -14,9 +14,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv6Address, ip_address
 from typing import Any, Protocol, cast
 
-import numpy as np
-import numpy.typing as npt
-
 from pylwaftr import framing
 from pylwaftr.changes import Change, Op, Record, Report, Source
 from pylwaftr.config.values import Endpoint
@@ -37,8 +34,8 @@ Inject = Callable[[Sequence[bytes]], None]
 
 
 class Committer(Protocol):
-    async def commit(self, changes: Sequence[Change], records: Sequence[Record]) -> Report:
-        """Durable and forwarding when it returns. Refused, or StoreFault: nothing was done."""
+    async def commit(self, changes: Sequence[Change], records: Sequence[Record], source: int) -> Report:
+        """Durable and forwarding when it returns. Raises StoreFault, and then nothing was done."""
         ...
 
 
@@ -127,7 +124,7 @@ class PcpService:
             outcome = make(time.time())
             if not await self._settled(outcome):
                 raise StoreFault("the PCP change could not be made durable: see the log")
-            self._wake.set()  # the timer may be another now
+            self.wake()
             return outcome
 
     async def _settled(self, outcome: Outcome) -> bool:
@@ -144,10 +141,10 @@ class PcpService:
 
     async def _obstacle(self, outcome: Outcome) -> str:
         try:
-            report = await self._control.commit(*_commit(outcome))
+            await self._control.commit(*_commit(outcome), Source.PCP)
         except StoreFault as fault:
             return str(fault)
-        return "" if report.ok else f"the table refuses: {report.refused[0].text}"
+        return ""
 
     def _unhealthy(self, why: str) -> None:
         if self.healthy:
@@ -166,6 +163,10 @@ class PcpService:
                 to = ipv4_of(send.destination) or IPv6Address(send.destination)
                 self._management.sendto(send.payload, (str(to), send.port))
         self._inject(packets)
+
+    def wake(self) -> None:
+        """Its timer may be another now."""
+        self._wake.set()
 
     def values(self) -> Iterable[Value]:
         """For the metrics."""
@@ -212,10 +213,3 @@ def _number(pool: Mapping[str, object], name: str) -> float:
     value = pool[name]
     assert isinstance(value, int)
     return value
-
-
-def packets_of(rows: npt.NDArray[np.void], octets: bytes, kind: int) -> list[bytes]:
-    """The packets of one kind out of what a punt ring gave."""
-    mine = rows[rows["kind"] == kind]
-    starts, lengths = mine["offset"].tolist(), mine["length"].tolist()
-    return [octets[start : start + length] for start, length in zip(starts, lengths, strict=True)]

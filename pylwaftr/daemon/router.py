@@ -82,6 +82,12 @@ class Router:
         except (_core.PortError, _core.EalError) as fault:
             raise StartFault(str(fault)) from None
 
+    def inject(self, packets: Sequence[bytes]) -> None:
+        """Whole IPv6 packets for the IPv6 side. What does not fit the ring is lost, as on a wire."""
+        if packets:
+            lengths = np.fromiter(map(len, packets), np.uint32, len(packets))
+            self.engine.inject(b"".join(packets), lengths)
+
     def totals(self) -> Totals:
         return np.asarray(self.engine.counters().sum(axis=0, dtype=np.uint64))
 

@@ -18,6 +18,7 @@ from pylwaftr.config import Config
 from pylwaftr.daemon.eal import stop_eal
 from pylwaftr.daemon.observer import Observer
 from pylwaftr.daemon.router import Router, Sample, Totals
+from pylwaftr.daemon.services import Services, opened_store
 from pylwaftr.daemon.start import locked, started, usable_ports
 
 log = logging.getLogger("pylwaftr")
@@ -52,23 +53,35 @@ async def _run(
     specs = usable_ports(config)
     namespace = Path("/proc/self/ns/net").stat().st_ino
     taken = [name for spec in specs if (name := ports.taken(spec, namespace)) is not None]
-    with locked(taken, config.source):
+    with locked(taken, config.source), contextlib.closing(opened_store(config)) as store:
         router = started(config, specs, extra_args, taken)
         try:
-            router.start()
-            router.engine.announce()
-            router.engine.serve_telemetry()
-            if (questions := capture_client.own_socket()) is not None:
-                log.info("telemetry socket: %s", questions)
-            _tell_manager("READY=1")
-            ready()
-            await _serve(router, stop, watchers)
-            _tell_manager("STOPPING=1")
-            router.engine.stop()
+            await _live(Services(config, router, store), router, stop, ready, watchers)
             return router.totals()
         finally:
             router.engine.close()
             stop_eal()
+
+
+async def _live(
+    services: Services, router: Router, stop: asyncio.Event, ready: Callable[[], None], watchers: Sequence[Watcher]
+) -> None:
+    try:
+        await services.restore()
+        router.start()
+        router.engine.announce()
+        router.engine.serve_telemetry()
+        if (questions := capture_client.own_socket()) is not None:
+            log.info("telemetry socket: %s", questions)
+        await services.start()
+        _reload_on_sighup(services)
+        _tell_manager("READY=1")
+        ready()
+        await _serve(router, stop, watchers)
+        _tell_manager("STOPPING=1")
+    finally:
+        await services.stop()
+        router.engine.stop()
 
 
 def _signals() -> asyncio.Event:
@@ -76,8 +89,19 @@ def _signals() -> asyncio.Event:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGINT, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, lambda: log.warning("SIGHUP: reload comes with the control service"))
+    loop.add_signal_handler(signal.SIGHUP, lambda: log.warning("SIGHUP before the router is ready: not heard"))
     return stop
+
+
+def _reload_on_sighup(services: Services) -> None:
+    running: set[asyncio.Task[None]] = set()
+
+    def begin() -> None:
+        task = asyncio.create_task(services.reload())
+        running.add(task)
+        task.add_done_callback(running.discard)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, begin)
 
 
 def _tell_manager(message: str) -> None:

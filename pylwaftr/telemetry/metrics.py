@@ -85,7 +85,7 @@ class RouterCollector(Collector):
             labels=["worker", "lcore"],
         )
         workers = self._watched.workers()
-        received = [sum(int(n) for n in worker["received"]) for worker in workers]
+        received = [sum(int(queue["rx_packets"]) for queue in worker["queues"]) for worker in workers]
         whole = sum(received) or 1
         for number, (worker, own) in enumerate(zip(workers, received, strict=True)):
             queues.add_metric([str(number), str(worker["lcore"])], own / whole)

@@ -1,0 +1,233 @@
+"""The control side of a running router, put together: store, bindings, PCP, API, metrics, binding log.
+
+restore() before the workers run: what was bound forwards from the first packet on. start() after it. A service that
+fails is named and the router forwards on; what cannot start at all raises StartFault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine, Mapping
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from pylwaftr.api import server as api_server
+from pylwaftr.api.backend import Parts, RestartNeeded, SettingsFaulty
+from pylwaftr.api.server import ApiFault
+from pylwaftr.changes import Op, Source
+from pylwaftr.config import Config, binding_rows, core_settings
+from pylwaftr.config.diff import Plan
+from pylwaftr.daemon import binding_log
+from pylwaftr.daemon.control import ConfigRefused, Control
+from pylwaftr.daemon.diagnostics import Diagnostics
+from pylwaftr.daemon.machine import Machine
+from pylwaftr.daemon.metrics_port import MetricsPort
+from pylwaftr.daemon.pcp import PcpService
+from pylwaftr.daemon.pcp_view import PcpView
+from pylwaftr.daemon.punts import Punts
+from pylwaftr.daemon.router import Router, StartFault
+from pylwaftr.daemon.settings import Settings
+from pylwaftr.icmp_policy import IcmpPolicy, Policy
+from pylwaftr.pcp import settings as pcp_settings
+from pylwaftr.pcp.server import PcpServer
+from pylwaftr.rows import Rows
+from pylwaftr.store import StoreFault
+from pylwaftr.store.sqlite import SqliteStore
+
+log = logging.getLogger("pylwaftr")
+
+_DAY_S = 86400.0
+_HEALTH_S = 1.0
+
+
+def opened_store(config: Config) -> SqliteStore:
+    """Raises StartFault."""
+    try:
+        return SqliteStore(config.state.directory, time.time())
+    except StoreFault as fault:
+        raise StartFault(f"state.directory: {fault}") from None
+
+
+class Services:
+    def __init__(self, config: Config, router: Router, store: SqliteStore) -> None:
+        self._router = router
+        self.control = Control(router.table, store)
+        self.machine = Machine(router)
+        self.policy = IcmpPolicy(Policy.from_config(config.icmp))
+        self.settings = Settings(config, [self._take], lambda: self.control.revision)
+        self.pcp = PcpService(PcpServer(_pcp_settings(config), time.time()), self.control, router.inject)
+        self._punts = Punts(router, self.pcp.punted)
+        self._api: api_server.Running | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._stack = AsyncExitStack()
+
+    @property
+    def config(self) -> Config:
+        return self.settings.config
+
+    # --- start and stop
+
+    async def restore(self) -> None:
+        """What was bound before, from configuration and store. Raises StartFault."""
+        try:
+            restored = await self.control.start(binding_rows(self.config))
+            self.machine.remarks += restored.set_aside
+            records = self.control.records.get("pcp", {})
+            lost = bool(restored.set_aside)
+            await self.pcp.settle(lambda now: self.pcp.server.load(records, now, lost))
+            others = await self._rows_of_others()
+            await self.pcp.settle(lambda now: self.pcp.server.reserve(others, now))
+        except (StoreFault, ConfigRefused) as fault:
+            raise StartFault(str(fault)) from None
+        log.info("%d bindings, revision %d", restored.bound, self.control.revision)
+        if lost:
+            self.pcp.server.announce(time.time(), others)
+
+    async def start(self) -> None:
+        """Raises StartFault."""
+        config = self.config
+        self._punts.start()
+        self._stack.callback(self._punts.stop)
+        self._run(self.pcp.run(), "PCP")
+        self._stack.callback(self.pcp.close)
+        if config.pcp.third_party.listen is not None:
+            await self.pcp.listen(config.pcp.third_party.listen)
+        self._run(self._follow(), "PCP's view of other bindings")
+        self._run(self._forget(), "retention of the history")
+        self._start_metrics()
+        await self._start_api()
+        self._run(self._watch_health(), "health")
+        self._log_task = self._start_log(config)
+
+    async def stop(self) -> None:
+        if self._api is not None:
+            await self._api.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._stack.aclose()
+        await self.control.stop()
+
+    def _start_metrics(self) -> None:
+        machine, listen = self.machine, self.config.metrics.listen
+        machine.values.append(self.pcp.values)
+        machine.sources = self._bindings_by_source
+        if listen is not None:
+            port = MetricsPort(listen, machine)
+            self._stack.callback(port.close)
+
+    async def _start_api(self) -> None:
+        if self.config.api.listen is None:
+            return
+        pcp = PcpView(self.pcp, lambda: self.config, self._announce)
+        diagnostics = Diagnostics(self._router.table, lambda: self.config)
+        parts = Parts(self.control, self.machine, self.settings, diagnostics, pcp)
+        try:
+            self._api = await api_server.start(self.config.api, parts)
+        except ApiFault as fault:
+            raise StartFault(str(fault)) from None
+
+    def _run(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            log.error("%s has ended, the router forwards on: %r", task.get_name(), fault, exc_info=fault)
+            self.machine.remarks.append(f"{task.get_name()} has ended: {fault!r}")
+
+    # --- what goes on beside
+
+    async def _follow(self) -> None:
+        """PCP leaves alone what others bind, also when they bind it now."""
+        server = self.pcp.server
+        async for event in self.control.watch(self.control.revision):
+            change = event.change
+            if change is None or change.source == Source.PCP:
+                continue
+            if change.op is Op.BIND:
+                await self.pcp.settle(partial(server.reserve, change.rows))
+            else:
+                server.unreserve(change.rows, time.time())
+
+    async def _forget(self) -> None:
+        while True:
+            days = self.config.history.retention_days
+            if days is not None:
+                try:
+                    await self.control.forget(time.time() - days * _DAY_S)
+                except StoreFault as fault:
+                    log.warning("history: %s", fault)
+            await asyncio.sleep(_DAY_S / 24)
+
+    async def _watch_health(self) -> None:
+        healthy, faults = self.machine.healthy, self.control.store_faults
+        while True:
+            now = self.control.store_faults
+            healthy["store"], faults = now == faults, now
+            if self.config.pcp.enabled:
+                healthy["pcp"] = self.pcp.healthy
+            if self._api is not None:
+                for part, well in healthy.items():
+                    await self._api.health(part, well)
+            await asyncio.sleep(_HEALTH_S)
+
+    def _start_log(self, config: Config) -> asyncio.Task[None] | None:
+        wanted = config.history.syslog
+        return None if wanted is None else self._run(binding_log.stream(self.control, wanted), "history.syslog")
+
+    def _bindings_by_source(self) -> Mapping[str, int]:
+        return {source.name.lower(): self._router.table.size_of(source) for source in Source}
+
+    def _announce(self) -> int:
+        softwires = self._router.table.dump()
+        count = self.pcp.server.announce(time.time(), softwires)
+        self.pcp.wake()
+        return count
+
+    async def _rows_of_others(self) -> Rows:
+        rows, sources, _ = await asyncio.to_thread(self._router.table.dump_chunk, 0, 1 << 40)
+        return np.asarray(rows[sources != Source.PCP])
+
+    # --- reload
+
+    async def reload(self) -> None:
+        """SIGHUP: the file as it is now. A faulty one changes nothing."""
+        try:
+            await self.settings.apply(None, None)
+        except SettingsFaulty as faulty:
+            for fault in faulty.faults:
+                log.error("reload: %s", fault)
+            log.error("reload: nothing was changed")
+        except RestartNeeded as needed:
+            for difference in needed.differences:
+                log.error("reload: %s: %s -> %s needs a restart", difference.path, difference.before, difference.after)
+            log.error("reload: nothing was changed")
+        except (StoreFault, ConfigRefused) as fault:
+            log.error("reload: %s; nothing was changed", fault)
+
+    async def _take(self, old: Config, new: Config, plan: Plan) -> None:
+        if new.dataplane.max_bindings > old.dataplane.max_bindings:
+            await asyncio.to_thread(self._router.table.grow, new.dataplane.max_bindings)
+        if plan.rows_changed:
+            await self.control.reload(binding_rows(new))
+        self.policy.policy = Policy.from_config(new.icmp)
+        settings = self.policy.applied(core_settings(new), time.time())
+        await asyncio.to_thread(self._router.engine.apply, settings)
+        self.pcp.server.reconfigure(_pcp_settings(new))
+        if new.history.syslog != old.history.syslog:
+            if self._log_task is not None:
+                self._log_task.cancel()
+            self._log_task = self._start_log(new)
+
+
+def _pcp_settings(config: Config) -> pcp_settings.Settings:
+    return pcp_settings.from_config(config.pcp, config.subscribers, config.softwire.br_addresses[0])
