@@ -78,6 +78,8 @@ class Applied:
 
     def changes(self) -> tuple[Change, ...]:
         """A row that another takes the place of is not mentioned: the new one's BIND ends it."""
+        if not (len(self.gone) or len(self.left) or len(self.waits)):
+            return tuple(Change(Op.BIND, source, rows) for source, rows in self.come.by_source())
         stays, _ = row_sets.found(self.gone.keys(), row_sets.distinct(self.come.keys()))
         kept, _ = row_sets.found(self.left.ids(), row_sets.distinct(self.waits.ids()))
         parts = (

@@ -152,6 +152,11 @@ class Sourced:
         return keys(self.rows) << np.uint64(8) | self.sources
 
     def by_source(self) -> Iterator[tuple[int, Rows]]:
+        if not len(self):
+            return
+        if (self.sources == self.sources[0]).all():
+            yield int(self.sources[0]), self.rows
+            return
         for source in np.flatnonzero(np.bincount(self.sources)).tolist():
             yield source, select(self.rows, self.sources == source)
 

@@ -21,11 +21,12 @@ from pylwaftr import row_sets
 from pylwaftr.api.backend import Event, Listed, ListFilter
 from pylwaftr.bindings import Applied, Bindings, Table
 from pylwaftr.changes import Change, Keys, Op, Record, Refusal, Report, Source
+from pylwaftr.daemon.batching import SMALL
 from pylwaftr.daemon.views import View, Views, page_of, parsed, token
 from pylwaftr.daemon.watching import Watching
 from pylwaftr.daemon.writer import Writer
 from pylwaftr.row_sets import Sourced
-from pylwaftr.rows import Rows, no_rows
+from pylwaftr.rows import BINDING_ROW, Rows, no_rows
 from pylwaftr.store import Commit, Life, State, Store, StoreFault
 
 log = logging.getLogger("pylwaftr")
@@ -33,11 +34,13 @@ log = logging.getLogger("pylwaftr")
 _FEW_ADDRESSES = 64  # are listed from the table itself
 _DUMP = 1 << 17  # rows that the table gives at a time
 
+_INLINE_PAGE = 1 << 11  # rows of a page that are copied without a thread
 _ALL = 1 << 62
 
 Expected = Sequence[str | None]
 Done = list[Applied]
 Refusals = list[Refusal]
+Pending = list[tuple[Change, ...]] | None
 
 
 class CoreTable(Table, Protocol):
@@ -127,7 +130,9 @@ class Control:
             done = self._bindings.remove(keys, source, expected=expected, over=over, validate_only=validate_only)
             return [done], done.report
 
-        return _dated(*await self._writer.do(act, len(keys[0])))
+        plain = len(keys[0]) <= SMALL and not validate_only and not expected
+        alike = ("remove", source) if plain else None
+        return _dated(*await self._writer.do(act, len(keys[0]), alike=alike, given=_named(keys) if plain else None))
 
     async def commit(self, changes: Sequence[Change], records: Sequence[Record], source: int) -> Report:
         """An engine's bindings and what it has to remember about them, together. Raises CommitRefused, StoreFault.
@@ -209,12 +214,12 @@ class Control:
         of, after = (0, None) if not page else parsed(page)
         if wanted.shadowed:
             return await asyncio.to_thread(self._shadowed, wanted, page_size, after)
-        few = wanted.ipv4 is not None and wanted.ipv4[1] - wanted.ipv4[0] < _FEW_ADDRESSES
-        if few and (not page or self._views.kept(of) is None):
-            view = await asyncio.to_thread(self._of_addresses, *(wanted.ipv4 or (0, 0)))
-        else:
-            view = self._views.kept(of) or await self._views.at(self.revision)
-        if wanted.b4 is None and wanted.source is None:
+        view = self._views.kept(of) if page else None
+        if view is None and wanted.ipv4 is not None and wanted.ipv4[1] - wanted.ipv4[0] < _FEW_ADDRESSES:
+            view = await asyncio.to_thread(self._of_addresses, *wanted.ipv4)
+        elif view is None:
+            view = await self._views.at(self.revision)
+        if wanted.b4 is None and wanted.source is None and page_size <= _INLINE_PAGE:
             return page_of(view, wanted, page_size, after)
         return await asyncio.to_thread(page_of, view, wanted, page_size, after)
 
@@ -234,7 +239,9 @@ class Control:
             done = self._bindings.put(rows, source, **how)
             return [done], done.report
 
-        return _dated(*await self._writer.do(act, len(rows)))
+        plain = len(rows) <= SMALL and not any(how.values())
+        alike = ("put", source) if plain else None
+        return _dated(*await self._writer.do(act, len(rows), alike=alike, given=rows))
 
     async def _swept(self, source: int) -> Report:
         def act() -> tuple[Done, Report]:
@@ -246,7 +253,7 @@ class Control:
     def _committed(self, revision: int, at: float, changes: tuple[Change, ...]) -> None:
         self._watching.committed(revision, at, changes)
 
-    def _pending(self, revision: int) -> list[tuple[Change, ...]] | None:
+    def _pending(self, revision: int) -> Pending:
         return self._watching.behind(revision)
 
     async def _dumped(self) -> tuple[Sourced, int]:
@@ -341,6 +348,12 @@ class _Replacement:
         if not self._over:
             self._over = True
             self._control._replacing.discard(self._source)
+
+
+def _named(keys: Keys) -> Rows:
+    rows = np.zeros(len(keys[0]), BINDING_ROW)
+    rows["ipv4"], rows["psid"], rows["psid_len"] = *keys, 16  # a key alone: nothing else of it is looked at
+    return rows
 
 
 def _summed(reports: Sequence[Report]) -> Report:

@@ -9,6 +9,7 @@ bindings of that moment.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -105,19 +106,18 @@ def token(revision: int, after: int) -> str:
 
 def parsed(page: str) -> tuple[int, int]:
     """Revision, and the id behind which to go on. Raises ValueError."""
-    revision, dash, after = page.partition("-")
-    if not dash:
+    if not (parts := re.fullmatch("([0-9a-f]{1,16})-([0-9a-f]{1,14})", page)):
         raise ValueError(f"{page!r} is no page token")
-    return int(revision, 16), int(after, 16)
+    return int(parts[1], 16), int(parts[2], 16)
 
 
 def page_of(view: View, wanted: ListFilter, size: int, after: int | None) -> Listed:
     """The next rows that match; the filter's addresses are found by search, the rest by looking."""
     low, high = wanted.ipv4 or (0, 0xFFFFFFFF)
-    begin = int(np.searchsorted(view.ids, low << 24))
-    end = int(np.searchsorted(view.ids, (high + 1) << 24))
+    begin = int(np.searchsorted(view.ids, np.uint64(low << 24)))
+    end = int(np.searchsorted(view.ids, np.uint64((high + 1) << 24)))
     if after is not None:
-        begin = max(begin, int(np.searchsorted(view.ids, after, "right")))
+        begin = max(begin, int(np.searchsorted(view.ids, np.uint64(after), "right")))
     found: list[Sourced] = []
     count = 0
     plain = wanted.b4 is None and wanted.source is None
@@ -131,8 +131,9 @@ def page_of(view: View, wanted: ListFilter, size: int, after: int | None) -> Lis
             break
     every = Sourced.join(found)
     shown = Sourced(every.rows[:size].copy(), every.sources[:size].copy())
-    more = len(every) > size
-    return Listed(shown.rows, shown.sources, view.revision, token(view.revision, int(shown.ids()[-1])) if more else "")
+    last = Sourced(shown.rows[-1:], shown.sources[-1:])
+    more = token(view.revision, int(last.ids()[0])) if len(every) > size else ""
+    return Listed(shown.rows, shown.sources, view.revision, more)
 
 
 def _matching(rows: Sourced, wanted: ListFilter) -> Mask:

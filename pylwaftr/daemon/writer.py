@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pylwaftr.bindings import Applied, Bindings
 from pylwaftr.changes import Change, Record
+from pylwaftr.daemon import batching
+from pylwaftr.rows import Rows
 from pylwaftr.store import Commit, Job, Store, StoreFault
 
 log = logging.getLogger("pylwaftr")
@@ -23,10 +25,12 @@ log = logging.getLogger("pylwaftr")
 T = TypeVar("T")
 
 _GROUP_ROWS = 1 << 18  # a group takes no further operation behind this many rows
+_GROUP = 1 << 11  # operations
 _INLINE_ROWS = 512  # so many are applied without a thread: below half a millisecond
 _RETRY_S = 60.0  # upkeep that failed
 
 Act = Callable[[], tuple[list[Applied], Any]]  # what was done, in order, and the answer
+Alike = tuple[str, int]  # operations that may be one: what is done ("put", "remove"), for which source
 Committed = Callable[[int, float, tuple[Change, ...]], None]  # revision, time, changes
 
 
@@ -40,9 +44,24 @@ class _Operation:
     rows: int
     records: Sequence[Record]
     answer: asyncio.Future[Any]
+    alike: Alike | None = None
+    given: Rows | None = None
+    revision: int = 0
     done: list[Applied] = field(default_factory=list)
     result: Any = None
     fault: BaseException | None = None
+
+
+def _runs(group: list[_Operation]) -> Iterator[list[_Operation]]:
+    """Neighbours that may be one; the others alone."""
+    run: list[_Operation] = []
+    for operation in group:
+        if run and (operation.alike is None or operation.alike != run[0].alike):
+            yield run
+            run = []
+        run.append(operation)
+    if run:
+        yield run
 
 
 class Writer:
@@ -74,14 +93,22 @@ class Writer:
         await self.on_disk(self._store.close)
         self._disk.shutdown()
 
-    async def do(self, act: Act, rows: int, records: Sequence[Record] = ()) -> Any:
-        """The act's answer and, if it has a revision, that of the commit. Raises StoreFault: nothing was done.
+    async def do(
+        self,
+        act: Act,
+        rows: int,
+        records: Sequence[Record] = (),
+        alike: Alike | None = None,
+        given: Rows | None = None,
+    ) -> Any:
+        """The act's answer and the revision it has led to. Raises StoreFault: nothing was done.
 
-        Who asks may go away: what was begun is finished.
+        Who asks may go away: what was begun is finished. `alike` and `given`: a small operation on these rows, which
+        may be done in one go with others of its kind.
         """
         if self._closed:
             raise Closed("the router is stopping: nothing was done")
-        operation = _Operation(act, rows, records, asyncio.get_running_loop().create_future())
+        operation = _Operation(act, rows, records, asyncio.get_running_loop().create_future(), alike, given)
         self._waiting.append(operation)
         self._wake.set()
         return await operation.answer
@@ -104,7 +131,7 @@ class Writer:
     def _group(self) -> list[_Operation]:
         group: list[_Operation] = []
         rows = 0
-        while self._waiting and rows < _GROUP_ROWS:
+        while self._waiting and rows < _GROUP_ROWS and len(group) < _GROUP:
             operation = self._waiting.popleft()
             if not operation.answer.cancelled():
                 group.append(operation)
@@ -113,46 +140,43 @@ class Writer:
 
     async def _serve(self, group: list[_Operation]) -> None:
         if sum(operation.rows for operation in group) <= _INLINE_ROWS:
-            self._apply(group)
+            commits = self._applied(group)
         else:
-            await asyncio.to_thread(self._apply, group)
-        commits, changes = self._commits(group)
+            commits = await asyncio.to_thread(self._applied, group)
         at = self._clock()
-        revision = self.revision
         if commits:
             try:
-                revision = await self.on_disk(lambda: self._store.commit(commits, at))
+                self.revision = await self.on_disk(lambda: self._store.commit(commits, at))
             except StoreFault as fault:
                 self.faults += 1
                 await asyncio.to_thread(self._take_back, group)
                 self._refuse(group, fault)
                 return
-        first, self.revision = self.revision, revision
-        for number, these in enumerate(changes, first + 1):
-            self._committed(number, at, these)
-        number = first
+        for revision, commit in enumerate(commits, self.revision - len(commits) + 1):
+            self._committed(revision, at, commit.changes)
         for operation in group:
-            number += bool(operation.records or operation.done)
-            self._answer(operation, number)
+            self._answer(operation)
 
-    def _apply(self, group: list[_Operation]) -> None:
+    def _applied(self, group: list[_Operation]) -> list[Commit]:
+        """Applies them; what has to be durable before they are answered."""
+        for run in _runs(group):
+            if len(run) == 1 or not batching.together(self._bindings, run):
+                for operation in run:
+                    self._apply(operation)
+        commits: list[Commit] = []
         for operation in group:
-            try:
-                done, operation.result = operation.act()
-                operation.done = [applied for applied in done if not applied.empty]
-            except Exception as fault:  # of the program: whoever asked is told, the others go on
-                operation.fault = fault
+            if operation.fault is None and (operation.done or operation.records):
+                changes = tuple(change for applied in operation.done for change in applied.changes())
+                commits.append(Commit(changes, tuple(operation.records)))
+            operation.revision = self.revision + len(commits)
+        return commits
 
-    def _commits(self, group: list[_Operation]) -> tuple[list[Commit], list[tuple[Change, ...]]]:
-        commits, changes = [], []
-        for operation in group:
-            if operation.fault is not None or not (operation.done or operation.records):
-                operation.records = ()
-                continue
-            these = tuple(change for applied in operation.done for change in applied.changes())
-            commits.append(Commit(these, tuple(operation.records)))
-            changes.append(these)
-        return commits, changes
+    def _apply(self, operation: _Operation) -> None:
+        try:
+            done, operation.result = operation.act()
+            operation.done = [applied for applied in done if not applied.empty]
+        except Exception as fault:  # of the program too: whoever asked is told, the others go on
+            operation.fault = fault
 
     def _take_back(self, group: list[_Operation]) -> None:
         for operation in reversed(group):
@@ -165,13 +189,13 @@ class Writer:
             if not operation.answer.done():
                 operation.answer.set_exception(operation.fault or type(fault)(str(fault)))
 
-    def _answer(self, operation: _Operation, revision: int) -> None:
+    def _answer(self, operation: _Operation) -> None:
         if operation.answer.done():
             return
         if operation.fault is not None:
             operation.answer.set_exception(operation.fault)
         else:
-            operation.answer.set_result((operation.result, revision))
+            operation.answer.set_result((operation.result, operation.revision))
 
     # --- upkeep ---
 

@@ -94,7 +94,7 @@ class Events:
     def span(self, low: int, high: int) -> Events:
         """Of events in order, those of low <= key <= high."""
         names = self.keys()
-        part = slice(int(np.searchsorted(names, low)), int(np.searchsorted(names, high, "right")))
+        part = slice(int(np.searchsorted(names, np.uint64(low))), int(np.searchsorted(names, np.uint64(high), "right")))
         return Events(self.rows[part], self.at[part], self.number[part], self.op[part], self.source[part])
 
     def in_order(self) -> Events:
@@ -219,8 +219,8 @@ class Segment:
 
     def blocks(self, low: int, high: int) -> range:
         """Those that may have events of low <= key <= high."""
-        first = int(np.searchsorted(self.starts, low)) - 1
-        return range(max(first, 0), int(np.searchsorted(self.starts, high, "right")))
+        first = int(np.searchsorted(self.starts, np.uint64(low))) - 1
+        return range(max(first, 0), int(np.searchsorted(self.starts, np.uint64(high), "right")))
 
     def between(self, low: int, high: int) -> Events:
         return Events.join([self.block(block).span(low, high) for block in self.blocks(low, high)])

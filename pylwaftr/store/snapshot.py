@@ -79,7 +79,9 @@ def write(path: Path, live: Live) -> None:
 
 def read(path: Path) -> Live:
     try:
-        octets = np.fromfile(path, np.uint8)
+        with path.open("rb") as file:
+            octets = np.empty(path.stat().st_size, np.uint8)
+            octets = octets[: file.readinto(octets.data)]
     except OSError as fault:
         raise Damaged(f"{path.name} cannot be read ({fault.strerror})") from None
     header = octets[:_SIZE].tobytes()

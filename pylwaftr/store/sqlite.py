@@ -139,6 +139,10 @@ class SqliteStore:
         self._new_files = bool(inputs)
         return Merge(self._folder, inputs) if inputs else None
 
+    def retained(self) -> list[str]:
+        """The files of the history."""
+        return self._opened().segments()
+
     def retention(self, before: float) -> Iterator[Job]:
         """What has to be run and adopted, one after the other, to forget lives that ended before that time."""
         if any(self._unfolded):

@@ -22,7 +22,7 @@ from pylwaftr.store.snapshot import Live
 
 DATABASE = "state.db"
 
-_AT_ONCE = 1 << 18  # rows of small changes that are put together before they are applied
+_AT_ONCE = 1 << 19  # rows of changes that are put together before they are applied
 _FILES = 8  # of about one size that are put together
 _SMALLEST = 1 << 16  # events; files below are all of one size
 
@@ -53,11 +53,11 @@ class Fold:
 
 
 def apply(live: Live, entries: Iterator[Entry], folder: Path) -> None:
-    """Small changes together: each application copies all that is bound."""
+    """Many changes together: each application copies all that is bound."""
     waiting: list[Events] = []
     for entry in entries:
         waiting.append(entry.events(folder))
-        if entry.file is not None or sum(map(len, waiting)) > _AT_ONCE:
+        if sum(map(len, waiting)) > _AT_ONCE:
             live.apply(Events.join(waiting))
             waiting.clear()
     live.apply(Events.join(waiting))

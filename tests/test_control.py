@@ -1,0 +1,576 @@
+"""The control side: one writer, group commits, what is taken back, restarts, lists in pages and watches."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pylwaftr import _core
+from pylwaftr.api.backend import Event, ListFilter
+from pylwaftr.changes import Change, Op, Record, Report, Source, etag
+from pylwaftr.daemon import watching
+from pylwaftr.daemon.control import Busy, CommitRefused, ConfigRefused, Control, Restored
+from pylwaftr.rows import Rows
+from pylwaftr.store import Commit, Compacted, StoreFault
+from pylwaftr.store.sqlite import SqliteStore
+from tests.store_rows import A1, A2, BIND, EVER, UNBIND, b4, many, opened, prefix, row, rows, shown
+
+CONFIG, OPERATOR, DHCP, PCP = Source
+Test = Callable[[Control], Awaitable[Any]]
+
+
+class FailingStore(SqliteStore):
+    """Refuses commits while `broken`, and counts them."""
+
+    broken = False
+    slow_s = 0.0
+    commits: Sequence[int] = ()
+
+    def commit(self, commits: Sequence[Commit], at: float) -> int:
+        time.sleep(self.slow_s)
+        if self.broken:
+            raise StoreFault("the disk is full")
+        self.commits = (*self.commits, len(commits))
+        return super().commit(commits, at)
+
+
+def table(capacity: int = 100_000) -> _core.BindingTable:
+    return _core.BindingTable(capacity, [], [])
+
+
+def run(folder: Path, test: Test, config: Rows | None = None, capacity: int = 100_000) -> Restored:
+    """One life of the router."""
+
+    async def life() -> Restored:
+        control = Control(table(capacity), FailingStore(folder, time.time()))
+        restored = await control.start(rows() if config is None else config)
+        try:
+            await asyncio.wait_for(test(control), 60)
+        finally:
+            await control.stop()
+        return restored
+
+    return asyncio.run(life())
+
+
+async def nothing(control: Control) -> None:
+    pass
+
+
+def keys(*psids: int) -> tuple[Any, Any]:
+    return np.full(len(psids), A1, np.uint32), np.array(psids, np.uint16)
+
+
+def cell(found: tuple[Rows, int] | None) -> tuple[int, int, int] | None:
+    """PSID, last octet of the B4, source."""
+    return None if found is None else (int(found[0]["psid"][0]), int(found[0]["b4"][0][15]), found[1])
+
+
+async def listed(control: Control, wanted: ListFilter | None = None, size: int = 1000) -> list[tuple[int, int]]:
+    """PSID and source, over all pages."""
+    found: list[tuple[int, int]] = []
+    page = ""
+    while True:
+        answer = await control.list(wanted or ListFilter(), size, page)
+        assert len(answer.rows) <= size
+        found += zip(answer.rows["psid"].tolist(), answer.sources.tolist(), strict=True)
+        page = answer.next
+        if not page:
+            return found
+
+
+def store_of(control: Control) -> FailingStore:
+    store = control._store
+    assert isinstance(store, FailingStore)
+    return store
+
+
+# --- changes ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_acknowledged_forwards_and_is_found_again(tmp_path: Path) -> None:
+    async def first(control: Control) -> None:
+        assert await control.bind(rows(row(3), row(4)), OPERATOR) == Report(added=2, revision=1)
+        assert await control.bind(row(3, 2), OPERATOR) == Report(replaced=1, revision=2)
+        assert await control.bind(row(3, 2), OPERATOR) == Report(unchanged=1, revision=2)
+        assert await control.bind(row(3, 9), DHCP) == Report(outranked=1, revision=3)
+        assert await control.unbind(keys(4, 5), OPERATOR) == Report(removed=1, revision=4)
+        assert (await control.bind(row(5, k=7), OPERATOR)).refused[0].reason == "other_params_on_address"
+        assert cell(control.get(A1, 3)) == cell(control.lookup(A1, 3 * 1024 + 5)) == (3, 2, OPERATOR)
+        assert control.get(A1, 4) is None is control.lookup(A1, 4 * 1024)
+        assert control.revision == 4
+
+    async def second(control: Control) -> None:
+        assert control.revision == 4
+        assert cell(control.get(A1, 3)) == (3, 2, OPERATOR)
+        assert await control.unbind(keys(3), OPERATOR) == Report(removed=1, revision=5)
+        assert cell(control.get(A1, 3)) == (3, 9, DHCP)  # had waited
+
+    run(tmp_path, first)
+    assert run(tmp_path, second) == Restored(1, (), ())
+
+
+LOOK_UPS = [
+    ("whole address", row(0, 1, 0), 80, True),
+    ("whole address, no port", row(0, 1, 0), None, True),
+    ("shared address, no port", row(3), None, False),
+    ("first port of a set", row(3), 3072, True),
+    ("last port of a set", row(3), 4095, True),
+    ("another's port", row(3), 4096, False),
+    ("offset 6", row(5, 1, 6, A1, 6), 1024 + 80, True),
+    ("offset 6, a port below the first block", row(5, 1, 6, A1, 6), 80, False),
+]
+
+
+@pytest.mark.parametrize("what, bound, port, found", LOOK_UPS, ids=[r[0] for r in LOOK_UPS])
+def test_lookup(tmp_path: Path, what: str, bound: Rows, port: int | None, found: bool) -> None:
+    async def test(control: Control) -> None:
+        await control.bind(bound, OPERATOR)
+        assert (control.lookup(A1, port) is not None) == found
+        assert (_core_find(control, port) is not None) == found
+
+    run(tmp_path, test)
+
+
+def _core_find(control: Control, port: int | None) -> Any:
+    core = control._table
+    assert isinstance(core, _core.BindingTable)
+    return core.find(A1, port)
+
+
+def test_conditions_and_validation_change_nothing(tmp_path: Path) -> None:
+    async def test(control: Control) -> None:
+        assert await control.bind(row(3), OPERATOR, validate_only=True) == Report(added=1)
+        assert await control.bind(row(3), OPERATOR, expected=[""]) == Report(added=1, revision=1)
+        tag = etag(row(3).tobytes(), OPERATOR)
+        refused = (await control.bind(row(3, 2), OPERATOR, expected=[""])).refused
+        assert [r.reason for r in refused] == ["already_exists"]
+        assert (await control.bind(row(3, 2), OPERATOR, expected=[tag])).replaced == 1
+        assert [r.reason for r in (await control.unbind(keys(3), OPERATOR, expected=[tag])).refused] == [
+            "etag_mismatch"
+        ]
+        assert (await control.unbind(keys(3), OPERATOR, validate_only=True)).removed == 1
+        assert cell(control.get(A1, 3)) == (3, 2, OPERATOR)
+
+    run(tmp_path, test)
+
+
+def test_a_store_that_fails_takes_the_whole_group_back(tmp_path: Path) -> None:
+    async def test(control: Control) -> None:
+        await control.bind(rows(row(1), row(2)), OPERATOR)
+        store = store_of(control)
+        store.slow_s, before = 0.05, asyncio.ensure_future(control.bind(row(9), OPERATOR))
+        await asyncio.sleep(0.01)  # that one is on its way: what follows is one group
+        group = [
+            control.bind(row(3), OPERATOR),
+            control.bind(row(3, 2), PCP),
+            control.unbind(keys(1), OPERATOR),
+            control.bind(row(2, 5), DHCP),
+            control.bind(row(2, 7), OPERATOR),
+            control.bind(row(2, 7), OPERATOR),  # unchanged, as it seems
+            control.commit([Change(Op.BIND, PCP, row(8))], [Record("pcp", b"k", b"v")], PCP),
+        ]
+        waiting = asyncio.gather(*group, return_exceptions=True)
+        await before
+        store.broken = True
+        answers = await waiting
+        assert [str(answer) for answer in answers] == ["the disk is full"] * len(group)
+        assert control.store_faults == 1
+        assert sorted(await listed(control)) == [(1, OPERATOR), (2, OPERATOR), (9, OPERATOR)]
+        assert await listed(control, ListFilter(shadowed=True)) == []
+        store.broken = False
+        assert await control.bind(row(3), OPERATOR) == Report(added=1, revision=3)
+
+    run(tmp_path, test)
+    store, state = opened(tmp_path)
+    assert (state.revision, state.records) == (3, {})
+    store.close()
+
+
+def test_an_engine_s_records_and_bindings_are_one_revision(tmp_path: Path) -> None:
+    async def first(control: Control) -> None:
+        await control.bind(row(1), CONFIG)
+        asked = [Change(Op.BIND, PCP, rows(row(1, 5), row(2, 5))), Change(Op.UNBIND, PCP, row(7))]
+        report = await control.commit(asked, [Record("pcp", b"k", b"v")], PCP)
+        assert report == Report(added=1, outranked=1, revision=2)
+        assert await control.commit([], [Record("pcp", b"l", b"w")], PCP) == Report(revision=3)
+        asked = [Change(Op.UNBIND, PCP, row(2)), Change(Op.BIND, PCP, row(1, k=7))]
+        with pytest.raises(CommitRefused, match="have the same psid_offset and psid_len") as refused:
+            await control.commit(asked, [Record("pcp", b"k", b"x")], PCP)
+        assert refused.value.report.refused[0].reason == "other_params_on_address"
+        assert cell(control.get(A1, 2)) == (2, 5, PCP)
+
+    async def second(control: Control) -> None:
+        assert control.records == {"pcp": {b"k": b"v", b"l": b"w"}}
+        assert control.revision == 4  # the configuration no longer has PSID 1
+        assert cell(control.get(A1, 1)) == (1, 5, PCP)
+
+    run(tmp_path, first)
+    run(tmp_path, second)
+
+
+def test_small_operations_that_wait_are_one_commit(tmp_path: Path) -> None:
+    async def test(control: Control) -> None:
+        store = store_of(control)
+        store.slow_s = 0.05
+        first = asyncio.ensure_future(control.bind(row(0), OPERATOR))
+        await asyncio.sleep(0.01)
+        reports = await asyncio.gather(*(control.bind(row(n % 60, n // 60), DHCP) for n in range(1, 100)))
+        assert await first == Report(added=1, revision=1)
+        # PSID 0 is the operator's, and from 60 on PSIDs come again: what meets with others is done one by one.
+        assert sum(r.added for r in reports) == 59
+        assert sum(r.outranked for r in reports) == 1
+        assert sum(r.replaced for r in reports) == 39
+        store.commits = ()
+        removals = await asyncio.gather(*(control.unbind(keys(n), DHCP) for n in range(1, 60)))
+        assert {(r.removed, r.revision) for r in removals} <= {(1, control.revision), (1, control.revision - 1)}
+        assert sum(store.commits) <= 2
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("what", ["alike", "mixed"])
+def test_operations_at_once_are_as_one_after_the_other(tmp_path: Path, what: str) -> None:
+    random = np.random.default_rng(7)
+    steps = [(int(random.integers(3)), int(random.integers(20)), int(random.integers(1, 4))) for _ in range(400)]
+    if what == "alike":
+        steps = [(0, psid, to) for _, psid, to in steps]
+
+    def ask(control: Control, kind: int, psid: int, to: int) -> Awaitable[Report]:
+        return control.unbind(keys(psid), DHCP) if kind == 1 else control.bind(row(psid, to), DHCP)
+
+    async def together(control: Control) -> None:
+        counts.append([_plain(r) for r in await asyncio.gather(*(ask(control, *step) for step in steps))])
+        ends.append(sorted(await listed(control)))
+
+    async def one_by_one(control: Control) -> None:
+        counts.append([_plain(await ask(control, *step)) for step in steps])
+        ends.append(sorted(await listed(control)))
+
+    counts: list[list[Any]] = []
+    ends: list[list[Any]] = []
+    run(tmp_path / "a", together)
+    run(tmp_path / "b", one_by_one)
+    assert counts[0] == counts[1]
+    assert ends[0] == ends[1]
+    histories = [_history(tmp_path / name) for name in "ab"]
+    assert histories[0] == histories[1]
+
+
+def _plain(report: Report) -> tuple[int, ...]:
+    return report.added, report.replaced, report.unchanged, report.removed, len(report.refused)
+
+
+def _history(folder: Path) -> list[tuple[int, int]]:
+    store, _ = opened(folder)
+    lives = sorted((psid, to) for psid, to, *_ in shown(store.who_held(IPv4Address(A1), None, *EVER)))
+    store.close()
+    return lives
+
+
+def test_who_goes_away_leaves_no_half_work(tmp_path: Path) -> None:
+    async def test(control: Control) -> None:
+        store_of(control).slow_s = 0.1
+        asked = [asyncio.ensure_future(control.bind(row(n), DHCP)) for n in range(3)]
+        await asyncio.sleep(0.02)
+        for task in asked:
+            task.cancel()
+        await asyncio.sleep(0)
+        assert (await control.bind(row(9), DHCP)).added == 1
+        assert {psid for psid, _ in await listed(control)} == {0, 1, 2, 9} - {1, 2} | {
+            psid for psid in (1, 2) if control.get(A1, psid)
+        }
+
+    run(tmp_path, test)
+    run(tmp_path, nothing)
+
+
+def test_what_waits_at_the_end_is_still_done(tmp_path: Path) -> None:
+    async def life() -> list[Any]:
+        control = Control(table(), FailingStore(tmp_path, 0.0))
+        await control.start(rows())
+        asked = [asyncio.ensure_future(control.bind(row(n), DHCP)) for n in range(5)]
+        await asyncio.sleep(0)
+        await control.stop()
+        with pytest.raises(StoreFault, match="is stopping"):
+            await control.bind(row(9), DHCP)
+        return await asyncio.gather(*asked)
+
+    assert sum(report.added for report in asyncio.run(life())) == 5
+    assert run(tmp_path, nothing).bound == 5
+
+
+# --- configuration and replacements ----------------------------------------------------------------------------------
+
+
+def test_the_configuration_wins_and_is_in_the_history(tmp_path: Path) -> None:
+    async def first(control: Control) -> None:
+        await control.bind(row(1, 5), OPERATOR)  # waits behind the configuration
+        await control.bind(row(2, 5), OPERATOR)
+        report = await control.reload(rows(row(2, 7), row(3, 7)))
+        assert (report.added, report.replaced, report.removed, report.revision) == (1, 1, 1, 4)
+        assert [cell(control.get(A1, n)) for n in (1, 2, 3)] == [(1, 5, 1), (2, 7, 0), (3, 7, 0)]
+        with pytest.raises(ConfigRefused, match=r"1 refused, the first: 203\.0\.113\.1 PSID 70/6"):
+            await control.reload(rows(row(70)))
+        assert [cell(control.get(A1, n)) for n in (1, 2, 3)] == [(1, 5, 1), (2, 7, 0), (3, 7, 0)]
+        assert (await control.reload(rows(row(2, 7), row(3, 7)))).unchanged == 2
+
+    run(tmp_path, first, config=row(1))
+    restored = run(tmp_path, nothing, config=row(2, 7))
+    assert restored.bound == 2
+    store, state = opened(tmp_path)
+    assert state.revision == 5  # the difference of the last start: PSID 3 went
+    lives = [(*life[:3], life[4] is None) for life in shown(store.who_held(IPv4Address(A1), None, *EVER))]
+    assert lives == [(1, 1, 0, False), (2, 5, 1, False), (1, 5, 1, True), (2, 7, 0, True), (3, 7, 0, False)]
+    store.close()
+
+
+def test_a_configuration_that_fills_the_table_can_be_replaced(tmp_path: Path) -> None:
+    async def test(control: Control) -> None:
+        assert (await control.reload(many(10, 20, 2))).added == 10
+        assert (await control.reload(many(1000, 20, 2))).added == 20
+        with pytest.raises(ConfigRefused, match="table is full"):
+            await control.reload(many(0, 21))
+        assert len(await listed(control)) == 20
+
+    run(tmp_path, test, config=many(0, 20), capacity=20)
+
+
+def test_rows_that_no_longer_fit_are_named(tmp_path: Path) -> None:
+    async def test(control: Control) -> None:
+        await control.bind(many(0, 30), OPERATOR)
+
+    run(tmp_path, test)
+    restored = run(tmp_path, nothing, capacity=20)
+    assert restored.bound == 20
+    assert {refusal.reason for refusal in restored.dropped} == {"table_full"}
+    assert len(restored.dropped) == 10
+    assert run(tmp_path, nothing, capacity=20) == Restored(20, (), ())
+
+
+def test_replace_all(tmp_path: Path) -> None:
+    async def test(control: Control) -> None:
+        await control.bind(many(0, 1000), OPERATOR)
+        await control.bind(many(2000, 10), DHCP)
+        replacement = await control.replace_all(OPERATOR)
+        with pytest.raises(Busy, match="bindings of an operator is under way"):
+            await control.replace_all(OPERATOR)
+        assert (await replacement.feed(many(500, 400))).unchanged == 400
+        assert (await replacement.feed(many(900, 400))).added == 300
+        assert len(await listed(control)) == 1310
+        done = await replacement.finish()
+        assert (done.removed, done.revision) == (500, 4)
+        assert len(await listed(control)) == 810
+        other = await control.replace_all(OPERATOR)
+        await other.feed(many(0, 1))
+        await other.abandon()
+        assert len(await listed(control)) == 811
+        await (await control.replace_all(OPERATOR)).finish()
+        assert len(await listed(control)) == 10
+
+    run(tmp_path, test)
+
+
+# --- lists -----------------------------------------------------------------------------------------------------------
+
+FILTERS = [
+    ("all", ListFilter(), 2010),
+    ("an address", ListFilter(ipv4=(A1 + 1, A1 + 1)), 64),
+    ("a range of addresses", ListFilter(ipv4=(A1 + 1, A1 + 2)), 128),
+    ("a wide range", ListFilter(ipv4=(A1, A1 + 1000)), 2010),
+    ("a source", ListFilter(source=DHCP), 10),
+    ("a B4", ListFilter(b4=prefix("2000::5:1/128")), 1),
+    ("a prefix of B4s", ListFilter(b4=prefix("2000::/16"), source=OPERATOR), 2000),
+    ("another prefix", ListFilter(b4=prefix("2001:db8::/32")), 0),
+    ("both", ListFilter(ipv4=(A1, A1 + 3), source=DHCP), 0),
+    ("what waits", ListFilter(shadowed=True), 20),
+    ("what waits of a source", ListFilter(shadowed=True, source=PCP), 10),
+]
+
+
+def test_lists(tmp_path: Path) -> None:
+    async def test(control: Control) -> None:
+        await control.bind(many(0, 2000), OPERATOR)
+        await control.bind(many(2000, 10), DHCP)
+        await control.bind(many(0, 10, 3), DHCP)
+        await control.bind(many(0, 10, 4), PCP)
+        for what, wanted, count in FILTERS:
+            for size in (7, 1000, 3000):
+                assert len(await listed(control, wanted, size)) == count, what
+        for page in ("nonsense", "-", "1-", "1--5", "1-fffffffffffffff", "1-2-3"):
+            with pytest.raises(ValueError, match="page token"):
+                await control.list(ListFilter(), 10, page)
+
+    run(tmp_path, test)
+
+
+def test_pages_are_of_one_revision(tmp_path: Path) -> None:
+    async def test(control: Control) -> None:
+        await control.bind(many(0, 100), OPERATOR)
+        first = await control.list(ListFilter(), 50, "")
+        await control.bind(many(50, 1, 9), OPERATOR)
+        await control.unbind((many(60, 1)["ipv4"].copy(), many(60, 1)["psid"].copy()), OPERATOR)
+        rest = await control.list(ListFilter(), 100, first.next)
+        assert (rest.revision, len(rest.rows), rest.rows["b4"][0][15]) == (1, 50, 1)
+        now = await control.list(ListFilter(), 1000, "")
+        assert (now.revision, len(now.rows), now.rows["b4"][50][15]) == (3, 99, 9)
+        control._views.close()  # as after a minute
+        late = await control.list(ListFilter(), 100, first.next)
+        assert (late.revision, len(late.rows), late.rows["b4"][0][15]) == (3, 49, 9)
+
+    run(tmp_path, test)
+
+
+def test_a_view_is_carried_forward(tmp_path: Path) -> None:
+    async def test(control: Control) -> None:
+        random = np.random.default_rng(3)
+        for number in range(60):
+            first, count = int(random.integers(200)), int(random.integers(1, 80))
+            some = many(first, count, number)
+            if random.integers(3):
+                await control.bind(some, int(random.integers(4)))
+            else:
+                await control.unbind((some["ipv4"].copy(), some["psid"].copy()), int(random.integers(4)))
+            found = await control.list(ListFilter(), 1000, "")
+            assert found.revision == control.revision
+            core = control._table
+            whole, sources, _ = core.dump_chunk(0, 10_000)
+            order = np.lexsort((whole["psid"], whole["ipv4"]))
+            assert np.array_equal(found.rows, whole[order])
+            assert np.array_equal(found.sources, sources[order])
+
+    run(tmp_path, test)
+
+
+# --- watches ---------------------------------------------------------------------------------------------------------
+
+
+def told(event: Event) -> tuple[Any, ...]:
+    if event.change is None:
+        return event.revision, "marker"
+    return event.revision, event.change.op, event.change.source, len(event.change.rows)
+
+
+async def take(events: Any, count: int) -> list[tuple[Any, ...]]:
+    return [told(await asyncio.wait_for(anext(events), 5)) for _ in range(count)]
+
+
+def test_a_watch_begins_with_a_snapshot(tmp_path: Path) -> None:
+    async def test(control: Control) -> None:
+        await control.bind(many(0, 20_000), OPERATOR)
+        await control.bind(row(1, ipv4=A2 + 9000), DHCP)
+        events = control.watch(None)
+        snapshot = await take(events, 4)
+        assert sum(event[3] for event in snapshot[:-1]) == 20_001
+        assert {event[:2] for event in snapshot[:-1]} == {(2, BIND)}
+        assert snapshot[-1] == (2, "marker")
+        await control.bind(row(1, 5, ipv4=A2 + 9000), OPERATOR)
+        await control.unbind((np.array([A2 + 9000], np.uint32), np.array([1], np.uint16)), OPERATOR)
+        assert await take(events, 2) == [(3, BIND, OPERATOR, 1), (4, BIND, DHCP, 1)]
+        await control.unbind((np.array([A2 + 9000], np.uint32), np.array([1], np.uint16)), DHCP)
+        assert await take(events, 1) == [(5, UNBIND, DHCP, 1)]
+
+    run(tmp_path, test)
+
+
+def test_a_watch_goes_on_where_it_was(tmp_path: Path) -> None:
+    async def first(control: Control) -> None:
+        for number in range(5):
+            await control.bind(row(number), DHCP)
+
+    async def second(control: Control) -> None:
+        with pytest.raises(Compacted):
+            await anext(control.watch(6))
+        events = control.watch(2)
+        assert await take(events, 3) == [(n, BIND, DHCP, 1) for n in (3, 4, 5)]
+        waiting = asyncio.ensure_future(take(events, 1))
+        await asyncio.sleep(0.01)
+        await control.commit([], [Record("pcp", b"k", b"v")], PCP)  # nothing to tell
+        await control.bind(row(9), DHCP)
+        assert await waiting == [(7, BIND, DHCP, 1)]
+
+    run(tmp_path, first)
+    run(tmp_path, second)
+
+
+def test_a_slow_watcher_reads_from_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "_RECENT", 10)
+
+    async def test(control: Control) -> None:
+        events = control.watch(0)
+        await control.bind(row(0), DHCP)
+        assert await take(events, 1) == [(1, BIND, DHCP, 1)]
+        for number in range(1, 60):
+            await control.bind(row(number), DHCP)
+        assert len(control._watching._recent) == 10
+        assert await take(events, 59) == [(n, BIND, DHCP, 1) for n in range(2, 61)]
+
+    run(tmp_path, test)
+
+
+def test_a_watch_ends_with_the_router(tmp_path: Path) -> None:
+    async def life() -> list[Any]:
+        control = Control(table(), FailingStore(tmp_path, 0.0))
+        await control.start(rows())
+        waiting = asyncio.ensure_future(_all(control.watch(0)))
+        await asyncio.sleep(0.01)
+        await control.stop()
+        return await asyncio.wait_for(waiting, 5)
+
+    assert asyncio.run(life()) == []
+
+
+async def _all(events: Any) -> list[Any]:
+    return [event async for event in events]
+
+
+# --- history, and the event loop -------------------------------------------------------------------------------------
+
+
+def test_history_and_retention(tmp_path: Path) -> None:
+    async def test(control: Control) -> None:
+        begin = time.time()
+        for to in range(1, 4):
+            await control.bind(row(3, to), DHCP)
+        lives = await control.who_held(IPv4Address(A1), 3072, *EVER)
+        assert [life.row["b4"][0].tobytes() for life in lives] == [b4(1), b4(2), b4(3)]
+        assert all(begin <= life.began <= time.time() for life in lives)
+        assert len(await control.lives_of(prefix("2001:db8:1::2/128"), *EVER)) == 1
+        await control.forget(time.time() + 1)
+        assert len(await control.who_held(IPv4Address(A1), 3072, *EVER)) == 1
+
+    run(tmp_path, test)
+
+
+@pytest.mark.slow
+def test_the_event_loop_goes_on_beside_a_million_rows(tmp_path: Path) -> None:
+    """Most of the time: other processes of the machine are not ours to stop."""
+    late: list[float] = []
+
+    async def clock() -> None:
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.002)
+            late.append(time.perf_counter() - before - 0.002)
+
+    async def test(control: Control) -> None:
+        ticking = asyncio.ensure_future(clock())
+        await asyncio.sleep(0.01)
+        assert (await control.bind(made, OPERATOR)).added == 1_000_000
+        assert len((await control.list(ListFilter(source=OPERATOR), 50_000, "")).rows) == 50_000
+        ticking.cancel()
+        assert np.percentile(late, 90) < 0.02
+        assert max(late) < 0.2
+
+    made = _core.bench_rows(0, 1_000_000)
+    run(tmp_path, test, capacity=1_000_000)
+    begin = time.monotonic()
+    assert run(tmp_path, nothing, capacity=1_000_000).bound == 1_000_000
+    assert time.monotonic() - begin < 10
