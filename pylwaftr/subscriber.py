@@ -24,7 +24,7 @@ _CHUNK = 65536  # keys
 
 
 class _Counts:
-    """Key (some 64-bit words) -> count. A key stays when its count is 0, until the table grows."""
+    """Key (some 64-bit words) -> count. A key whose count is 0 stays until the table is full."""
 
     def __init__(self, words: int) -> None:
         self._seeds = np.array([secrets.randbits(64) | 1 for _ in range(words)], np.uint64)
@@ -46,10 +46,11 @@ class _Counts:
     def slots(self, keys: Words) -> Slots:
         """Where they are; who is new gets a slot with count 0. Slots hold until the next call."""
         if self._filled + len(keys) > _FULL * len(self._used):  # if all of them were new
+            self._remake(np.flatnonzero(self.counts), min(len(keys), _CHUNK))
             for begin in range(0, len(keys), _CHUNK):
                 some = keys[begin : begin + _CHUNK]
                 if self._filled + len(some) > _FULL * len(self._used):
-                    self._grow(len(some))
+                    self._remake(np.flatnonzero(self._used), len(some))
                 self._place(some)
         return self._place(keys)
 
@@ -79,8 +80,8 @@ class _Counts:
             at = (at + 1) & (len(self._used) - 1)
         return 0
 
-    def _grow(self, more: int) -> None:
-        kept = np.flatnonzero(self.counts)
+    def _remake(self, kept: Slots, more: int) -> None:
+        """With those slots and room for so many more."""
         keys, counts = self.keys[kept], self.counts[kept]
         capacity = _SMALLEST
         while len(keys) + more > 0.9 * _FULL * capacity:

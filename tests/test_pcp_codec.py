@@ -97,9 +97,9 @@ PROVISION = MapRequest(7200, B4, NONCE, 0, 1, options=(PORTS,), port_set=PORTS)
 TAKEN = [
     ("the provisioning request", HEAD + BODY + PORT_SET, PROVISION),
     ("reserved fields and padding filled", HEAD.replace("0201 0000", "0201 ffff") + BODY.replace("000000", "ffffff", 1)
-     + "82ff 0005 ffff 0001 7f ffffff", PROVISION),
+     + "82ff 0005 ffff 0001 fe ffffff", PROVISION),
     ("unknown optional options around it", HEAD + BODY + "c8000000" + PORT_SET + "c9000001 ff000000", PROVISION),
-    ("parity", HEAD + BODY + "8200 0005 ffff 0001 80 000000",
+    ("parity", HEAD + BODY + "8200 0005 ffff 0001 01 000000",
      PROVISION._replace(options=(PortSet(65535, 1, True),), port_set=PortSet(65535, 1, True))),
     ("size 1 is stepped over", HEAD + UDP + "8200 0005 0001 2000 00 000000", MapRequest(7200, B4, NONCE, 17, 8192)),
     ("a deletion looks at no size", DELETE + BODY + "8200 0005 0000 0009 00 000000",

@@ -1,4 +1,4 @@
-"""The worked examples of PCP that the lwAFTR answers, octet for octet; and that each is answered alike a second time."""
+"""The worked examples of PCP that the lwAFTR answers, octet for octet; each is answered alike a second time."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.pcp_world import BR, NOW, others, pool, row, settings, stored, with_epoch
 
 from pylwaftr.pcp.mapping import THIRD_PARTY
 from pylwaftr.pcp.numbers import address16
 from pylwaftr.pcp.outcome import Sender
 from pylwaftr.pcp.server import PcpServer
+from tests.pcp_world import BR, NOW, others, pool, row, settings, stored, with_epoch
 
 EXAMPLES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "data" / "pcp_server.json").read_text())
 TAKEN = [1, *range(3, 13)]  # so that PSID 13 is the next

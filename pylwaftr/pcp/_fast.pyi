@@ -1,9 +1,9 @@
 from collections.abc import Callable, Sequence
 
 from pylwaftr.pcp.grants import Grants
+from pylwaftr.pcp.limits import Limits
 from pylwaftr.pcp.mappings import Mappings
 from pylwaftr.pcp.outcome import Sender
-from pylwaftr.pcp.limits import Limits
 from pylwaftr.pcp.settings import Settings
 from pylwaftr.pcp.statics import Statics
 

@@ -235,7 +235,7 @@ cdef class Fast:
             out[61] = 0
             put16(out + 64, size)
             put16(out + 66, internal_port if legacy else first)
-            out[68] = request[68] & 128
+            out[68] = request[68] & 1  # parity is kept, for no port changes
             memset(out + 69, 0, 3)
         return answer
 

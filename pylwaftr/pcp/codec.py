@@ -170,7 +170,7 @@ def _decode_provisioning(datagram: bytes, sender: bytes, accepts: Accepts) -> Ma
         or Code.PORT_SET not in accepts.options
     ):
         return None
-    ports = PortSet(size, first, flags > 127)
+    ports = PortSet(size, first, flags & 1 == 1)
     return MapRequest(lifetime, client, nonce, protocol, internal_port, external_port, external, (ports,), ports)
 
 
@@ -302,7 +302,7 @@ def encode_response(response: Response) -> bytes:
             return _PROVISIONED.pack(
                 VERSION, _R | Opcode.MAP, result, lifetime, epoch,
                 nonce, protocol, internal_port, external_port, external,
-                Code.PORT_SET, 5, size, first, parity << 7,
+                Code.PORT_SET, 5, size, first, parity,
             )  # fmt: skip
     return encode_any_response(response)
 

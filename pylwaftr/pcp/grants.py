@@ -70,12 +70,16 @@ class Grants:
             for key, mapping in moving:
                 self.mappings.put(key, mapping._replace(b4=client.b4, br=client.br, moved=now))
             if found:
-                return self._refresh(found, request, client, takeover, epoch, now)
-            return [self._new(owned, request, client, epoch, now)]
+                answers = self._refresh(found, request, client, takeover, epoch, now)
+            else:
+                answers = [self._new(owned, request, client, epoch, now)]
         except Refused:  # no trace of what was not done (RFC 6887 section 7.3)
             for key, mapping in moving:
                 self.mappings.put(key, mapping)
             raise
+        if moving:
+            self._log("moved", client, f"{describe(moving[0][0])} from {text6(moving[0][1].b4)}")
+        return answers
 
     # --- whose
 
@@ -116,8 +120,29 @@ class Grants:
         if not self._room(client, staying):
             self._log("move_refused", client, f"{what}, there is another softwire")
             raise Refused(Result.USER_EX_QUOTA)
-        self._log("moved", client, what)
         return going
+
+    def follow(self, key: int, b4: bytes, br: bytes, now: float) -> None:
+        """By data: only within the subscriber's prefix, and only what its old address has."""
+        seen = self.mappings.get(key)
+        subscriber = self.mappings.subscriber(b4)
+        if seen is None or self.settings.on_new_address != "data" or seen.b4 == b4:
+            return
+        client = Client(b4, br, Sender(b4, br, seen.client, seen.client_port))
+        what = f"{describe(key)} from {text6(seen.b4)} by data"
+        if self.mappings.subscriber(seen.b4) != subscriber:
+            self._log("move_refused", client, f"{what}, of another subscriber")
+            return
+        active = [(key, mapping) for key, mapping in self.mappings.of(subscriber) if mapping.active]
+        going = [(key, mapping) for key, mapping in active if mapping.b4 == seen.b4]
+        staying = [(key, mapping) for key, mapping in active if mapping.b4 != seen.b4]
+        last = max(mapping.moved for _, mapping in going)
+        if now < last + self.settings.min_change_interval_s or not self._room(client, staying):
+            self._log("move_refused", client, what)
+            return
+        self._log("moved", client, what)
+        for key, mapping in going:
+            self.mappings.put(key, mapping._replace(b4=b4, br=br, moved=now))
 
     # --- what is there
 

@@ -149,12 +149,24 @@ class Lifecycle:
             pool.reserve(ipv4, bits)
         return self._finish(outcome)
 
-    def unreserve(self, rows: Rows) -> None:
+    def unreserve(self, rows: Rows, now: float) -> None:
         """Others no longer bind these."""
         self._statics.remove(rows)
         for pool, ipv4, bits in reserved_bits(self._mappings.pools, rows):
             held = sum(1 << (key & 0xFFFF) for key in self._mappings.on_address(ipv4, pool.psid_len, bits))
-            pool.unreserve(ipv4, bits, held)
+            pool.unreserve(ipv4, bits, held, now)
+
+    # --- data from a new address
+
+    def follow(self, ipv4: int, port: int, b4: bytes, br: bytes, now: float) -> Outcome:
+        """A packet with that inner source came from a B4 that its binding does not name (RFC 7785 section 4.3).
+
+        Where `on_new_address` is `data` the subscriber's mappings go there; in all other cases nothing changes.
+        """
+        key = self.find(ipv4, port)
+        if key is not None:
+            self._grants.follow(key, b4, br, now)
+        return self._finish(Outcome())
 
     # --- the operator
 
@@ -201,6 +213,9 @@ class Lifecycle:
         """Forgets all of a subscriber, before its prefix is given to somebody else (RFC 7785 section 4.6)."""
         for key in self._mappings.holders.get(self._mappings.subscriber(b4), ()):
             self._mappings.remove(key)
+            pool = self._mappings.pools.of(key)
+            if pool is not None:
+                pool.free(key, now)
         return self._finish(Outcome())
 
     # --- views

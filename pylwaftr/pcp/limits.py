@@ -1,7 +1,7 @@
 """How many requests are looked at (RFC 6887 section 8.2: what is over may be dropped).
 
-In whole seconds, for a clock is read once a batch. The data plane has limits of its own, before anything is copied; this
-one holds whatever way a request came, and it goes by the subscriber, not by the tunnel.
+In whole seconds, for a clock is read once a batch. The data plane has limits of its own, before anything is copied;
+this one holds whatever way a request came, and it goes by the subscriber, not by the tunnel.
 """
 
 from __future__ import annotations

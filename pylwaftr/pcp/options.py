@@ -43,7 +43,7 @@ class PortSet(NamedTuple):
 
     @property
     def data(self) -> bytes:
-        return _PORT_SET.pack(self.size, self.first, self.parity << 7)
+        return _PORT_SET.pack(self.size, self.first, self.parity)  # P is the lowest bit
 
     @property
     def ports(self) -> tuple[int, int]:
@@ -168,7 +168,7 @@ def _exactly(data: bytes, octets: int) -> bytes:
 
 def _port_set(data: bytes) -> PortSet:
     size, first, flags = _PORT_SET.unpack(_exactly(data, 5))
-    return PortSet(size, first, flags >> 7 == 1)
+    return PortSet(size, first, flags & 1 == 1)
 
 
 def _filter(data: bytes) -> Filter:

@@ -76,7 +76,11 @@ class Pool:
         return key >> 16 & 31 == self.psid_len and self.allowed >> (key & 0xFFFF) & 1 == 1
 
     def fresh(self, window: int) -> int | None:
-        """A set that nobody had."""
+        """A set that nobody had, or at least nobody waits for."""
+        if self.freed:
+            key = self.returned(window, 0.0)
+            if key is not None:
+                return key
         columns = self._fresh & window
         while columns:
             psid = (columns & -columns).bit_length() - 1
@@ -144,13 +148,13 @@ class Pool:
         self.reserved[ipv4] = self.reserved.get(ipv4, 0) | bits
         self.used[ipv4] = self.used.get(ipv4, 0) | bits
 
-    def unreserve(self, ipv4: int, bits: int, still_held: int) -> None:
+    def unreserve(self, ipv4: int, bits: int, still_held: int, now: float) -> None:
         """`still_held`: bits of sets that have a mapping, active or waiting."""
         left = self.reserved.pop(ipv4, 0) & ~bits
         if left:
             self.reserved[ipv4] = left
         if ipv4 not in self.blocked:
-            self._return(ipv4, bits & self.allowed & ~left & ~still_held)
+            self._return(ipv4, bits & self.allowed & ~left & ~still_held, now)
 
     def block(self, ipv4: int) -> None:
         """One address cannot have sets of two lengths."""
@@ -159,11 +163,11 @@ class Pool:
 
     def unblock(self, ipv4: int) -> None:
         self.blocked.discard(ipv4)
-        self._return(ipv4, self.allowed & ~self.reserved.get(ipv4, 0))
+        self._return(ipv4, self.allowed & ~self.reserved.get(ipv4, 0), 0.0)
 
-    def _return(self, ipv4: int, bits: int) -> None:
+    def _return(self, ipv4: int, bits: int, since: float) -> None:
         while bits:
-            self.free(key_of(ipv4, self.psid_len, (bits & -bits).bit_length() - 1), 0.0)
+            self.free(key_of(ipv4, self.psid_len, (bits & -bits).bit_length() - 1), since)
             bits &= bits - 1
 
     def free_sets(self) -> int:
@@ -176,7 +180,7 @@ def _allowed(config: PoolConfig) -> int:
     if config.psid_len == 0:
         return 1  # a whole address is given as such: 1 to 65535
     shift = 16 - config.psid_len
-    bits = (1 << (1 << config.psid_len)) - 1
+    bits = (1 << (1 << config.psid_len)) - 2  # no request for a set can name port 0
     for low, high in (*config.exclude_ports, PCP_PORTS):
         bits &= ~((1 << ((high >> shift) + 1)) - (1 << (low >> shift)))
     return bits
