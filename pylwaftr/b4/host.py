@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 from . import nft
@@ -110,6 +110,14 @@ def load_rules(options: HostOptions, ipv4: IPv4Address, ports: Ports, forwards: 
 
 def remove_rules(options: HostOptions) -> None:
     _quietly("nft", "delete", "table", "ip", options.table)
+
+
+def route_storm(tun: str, prefix: IPv6Network) -> None:
+    """The device is the way to all of the prefix; what comes out of it is forwarded."""
+    if Path("/proc/sys/net/ipv6/conf/all/forwarding").read_text().strip() != "1":
+        raise HostError("IPv6 forwarding is off here: sysctl -w net.ipv6.conf.all.forwarding=1")
+    _run("ip", "link", "set", tun, "mtu", "1500", "txqueuelen", "200000", "up")
+    _run("ip", "-6", "route", "replace", str(prefix), "dev", tun)
 
 
 def interface_towards(address: IPv6Address) -> str:
