@@ -9,6 +9,7 @@ from typing import Any
 
 from pylwaftr.dhcp import codec4, codec6, codec_lease
 from pylwaftr.dhcp.codec_lease import Lease, State
+from pylwaftr.dhcp.connection import Phase
 from pylwaftr.dhcp.events import Channel, Open, Saved, Secure, Shut
 from pylwaftr.dhcp.leasequery import Session, Settings
 from pylwaftr.dhcp.leases import Policy
@@ -50,11 +51,10 @@ class Peer:
         self.now = now
         out = self.requestor.take(now)
         self.outputs.append(out)
-        for outcome in out.outcomes:
-            for row in outcome.unbind:
-                del self.table[_key(row)]  # only what is bound is ever unbound
-            for row in outcome.bind:
-                self.table[_key(row)] = text6(row["b4"].tobytes())
+        for row in out.changes.unbind:
+            del self.table[_key(row)]  # only what is bound is ever unbound
+        for row in out.changes.bind:
+            self.table[_key(row)] = text6(row["b4"].tobytes())
         self.saved |= out.saved
         self.wanted += out.commands
         return out
@@ -70,11 +70,15 @@ class Peer:
         return bool(found)
 
     def connect(self, channel: Channel, now: float, xid: int | None = None, name: str = "A") -> bytes:
-        """Comes up as soon as it is wanted; returns what was sent. `xid`: of the first message."""
-        if not self.taken(Open, channel, name):
-            self.tick(now)
-            assert self.taken(Open, channel, name), f"no connection was wanted at {now}"
+        """Comes up at `now`, or as soon after as it is wanted; returns what was sent. `xid`: of the first message."""
         session = self.session(name)
+        for _ in range(20):
+            if self.taken(Open, channel, name) and session._links[channel].phase is Phase.CONNECTING:
+                break
+            self.tick(now)
+            if session._links[channel].phase is Phase.CLOSED:
+                now = max(now, self.requestor.timer() or now)
+        assert session._links[channel].phase is Phase.CONNECTING, f"no connection was wanted at {now}"
         secure = session._secure
         if xid is not None:
             session._xid = (xid - (1 if secure else 2)) % (1 << 24)

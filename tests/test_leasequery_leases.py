@@ -31,9 +31,10 @@ class Table:
         self.resync: set[str] = set()
 
     def heed(self, out: Any) -> None:
-        for row in out.unbind:
+        changes = self.leases.take()
+        for row in changes.unbind:
             assert self.bound.pop(_key(row)) == text6(row["b4"].tobytes())
-        for row in out.bind:
+        for row in changes.bind:
             assert self.bound.get(_key(row)) != text6(row["b4"].tobytes())
             self.bound[_key(row)] = text6(row["b4"].tobytes())
         assert self.bound == {_key(row): text6(row["b4"].tobytes()) for row in self.leases.bindings()}
@@ -228,7 +229,7 @@ def test_a_sweep_takes_only_what_its_server_left_unsaid() -> None:
     table.hear(("A", lease(1)), ("A", lease(2)), ("B", lease(3)))
     table.leases.bulk_begins("A")
     table.hear(("A", lease(1)), ("A", lease(4)))
-    table.heed(table.leases.bulk_ends("A", 0))
+    table.heed(table.leases.bulk_ends("A"))
     assert set(table.psids) == {1, 3, 4}
 
 
@@ -237,7 +238,7 @@ def test_old_news_in_a_bulk_still_proves_the_lease() -> None:
     table.hear(("A", RENEWED))
     table.leases.bulk_begins("A")
     table.hear(("A", ONE))
-    table.heed(table.leases.bulk_ends("A", 0))
+    table.heed(table.leases.bulk_ends("A"))
     assert set(table.psids) == {1}
 
 
@@ -252,7 +253,7 @@ def test_the_end_of_most_leases_needs_a_second_opinion() -> None:
     table.heed(table.leases.heard("A", many(1000), 0))
     for round_, left in ((1, 1000), (2, 0)):
         table.leases.bulk_begins("A")
-        table.heed(table.leases.bulk_ends("A", 0))
+        table.heed(table.leases.bulk_ends("A"))
         assert len(table.bound) == left, round_
     assert table.reports == ["mass_removal"]
 
@@ -265,7 +266,7 @@ def test_the_memory_of_what_has_ended_is_given_back() -> None:
         ends["state"] = State.RELEASED
         table.heed(table.leases.heard("A", ends, at))
         table.leases.bulk_begins("A")
-        table.heed(table.leases.bulk_ends("A", 0))
+        table.heed(table.leases.bulk_ends("A"))
         assert len(table.leases._table) == 0
         assert table.leases._table.count <= 50
 
@@ -273,7 +274,7 @@ def test_the_memory_of_what_has_ended_is_given_back() -> None:
 def test_no_more_leases_than_there_is_room_for() -> None:
     leases = Leases([Policy("A")], BR.packed, most=100)
     out = leases.heard("A", many(150), 0)
-    assert (len(out.bind), len(leases), [r.name for r in out.reports]) == (100, 100, ["too_many"])
+    assert (len(leases.take().bind), len(leases), [r.name for r in out.reports]) == (100, 100, ["too_many"])
 
 
 # --- time -------------------------------------------------------------------------------------------------------------
@@ -331,7 +332,7 @@ def test_what_was_bound_stays_until_all_servers_have_told_all() -> None:
     for name, left in (("A", {1, 2, 3}), ("B", {1, 3})):
         table.leases.bulk_begins(name)
         table.hear((name, lease(1 if name == "A" else 3)))
-        table.heed(table.leases.bulk_ends(name, 1))
+        table.heed(table.leases.bulk_ends(name))
         assert set(table.psids) == left
 
 

@@ -74,10 +74,8 @@ class Bulk:
             self._single.append(b4)
         return True
 
-    def next(self, xid: int) -> bytes | None:
-        """The next query, if none runs. Single ones first: a packet waits for them."""
-        if self.step is not Step.IDLE or not self.wanted:
-            return None
+    def next(self, xid: int) -> bytes:
+        """The next query, when none runs and one is wanted. Single ones first: a packet waits for them."""
         self._xid, self.step = xid, Step.AWAIT_REPLY
         self.last_was_single = bool(self._single)
         if self._single:

@@ -346,8 +346,8 @@ class Session:
             return
         if self._round_due() and self._attempts[BULK].allowed(now):
             self._bulk.begin_round()
-        single, query = self._bulk.single_next, self._bulk.next(self._next_xid())
-        if query is not None:
+        if self._bulk.wanted:
+            single, query = self._bulk.single_next, self._bulk.next(self._next_xid())
             self._linger_until = None
             link.restart_silence(now)
             link.send(query)

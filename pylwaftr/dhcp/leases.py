@@ -1,10 +1,11 @@
 """The leases of all servers, and which bindings follow from them.
 
-    outcome = leases.heard(server, rows, now)      news, by bulk or stream
-    leases.bulk_begins(server)                     from here to `bulk_ends` all that is left unsaid is no lease
-    outcome = leases.bulk_ends(server, now)        mark and sweep, of this server's claims only
-    outcome = leases.expire(now)                   at `timer()`
-    leases.set_live(server, live)                  whether a renewal would be heard of
+    leases.heard(server, rows, now)      news, by bulk or stream
+    leases.bulk_begins(server)           from here to `bulk_ends` all that is left unsaid is no lease
+    leases.bulk_ends(server)             mark and sweep, of this server's claims only
+    leases.expire(now)                   at `timer()`
+    leases.set_live(server, live)        whether a renewal would be heard of
+    leases.take()                        rows to unbind and to bind; the calls above return reports
 
 Per key (address and port set: leases share addresses) each server has one claim; the better one is programmed
 (records.py, winners.py). What cannot be programmed stays as a claim and is reported.
@@ -38,10 +39,10 @@ from pylwaftr.dhcp.records import (
 )
 from pylwaftr.dhcp.s46 import PortParams
 from pylwaftr.dhcp.slots import NOBODY, Keys, keys_of
-from pylwaftr.dhcp.winners import Outcome, Report, Winners
+from pylwaftr.dhcp.winners import Changes, Outcome, Report, Winners
 from pylwaftr.rows import Rows, text4
 
-__all__ = ["FromTunnelAddress", "Leases", "Outcome", "Policy", "PortSets", "Report"]
+__all__ = ["Changes", "FromTunnelAddress", "Leases", "Outcome", "Policy", "PortSets", "Report"]
 
 FORMER = "former"  # what was bound before a restart: of no server, and any news is better
 _FORMER = 0
@@ -95,6 +96,7 @@ class Leases:
         self._numbers: dict[str, int] = {}
         self._winners.add(_FORMER, FORMER, 1_000_000)
         self._scanned = float("-inf")
+        self._tidy = False  # there are slots without a claim
         self._unswept: set[str] = set()  # servers without a full bulk since the start
         for policy in policies:
             self.add(policy)
@@ -136,6 +138,14 @@ class Leases:
     def _of(self, server: str) -> Claims:
         return self._winners.claims[_FORMER if server == FORMER else self._numbers[server]]
 
+    def take(self) -> Changes:
+        """What changed since the last `take`, however much was heard since."""
+        changes = self._winners.take()
+        if self._tidy:
+            self._tidy = False
+            self._winners.free_unclaimed()
+        return changes
+
     # --- news ---
 
     def heard(self, server: str, rows: LeaseRows, now: float) -> Outcome:
@@ -144,7 +154,6 @@ class Leases:
         keys = keys_of(rows)
         for part in _each_key_once(keys):
             self._apply(number, rows[part], keys[part], now, out)
-        self._winners.finish(out)
         return out
 
     def _apply(self, number: int, rows: LeaseRows, keys: Keys, now: float, out: Outcome) -> None:
@@ -276,7 +285,7 @@ class Leases:
     def bulk_begins(self, server: str) -> None:
         self._of(server).current += 1
 
-    def bulk_ends(self, server: str, now: float) -> Outcome:
+    def bulk_ends(self, server: str) -> Outcome:
         """Sweeps what this server did not mention since `bulk_begins`, in no way."""
         out, claims, count = Outcome(), self._of(server), self._table.count
         old = (claims.verdict[:count] != NONE) & (claims.generation[:count] < claims.current)
@@ -296,8 +305,7 @@ class Leases:
         self._winners.resolve(slots, out)
         self._unswept.discard(server)
         self._sweep_former(out)
-        self._winners.finish(out)
-        self._winners.free_unclaimed()
+        self._tidy = True
         return out
 
     # --- time ---
@@ -323,7 +331,6 @@ class Leases:
             if claims.verify_due <= now:
                 claims.verify_due = FOREVER
                 out.resync.add(self._policies[number].name)
-        self._winners.finish(out)
         return out
 
     def rebase(self, server: str) -> None:
@@ -338,7 +345,7 @@ class Leases:
     def restore(self, rows: Rows, now: float, hold_s: float) -> Outcome:
         """What was bound before a restart forwards on, until every server has told all it has; `hold_s` at most.
 
-        The rows are bound already, so only what does not stay is in the outcome.
+        The rows are bound already, so only what does not stay is a change.
         """
         claims, keys = self._winners.claims[_FORMER], keys_of(rows)
         self._winners.make_room(len(rows))
@@ -361,8 +368,7 @@ class Leases:
         claims.verdict[slots] = NONE
         claims.generation[:] = 0
         self._winners.resolve(slots, out)
-        self._winners.finish(out)
-        self._winners.free_unclaimed()
+        self._tidy = True
         return out
 
     def remove(self, server: str) -> Outcome:

@@ -33,7 +33,7 @@ from pylwaftr.dhcp.events import (
 from pylwaftr.dhcp.leasequery import Session, Settings
 from pylwaftr.dhcp.leases import Leases as LeaseTable
 from pylwaftr.dhcp.leases import Policy
-from pylwaftr.dhcp.winners import Outcome, Report
+from pylwaftr.dhcp.winners import Changes, Outcome, Report
 from pylwaftr.rows import Rows
 
 ANSWER_S = 1.0  # a packet without a binding waits for a single query no longer
@@ -55,9 +55,9 @@ class Server:
 
 @dataclass(slots=True)
 class Output:
-    """`outcomes` in their order, then `saved`: durable together, or `saved` later."""
+    """`changes` and `saved` become durable together, or `saved` later: it speaks of what `changes` has."""
 
-    outcomes: list[Outcome] = field(default_factory=list)
+    changes: Changes = field(default_factory=Changes)
     saved: dict[str, bytes] = field(default_factory=dict)
     commands: list[tuple[str, Open | Secure | Shut]] = field(default_factory=list)
     moves: list[tuple[str, Moved]] = field(default_factory=list)
@@ -159,16 +159,23 @@ class Requestor:
             elif now >= asked.at + AGAIN_S:
                 del self._asked[b4]
 
-    def take(self, now: float) -> Output:
-        for name, session in self.sessions.items():
-            old = self._saved[name]
-            if session.saved != old and (
-                now >= self._saved_at.get(name, float("-inf")) + SAVE_S or session.saved.resync is not old.resync
-            ):
-                self._saved[name], self._saved_at[name] = session.saved, now
-                self._out.saved[name] = session.saved.octets()
+    def take(self, now: float, changes: bool = True) -> Output:
         out, self._out = self._out, Output()
+        if changes:
+            out.changes = self.leases.take()
+            out.saved = self._to_save(now)
         return out
+
+    def _to_save(self, now: float) -> dict[str, bytes]:
+        """No more than once a second, unless it is about the need of a full bulk."""
+        found = {}
+        for name, session in self.sessions.items():
+            old, new = self._saved[name], session.saved
+            soon = new.resync is not old.resync or new.server != old.server
+            if new != old and (soon or now >= self._saved_at.get(name, float("-inf")) + SAVE_S):
+                self._saved[name], self._saved_at[name] = new, now
+                found[name] = new.octets()
+        return found
 
     # --- a packet of a B4 without a binding ---
 
@@ -216,7 +223,7 @@ class Requestor:
                 self.leases.bulk_begins(name)
             case BulkEnded(sweep, why):
                 if sweep:
-                    outcome = self.leases.bulk_ends(name, now)
+                    outcome = self.leases.bulk_ends(name)
                     if name in outcome.resync:
                         session.resync(now)
                         outcome.resync.clear()
@@ -239,8 +246,6 @@ class Requestor:
                 self._doubted[name] = now
                 self.sessions[name].resync(now)
         self._out.reports += outcome.reports
-        if outcome.changed:
-            self._out.outcomes.append(outcome)
 
 
 def _merged(events: Sequence[Event]) -> list[Event]:

@@ -17,6 +17,7 @@ from pylwaftr.dhcp.records import ACTIVE, GONE, NONE, Claims, Slots, better, com
 from pylwaftr.dhcp.slots import NOBODY, Keys, SlotTable
 from pylwaftr.rows import Rows, describe, no_rows, text6
 
+NOTES_LEAST = 65536  # so many notes of changes are kept before they are put together
 REPORTS_MOST = 50  # in one outcome; all are counted
 
 
@@ -31,16 +32,19 @@ class Report:
 
 @dataclass(slots=True)
 class Outcome:
-    """First unbind, then bind: an address may be divided anew."""
-
-    bind: Rows = field(default_factory=no_rows)
-    unbind: Rows = field(default_factory=no_rows)
     reports: list[Report] = field(default_factory=list)
     resync: set[str] = field(default_factory=set)  # servers to ask for a full bulk
 
-    @property
-    def changed(self) -> bool:
-        return bool(len(self.bind) or len(self.unbind))
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """First unbind, then bind: an address may be divided anew. No key is in both."""
+
+    unbind: Rows = field(default_factory=no_rows)
+    bind: Rows = field(default_factory=no_rows)
+
+    def __len__(self) -> int:
+        return len(self.unbind) + len(self.bind)
 
 
 class Winners:
@@ -52,6 +56,7 @@ class Winners:
         self._counts = counts
         self._b4s = KeyIndex()  # the slot that a tunnel address was bound for last
         self._before: list[tuple[Slots, npt.NDArray[np.int16], npt.NDArray[np.uint8]]] = []
+        self._noted = 0
 
     def add(self, number: int, name: str, rank: int) -> Claims:
         self.claims[number] = Claims(self.table.capacity, rank)
@@ -80,21 +85,30 @@ class Winners:
         wanted = (winner != NOBODY) & ~same
         self._bind(slots[wanted], winner[wanted], b4[wanted], out)
 
-    def finish(self, out: Outcome) -> None:
-        """What all the calls since the last `finish` come down to."""
+    def take(self) -> Changes:
+        """What all that happened since the last `take` comes down to; who is slow to take gets no more than that."""
         if not self._before:
-            return
-        slots, first = np.unique(np.concatenate([note[0] for note in self._before]), return_index=True)
-        owner = np.concatenate([note[1] for note in self._before])[first]
-        b4 = np.concatenate([note[2] for note in self._before])[first]
-        self._before = []
+            return Changes()
+        slots, owner, b4 = self._first_notes()
+        self._before, self._noted = [], 0
         bound, was = self.table.owner[slots] != NOBODY, owner != NOBODY
-        out.bind = self.table.rows(slots[bound & (~was | (self.table.b4[slots] != b4).any(1))], self.br)
-        out.unbind = self.table.rows(slots[was & ~bound], self.br)
-        out.unbind["b4"] = b4[was & ~bound]
+        bind = self.table.rows(slots[bound & (~was | (self.table.b4[slots] != b4).any(1))], self.br)
+        unbind = self.table.rows(slots[was & ~bound], self.br)
+        unbind["b4"] = b4[was & ~bound]
+        return Changes(unbind, bind)
 
     def _note(self, slots: Slots) -> None:
+        """How it stood before the first change since the last `take`."""
         self._before.append((slots, self.table.owner[slots], self.table.b4[slots]))
+        self._noted += len(slots)
+        if self._noted > NOTES_LEAST + 2 * self.table.count:
+            self._before = [self._first_notes()]
+            self._noted = len(self._before[0][0])
+
+    def _first_notes(self) -> tuple[Slots, npt.NDArray[np.int16], npt.NDArray[np.uint8]]:
+        slots, first = np.unique(np.concatenate([note[0] for note in self._before]), return_index=True)
+        owner = np.concatenate([note[1] for note in self._before])[first]
+        return slots, owner, np.concatenate([note[2] for note in self._before])[first]
 
     def free_unclaimed(self) -> None:
         slots = self.table.used()

@@ -1,0 +1,120 @@
+"""`pylwaftr leasequery-server`: DHCP leases for lwAFTRs, by bulk and active leasequery."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pylwaftr.responder import daemon, kea
+from pylwaftr.responder.database import Database
+from pylwaftr.responder.server import Settings
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+def _parsed(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    def convert(_context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
+        try:
+            if isinstance(value, tuple):
+                return tuple(parse(text) for text in value)
+            return None if value is None else parse(value)
+        except ValueError as fault:
+            raise click.BadParameter(str(fault)) from None
+
+    return convert
+
+
+def _listen(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{text!r} is no address and port; write [::]:547 or 192.0.2.1:547")
+    return host.strip("[]"), int(port)
+
+
+def _duid(text: str) -> bytes:
+    duid = bytes.fromhex(text)
+    if not 3 <= len(duid) <= 130:
+        raise ValueError(f"a DUID has 3 to 130 octets; this one has {len(duid)}")
+    return duid
+
+
+def _link(text: str) -> tuple[IPv6Address, IPv4Network]:
+    link, equals, pool = text.partition("=")
+    if not equals:
+        raise ValueError(f"{text!r} is not of the form 2001:db8:1::=198.51.100.0/24")
+    return IPv6Address(link), IPv4Network(pool)
+
+
+def _kea_ports(text: str) -> tuple[str, kea.Ports]:
+    subnet, colon, ports = text.partition(":")
+    if not colon or not subnet.isdigit():
+        raise ValueError(f"{text!r} is not of the form SUBNET:OFFSET,PSID/LENGTH, such as 1:0,3/6")
+    return subnet, kea.Ports.of(ports)
+
+
+@click.command("leasequery-server")
+@click.option("--listen", metavar="HOST:PORT", callback=_parsed(_listen), default="[::]:547", show_default=True)
+@click.option("--journal", type=_FILE, help="Lines of JSON, one per change of a lease; may grow while this runs.")
+@click.option("--kea-leases", type=_FILE, help="Kea's kea-leases4.csv; may grow while this runs.")
+@click.option("--kea-ports", "ports", metavar="SUBNET:OFFSET,PSID/LEN", callback=_parsed(_kea_ports), multiple=True)
+@click.option(
+    "--kea-b4-prefix",
+    metavar="PREFIX",
+    callback=_parsed(IPv6Network),
+    help="Of tunnel addresses that Kea does not know: they are built from it (RFC 7596 section 5.1).",
+)
+@click.option("--print-kea-hook", is_flag=True, help="Print a script for Kea's run_script hook, and end.")
+@click.option("--duid", metavar="HEX", callback=_parsed(_duid), default="00020000d9fc6c71", help="Of this server.")
+@click.option(
+    "--link", "links", metavar="LINK=POOL", callback=_parsed(_link), multiple=True, help="For queries by link."
+)
+@click.option("--tls-cert", type=_FILE, help="Certificate (PEM).")
+@click.option("--tls-key", type=_FILE, help="Its key.")
+@click.option("--tls-ca", type=_FILE, help="Clients have to show a certificate of this CA.")
+@click.option("--require-tls/--allow-plaintext", default=True, show_default=True)
+@click.option("--history", type=click.IntRange(1024, 1 << 26), default=1 << 20, show_default=True, help="Changes kept.")
+@click.option("--max-clients", type=click.IntRange(1, 100_000), default=1000, show_default=True)
+@click.option(
+    "--idle", type=click.FloatRange(0.1, 3600), default=60.0, show_default=True, help="Seconds to a keep-alive."
+)
+@click.option("--bulk-only", is_flag=True, help="Refuse active queries, as other servers do.")
+@click.option("--quiet", is_flag=True)
+def leasequery_server(**given: Any) -> None:
+    """Tell lwAFTRs of DHCP leases: bulk (RFC 5460) and active (RFC 7653) leasequery with DHCPv4 messages inside."""
+    if given["print_kea_hook"]:
+        click.echo(kea.HOOK, nl=False)
+        return
+    if given["journal"] is None and given["kea_leases"] is None:
+        raise click.UsageError("give --journal, --kea-leases or both: there is nothing to tell of otherwise")
+    if (given["tls_cert"] is None) != (given["tls_key"] is None):
+        raise click.UsageError("--tls-cert and --tls-key belong together")
+    if given["require_tls"] and given["tls_cert"] is None:
+        raise click.UsageError("TLS is required: give --tls-cert and --tls-key, or --allow-plaintext")
+    level = logging.WARNING if given["quiet"] else logging.INFO
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        asyncio.run(_serve(given))
+    except OSError as fault:
+        raise click.ClickException(str(fault)) from None
+
+
+async def _serve(given: dict[str, Any]) -> None:
+    cert, key = given["tls_cert"], given["tls_key"]
+    tls = None if cert is None else daemon.context(cert, key, given["tls_ca"])
+    links: dict[IPv6Address, tuple[IPv4Network, ...]] = {}
+    for link, pool in given["links"]:
+        links[link] = (*links.get(link, ()), pool)
+    settings = Settings(
+        given["duid"], tls is not None, given["require_tls"], links, given["idle"], active=not given["bulk_only"]
+    )
+    service = daemon.Service(Database(given["history"]), settings, tls, given["max_clients"])
+    reader = kea.Leases(dict(given["ports"]), given["kea_b4_prefix"])
+    host, port = given["listen"]
+    sources = daemon.Sources(given["journal"], given["kea_leases"], reader)
+    await daemon.serve(service, host, port, sources, lambda bound: click.echo(f"listening on port {bound}"))

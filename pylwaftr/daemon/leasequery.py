@@ -1,0 +1,293 @@
+"""The outer file of the leasequery requestor: connections to the servers, TLS, timers; leases to whoever applies them.
+
+Octets go straight from the transport to the session, never through a StreamReader: one of those would hand out octets
+that came in clear text as if TLS had carried them (asyncio of Python 3.11 does). From the go-ahead on nothing is read
+in clear text: what comes is TLS, or the handshake fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from pathlib import Path
+
+from pylwaftr.config.services import LeaseServer, PeerTls
+from pylwaftr.dhcp.connection import Timers
+from pylwaftr.dhcp.events import Channel, Open, Secure, Shut
+from pylwaftr.dhcp.leasequery import Settings
+from pylwaftr.dhcp.leases import Changes, Policy
+from pylwaftr.dhcp.requestor import Output, Requestor, Server
+
+log = logging.getLogger("pylwaftr.leasequery")
+
+Apply = Callable[[Changes, Mapping[str, bytes]], Awaitable[None]]
+REPORTS_S, REPORTS_MOST = 10.0, 20  # so many reports about leases are logged in so many seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    host: str
+    port: int
+    source: str | None = None
+    tls: ssl.SSLContext | None = None
+    name: str | None = None  # expected in the certificate
+
+
+class Edge:
+    """`apply` is awaited for one batch after the other; what is heard meanwhile is the next batch."""
+
+    def __init__(self, requestor: Requestor, endpoints: Mapping[str, Endpoint], apply: Apply) -> None:
+        self.requestor, self._endpoints, self._apply = requestor, endpoints, apply
+        self._loop = asyncio.get_running_loop()
+        self._links: dict[tuple[str, Channel], _Link] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._news = asyncio.Event()
+        self._waiting: dict[IPv6Address, list[asyncio.Future[bool]]] = {}
+        self._logged_at, self._logged = float("-inf"), 0
+
+    async def run(self) -> None:
+        """Until it is cancelled, or `apply` fails."""
+        self._now()
+        self.requestor.open(self._loop.time())
+        self.after()
+        try:
+            while True:
+                await self._news.wait()
+                self._news.clear()
+                output = self.requestor.take(self._now())
+                self._obey(output)
+                if len(output.changes) or output.saved:
+                    await self._apply(output.changes, output.saved)
+        finally:
+            self._close()
+
+    def resync(self, server: str | None = None) -> None:
+        self.requestor.resync(self._now(), server)
+        self.after()
+
+    async def query(self, b4: IPv6Address) -> bool:
+        """Whether a server knows a lease of that B4; asks at most once in ten seconds, waits a second at most."""
+        if not self.requestor.query(b4, self._now()):
+            return False
+        answer: asyncio.Future[bool] = self._loop.create_future()
+        self._waiting.setdefault(b4, []).append(answer)
+        self.after()
+        return await answer
+
+    # --- the crank ---
+
+    def _now(self) -> float:
+        now = self._loop.time()
+        self.requestor.set_unix_offset(time.time() - now)
+        return now
+
+    def after(self) -> None:
+        """After every call into the requestor: what it wants done now, and when it wants to be called again."""
+        self._obey(self.requestor.take(self._loop.time(), changes=False))
+        self._news.set()
+        for (server, channel), link in list(self._links.items()):
+            link.send(self.requestor.data_to_send(server, channel))
+        due = self.requestor.timer()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if due is None else self._loop.call_at(due, self._timed)
+
+    def _timed(self) -> None:
+        self.requestor.handle_timer(self._now())
+        self.after()
+
+    def _obey(self, output: Output) -> None:
+        for server, command in output.commands:
+            key = (server, command.channel)
+            match command:
+                case Open():
+                    self._links[key] = link = _Link(self, server, command.channel)
+                    self._spawn(link.connect(self._endpoints[server]))
+                case Secure():
+                    self._links[key].pause()
+                    self._spawn(self._links[key].start_tls(self._endpoints[server]))
+                case Shut(reason=reason):
+                    self._links.pop(key).shut()
+                    log.info("%s: %s connection closed: %s", server, command.channel.value, reason)
+        for server, move in output.moves:
+            log.info(
+                "%s: %s: %s, was %s%s",
+                *(server, move.channel.value, move.after, move.before, f" ({move.reason})" if move.reason else ""),
+            )
+        for report in output.reports:
+            self._log(report.name, report.server, report.text)
+        for b4, found in output.answered:
+            for answer in self._waiting.pop(b4, ()):
+                if not answer.done():
+                    answer.set_result(found)
+
+    def _log(self, name: str, server: str, text: str) -> None:
+        now = self._loop.time()
+        if now >= self._logged_at + REPORTS_S:
+            if self._logged > REPORTS_MOST:
+                log.warning("%d more reports about leases", self._logged - REPORTS_MOST)
+            self._logged_at, self._logged = now, 0
+        self._logged += 1
+        if self._logged <= REPORTS_MOST:
+            log.warning("%s: %s: %s", server, name, text)
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        for link in self._links.values():
+            link.shut()
+        self._links.clear()
+
+    # --- what links say ---
+
+    def is_current(self, link: _Link) -> bool:
+        return self._links.get((link.server, link.channel)) is link
+
+    def up(self, link: _Link) -> None:
+        if self.is_current(link):
+            self.requestor.connected(link.server, link.channel, self._now())
+            self.after()
+
+    def secured(self, link: _Link) -> None:
+        if self.is_current(link):
+            self.requestor.secured(link.server, link.channel, self._now())
+            self.after()
+
+    def received(self, link: _Link, data: bytes) -> None:
+        if self.is_current(link):
+            self.requestor.feed(link.server, link.channel, data, self._now())
+            self.after()
+
+    def down(self, link: _Link, reason: str) -> None:
+        if self.is_current(link):
+            del self._links[link.server, link.channel]
+            self.requestor.closed(link.server, link.channel, self._now(), reason)
+            self.after()
+
+
+class _Link(asyncio.Protocol):
+    """One TCP connection, in clear text at first."""
+
+    def __init__(self, edge: Edge, server: str, channel: Channel) -> None:
+        self._edge, self.server, self.channel = edge, server, channel
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._gone = False
+
+    async def connect(self, to: Endpoint) -> None:
+        source = None if to.source is None else (to.source, 0)
+        try:
+            await self._loop.create_connection(lambda: self, to.host, to.port, local_addr=source)
+        except OSError as fault:
+            self._edge.down(self, f"cannot connect to {to.host} port {to.port}: {fault.strerror or fault}")
+            return
+        if self._gone:
+            self.shut()
+        else:
+            self._edge.up(self)
+
+    async def start_tls(self, to: Endpoint) -> None:
+        """The go-ahead was the last that came in clear text; the session has made sure of it."""
+        assert self._transport is not None
+        if to.tls is None:
+            self.shut()
+            self._edge.down(self, "TLS is wanted, and there is no TLS setting for this server")
+            return
+        plain = self._transport
+        try:
+            secure = await self._loop.start_tls(
+                plain, self, to.tls, server_hostname=to.name or to.host, ssl_handshake_timeout=30
+            )
+        except (OSError, ssl.SSLError) as fault:
+            plain.abort()
+            self._edge.down(self, f"no TLS: {fault}")
+            return
+        if secure is None or self._gone:
+            plain.abort()
+            self._edge.down(self, "closed during the TLS handshake")
+            return
+        self._transport = secure
+        self._edge.secured(self)
+
+    def send(self, octets: bytes) -> None:
+        if octets and self._transport is not None:
+            self._transport.write(octets)
+
+    def pause(self) -> None:
+        assert self._transport is not None
+        self._transport.pause_reading()
+
+    def shut(self) -> None:
+        self._gone = True
+        if self._transport is not None:
+            self._transport.close()
+
+    # --- asyncio.Protocol ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._edge.received(self, data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._edge.down(self, f"lost: {exc}" if exc else "closed by the server")
+
+
+# --- from the configuration -------------------------------------------------------------------------------------------
+
+
+def own_duid() -> bytes:
+    """DUID-UUID (RFC 6355) that stays with this host and does not give its machine-id away."""
+    host = b""
+    for file in (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id")):
+        with contextlib.suppress(OSError):
+            host = host or file.read_bytes().strip()
+    return b"\0\4" + hashlib.blake2b(host, digest_size=16, person=b"pylwaftr-duid").digest()
+
+
+def tls_context(wanted: PeerTls | None) -> ssl.SSLContext:
+    """TLS 1.2 at least (RFC 9325 section 3.1.1), the server's name verified, our certificate if there is one."""
+    context = ssl.create_default_context(cafile=None if wanted is None or wanted.ca is None else str(wanted.ca))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if wanted is not None and wanted.cert is not None:
+        context.load_cert_chain(wanted.cert, wanted.key)
+    return context
+
+
+def name_of(server: LeaseServer) -> str:
+    return f"[{server.address}]:{server.port}" if ":" in server.address else f"{server.address}:{server.port}"
+
+
+def of_config(
+    servers: Sequence[LeaseServer], br: IPv6Address, own: Sequence[IPv6Address], saved: Mapping[str, bytes]
+) -> tuple[Requestor, dict[str, Endpoint]]:
+    """`own`: addresses that no B4 can have. `saved`: by name, what `apply` was once given."""
+    known: list[Server] = []
+    endpoints: dict[str, Endpoint] = {}
+    for server in servers:
+        name, scale = name_of(server), server.timer_scale
+        timers = Timers(scale=scale, poll_s=server.poll_interval_s / scale)
+        settings = Settings(own_duid(), server.profile, server.require_tls, server.links, timers)
+        known.append(Server(settings, Policy(name, server.pools, server.priority, server.expiry_hold_s)))
+        tls = tls_context(server.tls) if server.require_tls else None
+        source = None if server.source is None else str(server.source)
+        peer = None if server.tls is None else server.tls.name
+        endpoints[name] = Endpoint(server.address, server.port, source, tls, peer)
+    return Requestor(known, br.packed, [address.packed for address in own], saved), endpoints

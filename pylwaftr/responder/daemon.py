@@ -1,0 +1,287 @@
+"""The outer file of the leasequery server: sockets, TLS, files, clocks.
+
+The octets of a client go straight from the transport to its Connection, never through a StreamReader: one of those
+would hand out octets that came in clear text as if TLS had carried them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from pylwaftr.responder import journal, kea
+from pylwaftr.responder.database import Change, Database
+from pylwaftr.responder.server import SEND_S, Connection, Counts, Settings
+
+log = logging.getLogger("leasequery-server")
+
+POLL_S = 0.005  # how often growing files are looked at
+TICK_S = 1.0
+BUFFER = 1 << 18  # octets that may wait for a client
+READ = 1 << 20
+
+
+class Service:
+    """What all clients share."""
+
+    def __init__(self, database: Database, settings: Settings, tls: ssl.SSLContext | None, most: int = 1000) -> None:
+        self.database, self.settings, self.tls, self.most = database, settings, tls, most
+        self.counts = Counts()
+        self.clients: set[Client] = set()
+        self._woken = False
+
+    def apply(self, changes: Sequence[Change], live: bool) -> None:
+        """`live`: they happened just now, and clients wait for them."""
+        self.database.apply(changes, int(time.time()) if live else None)
+        if changes and live:
+            self.wake()
+
+    def wake(self) -> None:
+        """All active clients, soon and once for all that happens until then."""
+        if not self._woken:
+            self._woken = True
+            asyncio.get_running_loop().call_soon(self._pump_all)
+
+    def _pump_all(self) -> None:
+        self._woken = False
+        for client in [client for client in self.clients if client.connection.is_active]:
+            client.pump()
+
+    def tick(self) -> None:
+        if self.database.expire(int(time.time())):
+            self.wake()
+        now = asyncio.get_running_loop().time()
+        for client in list(self.clients):
+            client.tick(now)
+
+    def close(self) -> None:
+        for client in list(self.clients):
+            client.farewell()
+
+
+class Client(asyncio.Protocol):
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._loop = asyncio.get_running_loop()
+        self.connection = Connection(service.database, service.settings, service.counts)
+        self._transport: asyncio.Transport | None = None
+        self._paused_at: float | None = None
+        self._upgrade: asyncio.Task[None] | None = None
+        self._peer = "?"
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        if self._transport is None:
+            self._peer = str(transport.get_extra_info("peername", ("?",))[0])
+            if len(self._service.clients) >= self._service.most:
+                log.warning("%s: refused, there are %d clients already", self._peer, self._service.most)
+                transport.abort()
+                return
+            log.info("%s: connected", self._peer)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=BUFFER)
+        self._service.clients.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._service.clients.discard(self)
+        log.info("%s: gone%s", self._peer, f": {exc}" if exc else "")
+
+    def data_received(self, data: bytes) -> None:
+        self.connection.feed(data, self._loop.time())
+        self.pump()
+
+    def pause_writing(self) -> None:
+        self._paused_at = self._loop.time()
+
+    def resume_writing(self) -> None:
+        self._paused_at = None
+        self.pump()
+
+    def pump(self) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing() or self._upgrade is not None:
+            return
+        while self._paused_at is None:
+            octets = self.connection.produce(self._loop.time(), int(time.time()))
+            if not octets:
+                break
+            transport.write(octets)
+        if self.connection.wants_tls:
+            transport.pause_reading()  # what comes now is the client's handshake
+            self._upgrade = self._loop.create_task(self._start_tls(transport))
+        elif self.connection.done and self._paused_at is None:
+            transport.close()
+
+    async def _start_tls(self, transport: asyncio.Transport) -> None:
+        assert self._service.tls is not None
+        try:
+            secure = await self._loop.start_tls(
+                transport, self, self._service.tls, server_side=True, ssl_handshake_timeout=30
+            )
+        except (OSError, ssl.SSLError) as fault:
+            log.warning("%s: no TLS: %s", self._peer, fault)
+            transport.abort()
+            return
+        if secure is None:
+            transport.abort()
+            return
+        self._transport = secure
+        secure.set_write_buffer_limits(high=BUFFER)
+        self._upgrade = None
+        self.connection.secured()
+        self.pump()
+
+    def tick(self, now: float) -> None:
+        if self._paused_at is not None and now - self._paused_at >= SEND_S:
+            log.warning("%s: has not read for %.0f seconds", self._peer, SEND_S)
+            if self._transport is not None:
+                self._transport.abort()
+        due = self.connection.timer()
+        if due is not None and now >= due:
+            self.pump()
+
+    def farewell(self) -> None:
+        if self._transport is not None and self._paused_at is None:
+            self._transport.write(self.connection.terminate(int(time.time())))
+            self._transport.close()
+
+
+class Tail:
+    """Lines of a file that others append to, and that may be replaced by a new one of the same name."""
+
+    def __init__(self, path: Path, take: Callable[[list[str], bool], None]) -> None:
+        self._path, self._take = path, take
+        self._file: BinaryIO | None = None
+        self._lines = journal.Lines()
+
+    def read(self, live: bool = True) -> None:
+        while True:
+            if self._file is None and not self._open():
+                return
+            assert self._file is not None
+            data = self._file.read(READ)
+            if data:
+                self._take(self._lines.feed(data), live)
+                continue
+            if not self._replaced():
+                return
+            self._file.close()
+            self._file = None
+            self._lines = journal.Lines()
+
+    def _open(self) -> bool:
+        try:
+            self._file = self._path.open("rb")
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _replaced(self) -> bool:
+        assert self._file is not None
+        mine = os.fstat(self._file.fileno())
+        try:
+            now = self._path.stat()
+        except FileNotFoundError:
+            return False
+        return mine.st_ino != now.st_ino or now.st_size < self._file.tell()
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    journal: Path | None = None
+    kea_leases: Path | None = None
+    kea: kea.Leases | None = None
+
+
+def tails(service: Service, sources: Sources) -> list[Tail]:
+    """Reads all there is, and returns who reads what comes."""
+    found = []
+    if sources.kea_leases is not None:
+        reader = sources.kea or kea.Leases()
+
+        def take_kea(lines: list[str], live: bool) -> None:
+            _take(service, lines, lambda text: reader.line(text, int(time.time())), live)
+
+        for suffix in (".2", ".1"):  # what Kea's cleanup has set aside
+            Tail(Path(f"{sources.kea_leases}{suffix}"), take_kea).read(live=False)
+        found.append(Tail(sources.kea_leases, take_kea))
+        # The file has leases, not all that ever happened.
+        service.database.horizon = int(time.time())
+    if sources.journal is not None:
+
+        def take_journal(lines: list[str], live: bool) -> None:
+            _take(service, lines, journal.parse, live)
+
+        found.append(Tail(sources.journal, take_journal))
+    for tail in found:
+        tail.read(live=False)
+    return found
+
+
+def _take(service: Service, lines: list[str], parse: Callable[[str], Change | None], live: bool) -> None:
+    changes = []
+    for text in lines:
+        try:
+            change = parse(text)
+        except ValueError as fault:
+            log.error("a line was left out: %s: %s", fault, text[:200])
+            continue
+        if change is not None:
+            changes.append(change)
+    service.apply(changes, live)
+
+
+def context(cert: Path, key: Path, ca: Path | None) -> ssl.SSLContext:
+    """TLS 1.2 at least (RFC 9325); with a CA, clients have to show a certificate of it."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made.load_cert_chain(cert, key)
+    if ca is not None:
+        made.verify_mode = ssl.CERT_REQUIRED
+        made.load_verify_locations(ca)
+    return made
+
+
+async def serve(
+    service: Service, host: str, port: int, sources: Sources, ready: Callable[[int], None] | None = None
+) -> None:
+    """Until SIGTERM or SIGINT."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    growing = tails(service, sources)
+    listener = await loop.create_server(lambda: Client(service), host, port, backlog=512)
+    bound = listener.sockets[0].getsockname()[1]
+    log.info("%d leases; listening on %s port %d", len(service.database), host, bound)
+    if ready is not None:
+        ready(bound)
+    work = [loop.create_task(_poll(growing)), loop.create_task(_ticks(service))]
+    try:
+        await stop.wait()
+    finally:
+        for task in work:
+            task.cancel()
+        listener.close()
+        service.close()
+        await asyncio.sleep(0)
+
+
+async def _poll(growing: Sequence[Tail]) -> None:
+    while growing:
+        for tail in growing:
+            tail.read()
+        await asyncio.sleep(POLL_S)
+
+
+async def _ticks(service: Service) -> None:
+    while True:
+        service.tick()
+        await asyncio.sleep(TICK_S)

@@ -1,0 +1,67 @@
+"""The lease journal: lines of JSON, appended by a DHCP server or its hook, never changed.
+
+    {"at": 1772366400, "state": "ACTIVE", "ipv4": "198.51.100.10", "psid_len": 6, "psid": 1, "b4": "2001:db8::1",
+     "client": "ff0000000100030001020000000001", "lifetime": 3600}
+    {"at": 1772366460, "state": "RELEASED", "ipv4": "198.51.100.10", "psid_len": 6, "psid": 1}
+
+Each on one line. `offset` is 0, `psid_len` 0 (the whole address), `lifetime` infinite and `cltt` (last transaction of
+the client) `at` where they are left out. A renewal is another ACTIVE line.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from pylwaftr.responder.database import Change
+
+_KNOWN = {"at", "state", "ipv4", "offset", "psid_len", "psid", "b4", "client", "lifetime", "cltt"}
+
+
+def parse(line: str) -> Change:
+    """Raises ValueError that says what is wrong."""
+    told = json.loads(line)
+    if not isinstance(told, dict):
+        raise ValueError("the line is no JSON object")
+    unknown = told.keys() - _KNOWN
+    if unknown:
+        raise ValueError(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(sorted(_KNOWN))}")
+    missing = {"at", "state", "ipv4"} - told.keys()
+    if missing:
+        raise ValueError(f"missing: {', '.join(sorted(missing))}")
+    numbers = {name: told[name] for name in _KNOWN - {"state", "ipv4", "b4", "client"} if told.get(name) is not None}
+    for name, number in numbers.items():
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise ValueError(f"{name} is {number!r}, no whole number")
+    b4, client = told.get("b4"), told.get("client") or ""
+    return Change(
+        ipv4=IPv4Address(told["ipv4"]),
+        state=str(told["state"]),
+        b4=None if b4 is None else IPv6Address(b4),
+        client=bytes.fromhex(client),
+        **numbers,
+    )
+
+
+def line(change: Change) -> str:
+    told: dict[str, object] = {"at": change.at, "state": change.state, "ipv4": str(change.ipv4)}
+    told |= {"offset": change.offset, "psid_len": change.psid_len, "psid": change.psid, "lifetime": change.lifetime}
+    if change.b4 is not None:
+        told["b4"] = str(change.b4)
+    if change.client:
+        told["client"] = change.client.hex()
+    if change.cltt is not None:
+        told["cltt"] = change.cltt
+    return json.dumps(told)
+
+
+@dataclass(slots=True)
+class Lines:
+    """Lines of a file that grows; a line that is not finished waits."""
+
+    rest: bytes = b""
+
+    def feed(self, data: bytes) -> list[str]:
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        return [text for text in (one.decode("utf-8", "replace").strip() for one in lines) if text]

@@ -1,0 +1,538 @@
+"""Sessions with a leasequery server: what each event leads to, the traps by name, and bad servers."""
+
+from __future__ import annotations
+
+import random
+from ipaddress import IPv6Address
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pylwaftr.dhcp.events import Open, Saved, Secure, Shut
+from tests import leasequery_vectors as vectors
+from tests.leasequery_peer import (
+    ACTIVE,
+    BULK,
+    SERVER_DUID,
+    Peer,
+    data,
+    done,
+    ended,
+    lease,
+    reply,
+    server,
+    start,
+)
+from tests.leasequery_vectors import EXCHANGES, MESSAGES, T0
+
+DATA_MISSING, CATCH_UP_COMPLETE, TERMINATED, NOT_SUPPORTED, MALFORMED, NOT_ALLOWED = 12, 13, 11, 14, 8, 10
+A, B = 0xA001, 0xB001
+
+
+def started(saved: Saved | None = None, *leases: Any, **options: Any) -> Peer:
+    """Live, with transaction-id A, and with what a first full bulk said if `saved` is None."""
+    peer = Peer(server(**options), saved=saved or Saved())
+    peer.open()
+    peer.connect(ACTIVE, 0, A)
+    peer.recv(reply(A, 0), ACTIVE, 0)
+    if saved is None:
+        bulk(peer, 1, *leases)
+    return peer
+
+
+def bulk(peer: Peer, now: float, *leases: Any, end: int | None = None, xid: int = B) -> None:
+    """A whole bulk; `end`: the status of DONE."""
+    peer.connect(BULK, now, xid)
+    peer.recv(reply(xid, now, *leases[:1]), BULK, now)
+    if leases:
+        peer.recv(b"".join(data(xid, now, one) for one in leases[1:]) + done(xid, end), BULK, now)
+
+
+def psids(peer: Peer) -> set[int]:
+    return {key[3] for key in peer.table}
+
+
+# --- cold start, reconnect --------------------------------------------------------------------------------------------
+
+
+def test_a_cold_start_is_the_stream_first_and_then_a_full_bulk() -> None:
+    peer = Peer()
+    peer.open()
+    assert b"\x00\x65\x00\x04" not in peer.connect(ACTIVE, 0, A)  # no start time
+    assert not peer.taken(Open, BULK)
+    peer.recv(reply(A, 0), ACTIVE, 0)
+    bulk(peer, 0.1, lease(1), lease(2))
+    assert psids(peer) == {1, 2}
+    assert peer.taken(Shut, BULK)
+    assert not peer.session().saved.resync
+
+
+def test_a_change_during_the_bulk_is_not_undone_by_it() -> None:
+    peer = Peer()
+    peer.open()
+    peer.connect(ACTIVE, 0, A)
+    peer.recv(reply(A, 0), ACTIVE, 0)
+    peer.connect(BULK, 0, B)
+    peer.recv(data(A, 5, ended(lease(1), 5)) + data(A, 5, lease(3, 5)), ACTIVE, 5)
+    peer.recv(reply(B, 0, lease(1)) + data(B, 0, lease(2)) + done(B), BULK, 6)
+    assert psids(peer) == {2, 3}
+
+
+def test_an_empty_reply_ends_a_bulk_but_opens_an_active_query() -> None:
+    peer = started(Saved(resync=False))
+    assert peer.session().state == "live"
+    peer.requestor.resync(1)
+    peer.after(1)
+    peer.connect(BULK, 1, B)
+    peer.recv(reply(B, 1), BULK, 1)
+    assert peer.session().counts["bulks_complete"] == 1
+    assert peer.session().state == "live"
+
+
+def test_the_start_time_is_frozen_during_catch_up_and_moves_with_keepalives_after() -> None:
+    peer = Peer(saved=Saved(start(T0 - 50), resync=False))
+    peer.open()
+    assert (T0 - 50).to_bytes(4) in peer.connect(ACTIVE, 0, A)
+    begun = peer.session().saved.start
+    for octets in (reply(A, 1), data(A, 2, lease(1, 2)), data(A, 3)):
+        peer.recv(octets, ACTIVE, 3)
+        assert (peer.session().state, peer.session().saved.start) == ("catching up", begun)
+    peer.recv(data(A, 4, status=CATCH_UP_COMPLETE), ACTIVE, 4)
+    assert (peer.session().state, peer.session().saved.start) == ("live", start(T0 + 4))
+    peer.recv(data(A, 60), ACTIVE, 60)
+    assert peer.session().saved.start == start(T0 + 60)
+    peer.recv(data(A, 30, lease(2, 30)), ACTIVE, 61)  # an older base-time does not take it back
+    assert peer.session().saved.start == start(T0 + 60)
+
+
+def test_many_data_at_once_move_the_start_time_as_one_by_one() -> None:
+    octets = [data(A, at, lease(at, at)) for at in (5, 9, 7)]
+    for pieces in (octets, [b"".join(octets)]):
+        peer = started(Saved(resync=False))
+        for piece in pieces:
+            peer.recv(piece, ACTIVE, 10)
+        assert peer.session().saved.start == start(T0 + 9)
+        assert psids(peer) == {5, 7, 9}
+
+
+def test_a_connection_lost_in_catch_up_starts_again_from_the_same_time() -> None:
+    peer = Peer(saved=Saved(start(T0 - 50), resync=False))
+    peer.open()
+    peer.connect(ACTIVE, 0, A)
+    peer.recv(reply(A, 1) + data(A, 2, lease(1, 2)), ACTIVE, 3)
+    peer.lost(ACTIVE, 4)
+    peer.run_to(70)
+    assert (T0 - 50).to_bytes(4) in peer.connect(ACTIVE, 70, A + 1)
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["reconnect", "restart"])
+@pytest.mark.parametrize("in_reply", [False, True], ids=["in DATA", "in REPLY"])
+def test_after_data_missing_the_need_of_a_full_bulk_survives(restart: bool, in_reply: bool) -> None:
+    """Only a full mark and sweep shows what vanished; a reconnect with the new start time would hide the gap."""
+    peer = Peer(saved=Saved(start(T0 - 50), resync=False))
+    peer.open()
+    peer.connect(ACTIVE, 0, A)
+    octets = reply(A, 0, status=DATA_MISSING) if in_reply else reply(A, 0) + data(A, 0, status=DATA_MISSING)
+    peer.recv(octets, ACTIVE, 0)
+    assert (peer.session().state, peer.session().saved.resync) == ("live", True)
+    peer.lost(BULK, 1)
+    peer.lost(ACTIVE, 1)
+    if restart:
+        peer = Peer(restored=peer.saved)
+        peer.open(2)
+    peer.run_to(100)
+    assert (T0).to_bytes(4) in peer.connect(ACTIVE, 100, A)
+    peer.recv(reply(A, 100) + data(A, 100, status=CATCH_UP_COMPLETE), ACTIVE, 100)
+    peer.run_to(101)
+    bulk(peer, 101, lease(1, 100), lease(2, 100))
+    assert not peer.session().saved.resync
+    assert Saved.of(peer.saved["A"]).resync is False
+
+
+def test_data_missing_during_a_bulk_asks_for_another_one() -> None:
+    peer = started(None, lease(1), lease(2))
+    peer.requestor.resync(10)
+    peer.after(10)
+    peer.connect(BULK, 10, B + 1)
+    peer.recv(reply(B + 1, 10, lease(1, 10)), BULK, 10)
+    peer.recv(data(A, 11, status=DATA_MISSING), ACTIVE, 11)
+    peer.recv(done(B + 1), BULK, 12)
+    assert (psids(peer), peer.session().saved.resync) == ({1, 2}, True)
+
+
+SAVED = [b"", b"{}", b"null", b'{"start":[1,-1],"resync":false,"skew_s":0,"server":""}', b"\xff\xfe", b"[1]"]
+
+
+@pytest.mark.parametrize("octets", SAVED)
+def test_a_damaged_saved_state_means_a_full_bulk(octets: bytes) -> None:
+    assert Saved.of(octets) == Saved(None, resync=True)
+
+
+def test_the_saved_state_both_ways() -> None:
+    saved = Saved(start(T0), False, -3.5, b"\0\1ab")
+    assert Saved.of(saved.octets()) == saved
+
+
+# --- sweeps -----------------------------------------------------------------------------------------------------------
+
+NO_SWEEP = [
+    ("DONE with an error", lambda p: p.recv(done(B + 1, TERMINATED), BULK, 12)),
+    ("the connection is lost before DONE", lambda p: p.lost(BULK, 12)),
+    ("silence before DONE", lambda p: p.run_to(400)),
+    (
+        "a message of the bulk is malformed",
+        lambda p: p.recv(b"\0\x05\x11" + (B + 1).to_bytes(3) + b"\0" + done(B + 1), BULK, 12),
+    ),
+    ("the stream goes down meanwhile", lambda p: (p.lost(ACTIVE, 11), p.recv(done(B + 1), BULK, 12))),
+    (
+        "an option that TCP forbids",
+        lambda p: p.recv(b"\0\x18\x11" + (B + 1).to_bytes(3) + b"\0\x30\0\x10" + bytes(16) + done(B + 1), BULK, 12),
+    ),
+]
+
+
+@pytest.mark.parametrize("what, then", NO_SWEEP, ids=[row[0] for row in NO_SWEEP])
+def test_nothing_is_swept_after(what: str, then: Any) -> None:
+    peer = started(None, lease(1), lease(2))
+    peer.requestor.resync(10)
+    peer.after(10)
+    peer.connect(BULK, 10, B + 1)
+    peer.recv(reply(B + 1, 10, lease(1, 10)), BULK, 10)
+    for at in range(60, 360, 60):
+        if "silence" in what:
+            peer.recv(data(A, at), ACTIVE, at)
+    then(peer)
+    assert {1, 2} <= psids(peer)
+    assert peer.session().saved.resync
+
+
+def test_a_full_bulk_that_ends_well_sweeps() -> None:
+    peer = started(None, lease(1), lease(2))
+    peer.requestor.resync(10)
+    peer.after(10)
+    bulk(peer, 10, lease(2, 10), lease(3, 10), xid=B + 1)
+    assert psids(peer) == {2, 3}
+
+
+LINKS = (IPv6Address("2001:db8:1::"), IPv6Address("2001:db8:2::"))
+
+
+@pytest.mark.parametrize("status", [MALFORMED, 9, None], ids=["MalformedQuery", "NotConfigured", "empty success"])
+def test_no_all_query_in_dhcpv6_so_per_link(status: int | None) -> None:
+    peer = Peer(server(links=LINKS))
+    peer.open()
+    peer.connect(ACTIVE, 0, A)
+    peer.recv(reply(A, 0), ACTIVE, 0)
+    first = peer.connect(BULK, 0, B)
+    assert b"\x04" + bytes(16) in first
+    second = peer.recv(reply(B, 0, status=status), BULK, 0)
+    assert b"\x04" + LINKS[0].packed in second
+    third = peer.recv(reply(B + 1, 0, lease(1)) + done(B + 1), BULK, 0)
+    assert b"\x04" + LINKS[1].packed in third
+    assert peer.session().saved.resync
+    peer.recv(reply(B + 2, 0), BULK, 0)
+    assert (psids(peer), peer.session().saved.resync) == ({1}, False)
+    peer.requestor.resync(70)
+    peer.after(70)
+    assert b"\x04" + LINKS[0].packed in peer.connect(BULK, 70, B + 9)  # it is known now
+
+
+def test_an_empty_answer_to_everything_means_no_leases_if_no_links_are_configured() -> None:
+    peer = started(None, lease(1))
+    peer.requestor.resync(10)
+    peer.after(10)
+    peer.connect(BULK, 10, B + 1)
+    peer.recv(reply(B + 1, 10), BULK, 10)
+    assert peer.table == {}
+
+
+# --- TLS --------------------------------------------------------------------------------------------------------------
+
+GO_AHEAD = vectors.octets(MESSAGES["V011"])
+
+
+def asked_for_tls() -> Peer:
+    peer = Peer(server(secure=True))
+    peer.open()
+    assert peer.connect(ACTIVE, 0, 0xC001) == vectors.octets(MESSAGES["V010"])
+    return peer
+
+
+def test_octets_in_clear_text_behind_the_answer_to_starttls_are_not_used() -> None:
+    """What came in clear text must never be read as if TLS had carried it."""
+    peer = asked_for_tls()
+    injected = reply(A, 0, lease(1))
+    peer.recv(GO_AHEAD + injected, ACTIVE, 1)
+    assert (peer.taken(Shut, ACTIVE), peer.taken(Secure, ACTIVE), peer.table) == (True, False, {})
+    assert peer.session().counts["broken_clear_text"] == 1
+
+
+@pytest.mark.parametrize("octets", [b"\0", reply(A, 0, lease(1))], ids=["one octet", "a whole message"])
+def test_octets_in_clear_text_before_tls_is_up_are_not_used(octets: bytes) -> None:
+    peer = asked_for_tls()
+    peer.recv(GO_AHEAD, ACTIVE, 1)
+    assert peer.taken(Secure, ACTIVE)
+    peer.recv(octets, ACTIVE, 2)
+    assert (peer.taken(Shut, ACTIVE), peer.table) == (True, {})
+    peer.requestor.secured("A", ACTIVE, 3)  # too late
+    assert peer.requestor.data_to_send("A", ACTIVE) == b""
+
+
+def test_after_tls_comes_the_query() -> None:
+    peer = asked_for_tls()
+    assert peer.recv(GO_AHEAD, ACTIVE, 1) == b""
+    peer.session()._xid = A - 1
+    peer.requestor.secured("A", ACTIVE, 2)
+    assert peer.requestor.data_to_send("A", ACTIVE) == vectors.octets(MESSAGES["V001"])
+
+
+REFUSALS = [
+    ("refused", lambda p: p.recv(b"\0\x0a\x07\x00\xc0\x01\0\x0d\0\x02\0\x0f", ACTIVE, 1)),
+    ("closed", lambda p: p.lost(ACTIVE, 1)),
+    ("silence", lambda p: p.run_to(30)),
+    ("an answer to something else", lambda p: p.recv(b"\0\x04\x07\x00\xc0\x02", ACTIVE, 1)),
+    ("a lease message", lambda p: p.recv(reply(0xC001, 0, lease(1)), ACTIVE, 1)),
+    ("silence in the handshake", lambda p: (p.recv(GO_AHEAD, ACTIVE, 1), p.run_to(40))),
+]
+
+
+@pytest.mark.parametrize("what, then", REFUSALS, ids=[row[0] for row in REFUSALS])
+def test_without_tls_there_is_no_query(what: str, then: Any) -> None:
+    peer = asked_for_tls()
+    then(peer)
+    assert (peer.session().state, peer.table) == ("waiting", {})
+    assert peer.connect(ACTIVE, 100, 0xC009)[2] == 23  # STARTTLS again, no query in clear text
+
+
+# --- attempts, silence ------------------------------------------------------------------------------------------------
+
+
+def test_at_most_one_attempt_a_minute_and_never_exactly_together() -> None:
+    peer = Peer()
+    peer.open()
+    times = []
+    for _ in range(30):
+        if not peer.taken(Open, ACTIVE):
+            due = peer.requestor.timer()
+            assert due is not None
+            peer.tick(due)
+            continue
+        times.append(peer.now)
+        peer.lost(ACTIVE, peer.now)
+    gaps = [b - a for a, b in pairwise(times)]
+    assert len(gaps) > 5
+    assert min(gaps) >= 60
+    assert max(gaps) <= 306
+    assert len({round(gap, 3) for gap in gaps}) == len(gaps)
+
+
+def test_120_seconds_without_a_whole_message_end_the_connection() -> None:
+    peer = started(Saved(resync=False))
+    for at in (50, 100, 119):
+        peer.recv(b"\0", ACTIVE, at) if at == 50 else peer.recv(b"\x30", ACTIVE, at)  # parts of a frame are nothing
+        assert not peer.taken(Shut, ACTIVE)
+    peer.tick(120)
+    assert peer.taken(Shut, ACTIVE)
+
+
+@pytest.mark.parametrize(
+    "octets, state, again_s",
+    [(reply(A, 0, status=NOT_SUPPORTED), "polling", 3600), (reply(A, 0, status=NOT_ALLOWED), "waiting", 600),
+     (reply(A, 0, status=MALFORMED), "polling", 3600), (reply(A, 0, status=TERMINATED), "waiting", 60)],
+    ids=["NotSupported", "NotAllowed", "MalformedQuery", "QueryTerminated"],
+)  # fmt: skip
+def test_a_refused_active_query(octets: bytes, state: str, again_s: float) -> None:
+    peer = Peer()
+    peer.open()
+    peer.connect(ACTIVE, 0, A)
+    peer.recv(octets, ACTIVE, 0)
+    assert (peer.session().state, peer.taken(Shut, ACTIVE)) == (state, True)
+    due = peer.session()._attempts[ACTIVE].due
+    assert due is not None
+    assert again_s <= due <= again_s + 6
+
+
+def test_a_server_without_active_leasequery_is_polled() -> None:
+    peer = Peer()
+    peer.open()
+    peer.connect(ACTIVE, 0, A)
+    peer.recv(reply(A, 0, status=NOT_SUPPORTED), ACTIVE, 0)
+    bulk(peer, 0, lease(1), lease(2))
+    assert psids(peer) == {1, 2}
+    peer.run_to(310)
+    bulk(peer, 310, lease(2, 310), xid=B + 1)
+    assert psids(peer) == {2}
+
+
+def test_silence_three_times_in_a_row_means_bulk_only() -> None:
+    peer = Peer()
+    peer.open()
+    for number in range(3):
+        assert peer.session().state != "polling"
+        while not peer.taken(Open, ACTIVE):
+            peer.tick(peer.requestor.timer() or 0)
+        peer.requestor.connected("A", ACTIVE, peer.now)
+        peer.after(peer.now)
+        peer.wanted.clear()
+        peer.run_to(peer.now + 121)
+        assert peer.session()._silent == number + 1
+    assert peer.session().state == "polling"
+
+
+# --- another server, another clock ------------------------------------------------------------------------------------
+
+
+def test_a_base_time_before_the_saved_one_means_a_full_bulk() -> None:
+    peer = Peer(saved=Saved(start(T0 + 500), resync=False, server=SERVER_DUID))
+    peer.open()
+    peer.connect(ACTIVE, 0, A)
+    peer.recv(reply(A, 0), ACTIVE, 0)
+    assert (peer.session().saved.resync, peer.session().saved.start) == (True, start(T0))
+
+
+def test_another_serverid_means_a_full_bulk() -> None:
+    peer = Peer(saved=Saved(start(T0 - 5), resync=False, server=b"\0\1other"))
+    peer.open()
+    peer.connect(ACTIVE, 0, A)
+    peer.recv(reply(A, 0), ACTIVE, 0)
+    assert (peer.session().saved.resync, peer.session().saved.server) == (True, SERVER_DUID)
+
+
+def test_the_skew_of_a_server_is_known() -> None:
+    peer = started(Saved(resync=False))
+    for at in range(1, 40):
+        peer.recv(data(A, at + 100), ACTIVE, at)
+    assert 90 < peer.session().saved.skew_s < 101
+
+
+# --- single queries ---------------------------------------------------------------------------------------------------
+
+B4 = IPv6Address("2001:db8:100:1::1")
+
+
+def test_a_miss_asks_once_and_the_lease_is_bound() -> None:
+    peer = started(None)
+    peer.wanted.clear()
+    assert peer.requestor.query(B4, 100)
+    peer.after(100)
+    assert b"\x01" + bytes(16) + b"\0\5\0\x18" + B4.packed in peer.connect(BULK, 100, B + 1)
+    assert peer.requestor.query(B4, 100.1)  # pending, not asked again
+    peer.recv(reply(B + 1, 100, lease(1, 100)) + done(B + 1), BULK, 100.2)
+    assert (psids(peer), peer.outputs[-1].answered) == ({1}, [(B4, True)])
+    assert not peer.requestor.query(B4, 100.3)
+    other = IPv6Address("2001:db8::7")
+    assert peer.requestor.query(other, 101)  # the connection still stands
+    peer.after(101)
+    assert other.packed in peer.requestor.data_to_send("A", BULK)
+    peer.recv(reply(B + 2, 101), BULK, 101.1)
+    assert peer.outputs[-1].answered == [(other, False)]
+    peer.run_to(115)
+    assert peer.taken(Shut, BULK)
+
+
+def test_a_packet_waits_for_an_answer_for_a_second_at_most() -> None:
+    peer = started(None)
+    assert peer.requestor.query(B4, 100)
+    peer.after(100)
+    peer.tick(101)
+    assert peer.outputs[-1].answered == [(B4, False)]
+    assert not peer.requestor.query(B4, 102)
+
+
+def test_the_table_stays_when_the_server_is_gone_and_the_grace_ends_it() -> None:
+    peer = started(None, lease(1, lifetime=600), lease(2, lifetime=600), hold_s=1000)
+    peer.lost(ACTIVE, 10)
+    peer.wanted.clear()
+    peer.requestor.sessions["A"]._attempts[ACTIVE].due = None  # it never comes back
+    peer.run_to(1595)
+    assert psids(peer) == {1, 2}
+    peer.run_to(1610)
+    assert psids(peer) == set()
+
+
+# --- bad servers ------------------------------------------------------------------------------------------------------
+
+
+def test_more_than_five_malformed_messages_in_a_minute_end_the_connection() -> None:
+    peer = started(Saved(resync=False))
+    bad = vectors.octets(MESSAGES["V079"])
+    for number in range(6):
+        assert not peer.taken(Shut, ACTIVE), number
+        peer.recv(bad, ACTIVE, 10 + number)
+    assert peer.taken(Shut, ACTIVE)
+    assert peer.session().saved.resync
+
+
+def test_gigabytes_of_garbage_take_no_memory() -> None:
+    rng = random.Random(4)
+    peer = started(Saved(resync=False))
+    session = peer.session()
+    for _ in range(200):
+        peer.recv(rng.randbytes(65536), ACTIVE, 1)
+        assert len(session._links[ACTIVE]._in) <= 65537
+        if peer.taken(Shut, ACTIVE):
+            peer.session()._attempts[ACTIVE]._earliest = 0
+            peer.session()._attempts[ACTIVE].due = 1
+            peer.connect(ACTIVE, 1, A)
+            peer.recv(reply(A, 0), ACTIVE, 1)
+    assert peer.table == {}
+
+
+def test_a_stall_in_the_middle_of_a_frame_holds_one_frame() -> None:
+    peer = started(Saved(resync=False))
+    peer.recv(b"\xff\xff\x11" + bytes(60000), ACTIVE, 1)
+    assert len(peer.session()._links[ACTIVE]._in) == 60003
+    peer.run_to(130)
+    assert peer.taken(Shut, ACTIVE)
+    assert len(peer.session()._links[ACTIVE]._in) == 0
+
+
+ALL = [vectors.octets(v) for v in MESSAGES.values()]
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(st.lists(st.one_of(st.binary(max_size=80), st.sampled_from(ALL)), max_size=8))
+def test_no_stream_of_octets_raises(pieces: list[bytes]) -> None:
+    for channel in (ACTIVE, BULK):
+        peer = started(Saved(resync=True))
+        peer.wanted.clear()
+        peer.requestor.connected("A", BULK, 0)
+        for number, piece in enumerate(pieces):
+            peer.recv(piece, channel, number)
+        peer.run_to(200)
+
+
+# --- every cut --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["X02", "X03"])
+def test_a_stream_cut_at_every_octet_resumes(name: str) -> None:
+    """Wherever the connection broke, after a reconnect the table is what the server has."""
+    frames = [
+        bytes.fromhex(step["hex"])
+        for step in EXCHANGES[name]["steps"]
+        if step["event"] == "recv" and step["conn"] in ("a1", "a3")
+    ]
+    stream = b"".join(frames)
+    xid = int.from_bytes(frames[0][3:6])
+    saved = Saved(start(T0 - 90000) if name == "X03" else None, resync=False)
+    whole: Any = None
+    for cut in range(len(stream), -1, -1):
+        peer = Peer(saved=saved)
+        peer.open()
+        peer.connect(ACTIVE, 0, xid)
+        peer.recv(stream[:cut], ACTIVE, 1)
+        known = peer.session().saved.start
+        peer.lost(ACTIVE, 95)
+        peer.run_to(400)
+        sent = peer.connect(ACTIVE, 400, xid)
+        if known is None:
+            assert b"\x00\x65\x00\x04" not in sent
+        else:
+            assert b"\x00\x65\x00\x04" + known.outer.to_bytes(4) in sent
+        peer.recv(stream, ACTIVE, 400)  # the server repeats from the start time on
+        whole = whole or peer.table
+        assert peer.table == whole, cut
