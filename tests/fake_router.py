@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -172,6 +173,7 @@ class Bindings:
                 and (wanted.ipv4 is None or wanted.ipv4[0] <= key[0] <= wanted.ipv4[1])
                 and (wanted.b4 is None or IPv6Address(octets[8:24]) in wanted.b4)
                 and (wanted.source is None or wanted.source == source)
+                and not wanted.shadowed
             ):
                 found.append(key)
         more, found = len(found) > page_size, found[:page_size]
@@ -357,10 +359,19 @@ def parts(bindings: Any = None) -> Parts:
     return Parts(bindings or Bindings(), Machine(), Settings(), Diagnostics(), Pcp(), Leases())
 
 
-class Served:
-    """`with Served(parts()) as port:`"""
+class Router(ABC):
+    """One that has to be started on the loop it lives on."""
 
-    def __init__(self, router: Parts, api: Api = LOCAL, limits: Limits | None = None) -> None:
+    @abstractmethod
+    async def start(self) -> Parts: ...
+    @abstractmethod
+    async def stop(self) -> None: ...
+
+
+class Served:
+    """`with Served(parts()) as served:` and a client of served.target."""
+
+    def __init__(self, router: Parts | Router, api: Api = LOCAL, limits: Limits | None = None) -> None:
         self._router, self._api, self._limits = router, api, limits
         self._ready = threading.Event()
         self._fault: BaseException | None = None
@@ -368,8 +379,11 @@ class Served:
 
     async def _run(self) -> None:
         self.loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        made = self._router if isinstance(self._router, Router) else None
         try:
-            self.running = await server.start(self._api, self._router, self._limits)
+            router = await made.start() if made is not None else self._router
+            assert isinstance(router, Parts)
+            self.running = await server.start(self._api, router, self._limits)
         except BaseException as fault:
             self._fault = fault
             return
@@ -377,6 +391,8 @@ class Served:
             self._ready.set()
         await self._stop.wait()
         await self.running.stop(0.2)
+        if made is not None:
+            await made.stop()
 
     def do(self, work: Any) -> Any:
         """Runs a coroutine on the server's loop."""

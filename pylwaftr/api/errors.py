@@ -26,7 +26,9 @@ CODES = {
     "already_exists": Code.ALREADY_EXISTS,
     "etag_mismatch": Code.ABORTED,
     "table_full": Code.RESOURCE_EXHAUSTED,
+    "too_many_br": Code.RESOURCE_EXHAUSTED,
     "overlap": Code.FAILED_PRECONDITION,
+    "other_params_on_address": Code.FAILED_PRECONDITION,
     "outranked": Code.FAILED_PRECONDITION,
     "subscriber_limit": Code.FAILED_PRECONDITION,
 }

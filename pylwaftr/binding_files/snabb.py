@@ -35,7 +35,7 @@ LEAVES = {
 _KNOWN = frozenset(("ipv4", "psid", "b4-ipv6", "br-address", "br", "padding", "port-set", ""))
 
 _SPACE = re.compile(r"(?:\s+|//[^\n]*|/\*.*?\*/)*", re.DOTALL)
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|\'[^\']*\'|[{};]|[^\s{};"\']+')
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|\'[^\']*\'|[{};]|(?!/\*)[^\s{};"\']+')
 # How Snabb itself writes a softwire: leaves and at most one block, without comments and quotations.
 _PLAIN = re.compile(r"softwire\s*\{([^{}\"'/]*)(?:port-set\s*\{([^{}\"'/]*)\}([^{}\"'/]*))?\}")
 _LEAF = re.compile(r"([\w-]+)\s+([^\s;]+)\s*;\s*")

@@ -19,12 +19,27 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "run": Command("pylwaftr.cli.run", "run", "Run the router."),
+    "bindings": Command("pylwaftr.cli.bindings", "bindings", "The binding table of a running router; import, export."),
+    "lookup": Command("pylwaftr.cli.lookup", "lookup", "Who has an address and port; what has a B4."),
+    "history": Command("pylwaftr.cli.history", "history", "Who held an address and port when."),
+    "counters": Command("pylwaftr.cli.router_counters", "counters", "The counters of a running router."),
+    "top": Command("pylwaftr.cli.router_counters", "top", "A running router, live."),
+    "health": Command("pylwaftr.cli.health", "health", "Whether a running router serves."),
+    "reload": Command("pylwaftr.cli.reload", "reload", "Let a running router take its configuration anew."),
+    "pcp": Command("pylwaftr.cli.pcp", "pcp", "PCP mappings and pools of a running router."),
+    "leasequery-server": Command(
+        "pylwaftr.cli.leasequery_server", "leasequery_server", "Tell lwAFTRs of DHCP leases (RFC 7653)."
+    ),
+    "leasequery": Command("pylwaftr.cli.leasequery", "leasequery", "DHCP servers that a running router asks."),
     "replay": Command("pylwaftr.cli.replay", "replay", "Send pcap files through the router and keep what comes out."),
     "explain": Command("pylwaftr.cli.explain", "explain", "Tell why packets are forwarded, or why not."),
     "capture": Command("pylwaftr.cli.capture", "capture", "Write what a running router receives and sends to a file."),
     "check-config": Command("pylwaftr.cli.check_config", "check_config", "Validate a configuration and explain it."),
     "b4": Command("pylwaftr.cli.b4", "b4", "Run the reference lwB4."),
+    "b4-storm": Command("pylwaftr.cli.b4_storm", "b4_storm", "Run very many simulated lwB4s."),
+    "gen-bindings": Command("pylwaftr.cli.gen_bindings", "gen_bindings", "Make a file of bindings from a plan."),
     "bench": Command("pylwaftr.cli.bench", "bench", "Measure forwarding, look-ups and updates on this machine."),
+    "completion": Command("pylwaftr.cli.completion", "completion", "Completion for bash, zsh or fish."),
 }
 
 
@@ -52,5 +67,5 @@ class LazyGroup(click.Group):
 def main() -> None:
     """A lightweight 4over6 border router (lwAFTR, RFC 7596) on DPDK.
 
-    Exit status: 0 done, 1 failed at run time, 2 bad input (configuration, files, usage).
+    Exit status: 0 done, 1 failed at run time, 2 bad input (configuration, files, usage), 3 not there or different.
     """

@@ -52,6 +52,12 @@ def field_findings(rows: Rows, around: Surroundings) -> list[Finding]:
     return [*_alone(rows)[1], *_addresses(rows, around)]
 
 
+def table_findings(rows: Rows, around: Surroundings, where: Where) -> list[Finding]:
+    """What is wrong with rows by themselves and beside each other, whatever the subscribers' limits are."""
+    sound, alone = _alone(rows)
+    return [*alone, *_addresses(rows, around), *_together(rows, sound, where)]
+
+
 def _alone(rows: Rows) -> tuple[npt.NDArray[np.bool_], list[Finding]]:
     """RFC 7597 section 5.1: a + k <= 16 and PSID < 2^k (DP-031)."""
     offset, length = rows["psid_offset"].astype(np.int64), rows["psid_len"].astype(np.int64)

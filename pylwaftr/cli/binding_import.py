@@ -1,0 +1,227 @@
+"""`pylwaftr bindings import | diff | replace`: a file of bindings against a running router."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pylwaftr import binding_files
+from pylwaftr.api.client import BindingFilter, CallFailed, Client, LoadProgress, Source
+from pylwaftr.api.plain import plain
+from pylwaftr.cli.common import BAD_INPUT, FAILED, end
+from pylwaftr.cli.connection import NOT_THERE, as_json, connected, print_json
+from pylwaftr.config.row_checks import Surroundings, table_findings
+from pylwaftr.rows import BINDING_ROW, FIELDS, Rows, describe, text4, text6
+
+MAX_SHOWN = 100  # faults, differences; more are only counted
+
+# The router's own addresses and limits are the router's to check.
+_ANYWHERE = Surroundings(frozenset(), frozenset(), frozenset(), (), 128, 1 << 30)
+
+_FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    rows: Rows
+    lines: npt.NDArray[np.int64]
+    file: Path
+
+    def where(self, index: int) -> str:
+        return f"{self.file}:{self.lines[index]}"
+
+
+def read(file: Path) -> Read:
+    """All rows, or every fault on a line of its own and the end of the command. A row without BR address has none."""
+    try:
+        loaded = binding_files.load(file, bytes(16))
+    except OSError as fault:
+        end(f"{file} cannot be read: {fault.strerror or fault}", BAD_INPUT)
+    except binding_files.Unusable as fault:
+        end(f"{file}:{fault.line}: {fault}", BAD_INPUT)
+    found = Read(loaded.rows, loaded.lines, file)
+    faults = [(fault.line, fault.field, fault.message) for fault in loaded.faults]
+    total = len(faults) + loaded.more_faults
+    for finding in table_findings(found.rows, _ANYWHERE, found.where):
+        total += len(finding.rows)
+        faults += [(int(found.lines[i]), finding.field, finding.message(int(i))) for i in finding.rows[:MAX_SHOWN]]
+    for line, field, message in sorted(faults)[:MAX_SHOWN]:
+        click.echo(f"{file}:{line}: {field}: {message}", err=True)
+    if total:
+        more = f", {total - MAX_SHOWN} are not shown" if total > MAX_SHOWN else ""
+        end(f"{file}: {total} faults{more}; nothing was sent", BAD_INPUT)
+    return found
+
+
+@click.command("import")
+@_FILE
+@click.option("--dry-run", is_flag=True, help="Let the router check every row, and change nothing.")
+@as_json
+@connected
+def import_file(router: Client, file: Path, dry_run: bool, as_json: bool) -> None:
+    """Bind all rows of FILE: .csv, .jsonl, .json (RFC 8676), .snapshot, or .conf (Snabb's lwAFTR).
+
+    The whole file is checked before anything is sent; other bindings stay. The rows go in batches: if the router
+    refuses one, those before it are bound, and it is said how many.
+    """
+    _send(router, read(file), replace_all=False, dry_run=dry_run, wants_json=as_json)
+
+
+@click.command()
+@_FILE
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Let the router check every row, and change nothing.")
+@as_json
+@connected
+def replace(router: Client, file: Path, yes: bool, dry_run: bool, as_json: bool) -> None:
+    """Make the operator's bindings those of FILE: bind its rows, then remove what is not there.
+
+    Bindings that stay are not interrupted; those of other sources (config, DHCP, PCP) are not touched.
+    """
+    wanted = read(file)
+    if not (yes or dry_run):
+        if not sys.stdin.isatty():
+            end(
+                "without a terminal to ask, replace wants --yes (or --dry-run); bindings diff shows what changes",
+                BAD_INPUT,
+            )
+        found = compare(wanted.rows, held(router))
+        question = f"{len(found.added)} added, {len(found.changed[0])} changed, {len(found.removed)} removed. Go on?"
+        click.confirm(question, abort=True, err=True)
+    _send(router, wanted, replace_all=True, dry_run=dry_run, wants_json=as_json)
+
+
+def _send(router: Client, wanted: Read, replace_all: bool, dry_run: bool, wants_json: bool) -> None:
+    seen = LoadProgress()
+    try:
+        with _bar(len(wanted.rows), wanted.file.name) as advance:
+
+            def show(progress: LoadProgress) -> None:
+                nonlocal seen
+                seen = progress
+                advance(progress.rows)
+                for refused in progress.refused:
+                    message = f"{wanted.where(refused.index)}: {refused.field or refused.reason}: {refused.message}"
+                    click.echo(message, err=True)
+
+            rows = np.ascontiguousarray(wanted.rows, BINDING_ROW).tobytes()
+            router.load(rows, show, replace=replace_all, validate_only=dry_run)
+    except CallFailed as fault:
+        if fault.code in ("UNAVAILABLE", "PERMISSION_DENIED") and not seen.rows:
+            raise
+        bound = "nothing was changed" if dry_run else f"{_summary(seen)} before that"
+        end(f"{wanted.file}: {fault.message} [{fault.reason or fault.code}]; {bound}", FAILED)
+    if wants_json:
+        print_json({"file": str(wanted.file), "rows": seen.rows, "dry_run": dry_run} | plain(seen.report))
+    else:
+        click.echo(f"{wanted.file}: {'would be ' if dry_run else ''}{_summary(seen)}")
+
+
+def _summary(seen: LoadProgress) -> str:
+    report = seen.report
+    parts = [("added", report.added), ("replaced", report.replaced), ("unchanged", report.unchanged)]
+    parts += [("removed", report.removed), ("waiting behind another source", report.outranked)]
+    return ", ".join(f"{count} {name}" for name, count in parts if count) or "nothing to do"
+
+
+@contextmanager
+def _bar(total: int, name: str) -> Iterator[Callable[[int], None]]:
+    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda done: progress.update(task, completed=done)
+
+
+# --- differences
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Of `wanted` against what is there: rows of `wanted`, rows that are there, and (there, wanted) pairs."""
+
+    added: Rows
+    removed: Rows
+    changed: tuple[Rows, Rows]
+
+    def __bool__(self) -> bool:
+        return bool(len(self.added) or len(self.removed) or len(self.changed[0]))
+
+
+def held(router: Client) -> Rows:
+    """The operator's, bound or waiting."""
+    pieces = [
+        octets
+        for shadowed in (False, True)
+        for octets, _ in router.dump(BindingFilter(source=Source.SOURCE_OPERATOR, shadowed=shadowed))
+    ]
+    return np.frombuffer(b"".join(pieces), BINDING_ROW)
+
+
+def compare(wanted: Rows, there: Rows) -> Difference:
+    """A BR address that is not given is not compared: the router puts its own."""
+    keys = [rows["ipv4"].astype(np.uint64) << np.uint64(16) | rows["psid"] for rows in (wanted, there)]
+    _, of_wanted, of_there = np.intersect1d(*keys, return_indices=True)
+    ours, theirs = wanted[of_wanted], there[of_there]
+    same = np.ones(len(ours), np.bool_)
+    for name in ("psid_len", "psid_offset"):
+        same &= ours[name] == theirs[name]
+    same &= (ours["b4"] == theirs["b4"]).all(1)
+    same &= (ours["br"] == theirs["br"]).all(1) | ~ours["br"].any(1)
+    gone = np.setdiff1d(np.arange(len(there)), of_there)
+    new = np.setdiff1d(np.arange(len(wanted)), of_wanted)
+    return Difference(wanted[new], there[gone], (theirs[~same], ours[~same]))
+
+
+@click.command()
+@_FILE
+@as_json
+@connected
+def diff(router: Client, file: Path, as_json: bool) -> None:
+    """Tell how FILE and the operator's bindings of the router differ.
+
+    + is in FILE only, - on the router only, ~ in both and not alike. Exit status 3 if they differ.
+    """
+    found = compare(read(file).rows, held(router))
+    if as_json:
+        before, after = found.changed
+        print_json(
+            {
+                "added": [_fields(row) for row in found.added],
+                "removed": [_fields(row) for row in found.removed],
+                "changed": [[_fields(row) for row in pair] for pair in zip(before, after, strict=True)],
+            }
+        )
+    else:
+        for line in _lines(found):
+            click.echo(line)
+    sys.exit(NOT_THERE if found else 0)
+
+
+def _lines(found: Difference) -> Iterator[str]:
+    before, after = found.changed
+    for sign, rows in (("+", found.added), ("-", found.removed)):
+        for row in rows[:MAX_SHOWN]:
+            yield f"{sign} {describe(row)} {text6(row['b4'].tobytes())}"
+        if len(rows) > MAX_SHOWN:
+            yield f"{sign} {len(rows) - MAX_SHOWN} more"
+    for old, new in zip(before[:MAX_SHOWN], after[:MAX_SHOWN], strict=True):
+        yield f"~ {describe(new)} {text6(old['b4'].tobytes())} -> {text6(new['b4'].tobytes())}"
+    if len(before) > MAX_SHOWN:
+        yield f"~ {len(before) - MAX_SHOWN} more"
+
+
+def _fields(row: np.void) -> dict[str, object]:
+    br = row["br"].tobytes()
+    numbers = {name: int(row[name]) for name in ("psid_offset", "psid_len", "psid")}
+    made = {"ipv4": text4(int(row["ipv4"])), **numbers, "b4_ipv6": text6(row["b4"].tobytes())}
+    return {name: (made | {"br_ipv6": text6(br) if any(br) else None})[name] for name in FIELDS}

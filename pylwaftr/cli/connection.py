@@ -1,0 +1,145 @@
+"""Commands that talk to a running router: where it is, who we are, how what it says is printed."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from pylwaftr.api.channel import DEFAULT_TARGET, CallFailed, Tls
+from pylwaftr.api.client import Client
+from pylwaftr.cli.common import BAD_INPUT, FAILED, end
+
+NOT_THERE = 3  # what was asked for is not there; files and router differ
+
+_BAD_INPUT_CODES = ("INVALID_ARGUMENT", "OUT_OF_RANGE")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_OPTIONS = (
+    click.option(
+        "--server",
+        metavar="HOST:PORT",
+        default=DEFAULT_TARGET,
+        show_default=True,
+        envvar="PYLWAFTR_SERVER",
+        help="The router's API (api.listen).",
+    ),
+    click.option(
+        "--tls", is_flag=True, envvar="PYLWAFTR_TLS", help="TLS with the system's CAs; --ca does not need it."
+    ),
+    click.option("--ca", type=_FILE, envvar="PYLWAFTR_CA", help="The CA that signed the router's certificate (PEM)."),
+    click.option("--cert", type=_FILE, envvar="PYLWAFTR_CERT", help="Our certificate (PEM)."),
+    click.option("--key", type=_FILE, envvar="PYLWAFTR_KEY", help="Its private key (PEM)."),
+    click.option("--server-name", metavar="NAME", envvar="PYLWAFTR_SERVER_NAME", help="Expected in its certificate."),
+    click.option(
+        "--timeout",
+        "timeout_s",
+        type=click.FloatRange(0.1, 3600),
+        default=10.0,
+        show_default=True,
+        help="Seconds that a call may take.",
+    ),
+)
+
+as_json = click.option("--json", "as_json", is_flag=True, help="JSON: one object, or one a line where there are many.")
+
+
+def connected(command: F) -> F:
+    """Adds the options; the command gets an open `router`."""
+
+    @functools.wraps(command)
+    def wrapped(
+        server: str,
+        tls: bool,
+        ca: Path | None,
+        cert: Path | None,
+        key: Path | None,
+        server_name: str | None,
+        timeout_s: float,
+        **rest: Any,
+    ) -> Any:
+        if (cert is None) != (key is None):
+            end("--cert and --key belong together; give both or neither", BAD_INPUT)
+        secure = tls or ca is not None or cert is not None
+        try:
+            router = Client(server, Tls(ca, cert, key, server_name) if secure else None, timeout_s, retry_s=())
+        except OSError as fault:
+            end(f"{fault.filename} cannot be read: {fault.strerror}", BAD_INPUT)
+        with router:
+            try:
+                return command(router=router, **rest)
+            except CallFailed as fault:
+                end_with(fault, server)
+            except KeyboardInterrupt:
+                sys.exit(130)
+
+    for option in reversed(_OPTIONS):
+        wrapped = option(wrapped)
+    return wrapped  # type: ignore[return-value]
+
+
+def end_with(fault: CallFailed, server: str) -> None:
+    """One sentence, then each violation on a line of its own; the exit status tells whose fault it is."""
+    if fault.unreachable:
+        end(f"{server} does not answer: {fault.message or 'is the router running, and --server right?'}", FAILED)
+    click.echo(f"pylwaftr: {fault.message}" + (f" [{fault.reason}]" if fault.reason else ""), err=True)
+    for path, text in fault.violations if len(fault.violations) > 1 else ():
+        click.echo(f"  {path}: {text}", err=True)
+    if fault.code == "NOT_FOUND":
+        sys.exit(NOT_THERE)
+    sys.exit(BAD_INPUT if fault.code in _BAD_INPUT_CODES else FAILED)
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def print_rows(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
+    """A table on a terminal, else columns with tabs between them; how many rows there were."""
+    listed, console = list(rows), Console()
+    if not console.is_terminal:
+        for row in listed:
+            click.echo("\t".join(str(cell) for cell in row))
+    elif listed:
+        table = Table(*head, box=None, pad_edge=False)
+        for row in listed:
+            table.add_row(*(str(cell) for cell in row))
+        console.print(table)
+    return len(listed)
+
+
+class Moment(click.ParamType[datetime]):
+    """A time: ISO 8601, hours and minutes of today, seconds since 1970, or how long ago."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        text, now = str(value).strip(), datetime.now().astimezone()
+        try:
+            if text.startswith("@"):
+                return datetime.fromtimestamp(float(text[1:]), now.tzinfo)
+            if text.startswith("-") and text[-1] in "smhd":
+                unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[text[-1]]
+                return now - timedelta(**{unit: float(text[1:-1])})
+            if len(text) <= 8 and ":" in text:
+                clock = datetime.strptime(text, "%H:%M:%S" if text.count(":") == 2 else "%H:%M")
+                return now.replace(hour=clock.hour, minute=clock.minute, second=clock.second, microsecond=0)
+            moment = datetime.fromisoformat(text)
+        except (ValueError, OverflowError, OSError):
+            self.fail(f"{text!r} is no time; write 2026-11-22T14:03, 14:03 (today), @1795356180 or -2h", param, ctx)
+        return moment if moment.tzinfo is not None else moment.astimezone()
+
+
+MOMENT = Moment()

@@ -1,0 +1,90 @@
+"""`pylwaftr history`: who held an address and port when, what a B4 held, and all of it as a file."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from pylwaftr.api.client import Client, Life
+from pylwaftr.api.plain import plain
+from pylwaftr.cli.common import BAD_INPUT, FAILED, end
+from pylwaftr.cli.connection import MOMENT, NOT_THERE, as_json, connected
+from pylwaftr.cli.lookup import endpoint, is_b4, show
+
+FIELDS = ("ipv4", "psid_offset", "psid_len", "psid", "b4_ipv6", "br_ipv6", "source", "began", "ended")
+
+
+@click.command()
+@click.argument("what", metavar="ADDRESS[:PORT]|B4|PREFIX", default="::/0")
+@click.argument("port", required=False, type=click.IntRange(0, 65535))
+@click.option("--from", "began", type=MOMENT, help="Lives that reach beyond that time.")
+@click.option("--to", "ended", type=MOMENT, help="Lives that began before that time.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write them to a .csv or .jsonl file, which is replaced as a whole or not at all.",
+)
+@as_json
+@connected
+def history(
+    router: Client,
+    what: str,
+    port: int | None,
+    began: datetime | None,
+    ended: datetime | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Tell who held an IPv4 address and port, or what a B4 or subscriber prefix held, in a time. Nothing: all there is.
+
+    Times: ISO 8601, 14:03 (today), @seconds since 1970, or -2h (ago).
+    Exit status: 0 somebody, 3 nobody, 1 failed, 2 bad input.
+    """
+    if output is not None and output.suffix not in (".csv", ".jsonl"):
+        end(f"{output.name}: the name tells no format; name it .csv or .jsonl", BAD_INPUT)
+    if is_b4(what):
+        lives = router.lives_of(what, began, ended)
+    else:
+        lives = router.who_held(*endpoint(what, port), began, ended)
+    count = show(lives, as_json) if output is None else _write(output, lives)
+    if output is not None:
+        click.echo(f"{output}: {count} lives")
+    elif not count:
+        if not as_json:
+            click.echo(f"nobody held {what} then", err=True)
+        sys.exit(NOT_THERE)
+
+
+def _write(file: Path, lives: Iterable[Life]) -> int:
+    part, count = file.with_name(f".{file.name}.{os.getpid()}.part"), 0
+    try:
+        with part.open("w", newline="") as stream:
+            table = csv.DictWriter(stream, FIELDS, extrasaction="ignore", lineterminator="\n")
+            if file.suffix == ".csv":
+                table.writeheader()
+            for count, life in enumerate(lives, 1):  # noqa: B007
+                record = _record(life)
+                if file.suffix == ".csv":
+                    table.writerow(record)
+                else:
+                    stream.write(json.dumps(record) + "\n")
+        part.replace(file)
+    except OSError as fault:
+        end(f"{file}: {fault.strerror or fault}", FAILED)
+    finally:
+        part.unlink(missing_ok=True)
+    return count
+
+
+def _record(life: Life) -> dict[str, object]:
+    found = plain(life)
+    flat = found["binding"] | {"began": found.get("began"), "ended": found.get("ended")}
+    return {name: flat[name] for name in FIELDS}
