@@ -23,6 +23,7 @@ class AddressClass {
   constexpr PortSetParams params() const;
   // Empty for a port that belongs to nobody, and for every port of an unused address. 0 for a whole address.
   constexpr std::optional<std::uint16_t> psid(std::uint16_t port) const;
+  constexpr std::int32_t psid_or_none(std::uint32_t port) const;  // the same for the fast path; none is -1
   constexpr bool operator==(const AddressClass&) const = default;
 
  private:
@@ -75,10 +76,14 @@ constexpr AddressClass AddressClass::from(PortSetParams params) {
 }
 constexpr AddressUse AddressClass::use() const { return detail::kClasses.rows[code_].use; }
 constexpr PortSetParams AddressClass::params() const { return detail::kClasses.params[code_]; }
-constexpr std::optional<std::uint16_t> AddressClass::psid(std::uint16_t port) const {
+constexpr std::int32_t AddressClass::psid_or_none(std::uint32_t port) const {
   const detail::ClassRow& row = detail::kClasses.rows[code_];
-  if (port < row.first_port) return std::nullopt;
-  return static_cast<std::uint16_t>(port >> row.shift & row.mask);
+  if (port < row.first_port) return -1;
+  return static_cast<std::int32_t>(port >> row.shift & row.mask);
+}
+constexpr std::optional<std::uint16_t> AddressClass::psid(std::uint16_t port) const {
+  const std::int32_t found = psid_or_none(port);
+  return found < 0 ? std::nullopt : std::optional(static_cast<std::uint16_t>(found));
 }
 
 }  // namespace lw

@@ -138,7 +138,10 @@ class Cuckoo {
     if (at != cuckoo::kSlots && copy(bucket, at, version_of(bucket), query.keys[i], found)) [[likely]] {
       return true;
     }
-    return find_again(query.keys[i], found);
+    Found again;  // its address is given away: `found` can stay in registers
+    if (!find_again(query.keys[i], again)) return false;
+    found = again;
+    return true;
   }
 
   // The three steps in one. Calls take(i, found) for each keys[i] that is in the table; the answer has their bits.

@@ -27,6 +27,9 @@ bool never_forwarded(std::uint32_t raw) {
   return kMartianFirst[raw & 0xff] || (raw & Be32{0xfffffff8}.raw()) == Be32{0xc0000000}.raw();
 }
 
+// Of the first eight octets. (A swap of 16 bits goes through memory where there is MOVBE.)
+std::uint32_t total_length(std::uint64_t first) { return byte_swap(static_cast<std::uint32_t>(first)) & 0xffff; }
+
 // The first 24 octets of an IPv4 packet, in registers.
 struct Head {
   std::uint64_t first;   // to the fragment field
@@ -40,11 +43,11 @@ struct Head {
         destination(load<std::uint32_t>(ip + ipv4::kDestination)),
         ports(load<std::uint32_t>(ip + ipv4::kHeader)) {}
 
-  std::uint16_t total() const { return byte_swap(static_cast<std::uint16_t>(first >> 16)); }
+  std::uint32_t total() const { return total_length(first); }
   std::uint8_t protocol() const { return static_cast<std::uint8_t>(second >> 8); }
   std::uint32_t source() const { return static_cast<std::uint32_t>(second >> 32); }
-  std::uint16_t source_port() const { return byte_swap(static_cast<std::uint16_t>(ports)); }
-  std::uint16_t destination_port() const { return byte_swap(static_cast<std::uint16_t>(ports >> 16)); }
+  std::uint32_t source_port() const { return byte_swap(ports) >> 16; }
+  std::uint32_t destination_port() const { return byte_swap(ports) & 0xffff; }
 
   // A whole packet of `there` octets or fewer with ports, no options, and a good checksum.
   bool plain(std::uint32_t there) const {
@@ -96,8 +99,8 @@ void PlainWay::use(const Settings& settings) {
           .more4 = settings.v4_addresses.size() > 1,
           .first_br = settings.br_addresses.empty() ? Ipv6{} : settings.br_addresses.front(),
           .more_br = settings.br_addresses.size() > 1};
-  outer_ = {.fixed = std::uint64_t{settings.hop_limit} << 56 |
-                     std::uint64_t{settings.encap_limit ? proto::kDestination : proto::kIpv4} << 48,
+  outer_ = {.fixed = std::uint64_t{6} << 60 |
+                     std::uint64_t{settings.encap_limit ? proto::kDestination : proto::kIpv4} << 8 | settings.hop_limit,
             .option = 0,
             .overhead = tunnel_overhead(settings),
             .class_and = static_cast<std::uint8_t>((settings.dscp == DscpMode::copy ? 0xfc : 0) |
@@ -132,12 +135,12 @@ inline bool PlainWay::is_br(const Own& own, const Ipv6& address) const {
   if (never_forwarded(head.source()) || is_own(own, head.destination)) return false;
   // What is bound is no martian: the table takes none.
   const Ipv4 destination = byte_swap(head.destination);
-  const auto psid = ctx.table.classify(destination).psid(head.destination_port());
-  if (!psid) return false;
+  const std::int32_t psid = ctx.table.classify(destination).psid_or_none(head.destination_port());
+  if (psid < 0) return false;
   if (link.ingress != nullptr && !link.ingress->passes(frame)) [[unlikely]] {
     return false;
   }
-  ctx.table.ask(first_, k, {destination, *psid});
+  ctx.table.ask(first_, k, {destination, static_cast<std::uint16_t>(psid)});
   packets_[k] = {frame, ip};
   kinds_[k] = kEncap;
   return true;
@@ -152,7 +155,7 @@ inline bool PlainWay::is_br(const Own& own, const Ipv6& address) const {
   if (!on_link(octets, link.mac, link.tag, link.tag_mask)) return false;
   if ((load<std::uint32_t>(outer - 2) & kIpv6BeginsMask) != kIpv6Begins) return false;
   const auto lengths = load<std::uint64_t>(outer);
-  const std::uint32_t payload = byte_swap(static_cast<std::uint16_t>(lengths >> 32));
+  const std::uint32_t payload = byte_swap(static_cast<std::uint32_t>(lengths >> 32)) >> 16;
   if ((lengths >> 48 & 0xff) != proto::kIpv4 || link.header + ipv6::kHeader + payload > frame->data_len) return false;
   if (!is_br(own, ipv6::destination(outer))) return false;
   const Head head(ip);
@@ -160,20 +163,20 @@ inline bool PlainWay::is_br(const Own& own, const Ipv6& address) const {
   if (never_forwarded(head.destination) || is_own(own, head.destination)) return false;
   if (head.destination_port() == kPcpServerPort && settings_->pcp) return false;
   const Ipv4 source = byte_swap(head.source()), destination = byte_swap(head.destination);
-  const auto psid = ctx.table.classify(source).psid(head.source_port());
-  if (!psid) return false;
+  const std::int32_t psid = ctx.table.classify(source).psid_or_none(head.source_port());
+  if (psid < 0) return false;
   if (link.ingress != nullptr && !link.ingress->passes(frame)) [[unlikely]] {
     return false;
   }
   std::uint8_t kind = kDecap;
   const AddressClass onward = ctx.table.classify(destination);
   if (onward.use() != AddressUse::none && settings_->hairpin != Hairpin::external) {
-    const auto second = onward.psid(head.destination_port());
-    if (!second || settings_->hairpin == Hairpin::drop) return false;
+    const std::int32_t second = onward.psid_or_none(head.destination_port());
+    if (second < 0 || settings_->hairpin == Hairpin::drop) return false;
     kind = static_cast<std::uint8_t>(kHairpin + onward_);
-    ctx.table.ask(second_, onward_++, {destination, *second});
+    ctx.table.ask(second_, onward_++, {destination, static_cast<std::uint16_t>(second)});
   }
-  ctx.table.ask(first_, k, {source, *psid});
+  ctx.table.ask(first_, k, {source, static_cast<std::uint16_t>(psid)});
   packets_[k] = {frame, ip};
   kinds_[k] = kind;
   return true;
@@ -249,7 +252,7 @@ std::uint64_t less_ttl(std::uint64_t second) {
 
 // Packets that leave by one side, one behind the other.
 struct PlainWay::Run {
-  Run(const PlainWay& plain_way, Context& context, SideId out, unsigned most)
+  [[gnu::always_inline]] Run(const PlainWay& plain_way, Context& context, SideId out, unsigned most)
       : way(plain_way),
         ctx(context),
         settings(*plain_way.settings_),
@@ -262,7 +265,7 @@ struct PlainWay::Run {
     auto& queue = ctx.out.queue(side);
     start = next = queue.frames.data() + queue.n;
   }
-  void end(Counter rx, Counter rx_bytes, Counter edge) {
+  [[gnu::always_inline]] void end(unsigned taken, Counter rx, Counter rx_bytes, Counter edge) {
     auto& queue = ctx.out.queue(side);
     queue.n = static_cast<std::uint16_t>(queue.n + (next - start));
     queue.octets += octets_out;
@@ -287,9 +290,12 @@ struct PlainWay::Run {
                                    std::uint8_t tos) {
     std::uint8_t* ip = packet.ip;
     const auto second = load<std::uint64_t>(ip + ipv4::kTtl);
-    const std::uint32_t length = byte_swap(static_cast<std::uint16_t>(first >> 16)) + std::uint32_t{outer.overhead};
+    const std::uint32_t length = total_length(first) + outer.overhead;
     if ((second & 0xff) <= 1) return false;
-    if (length > ipv6::kMinimumMtu && length > path_mtu(ctx, found.b4)) return false;
+    if (length > ipv6::kMinimumMtu) {
+      const Ipv6 copy = found.b4;  // its address is given away: `found` can stay in registers
+      if (length > path_mtu(ctx, copy)) return false;
+    }
     const std::uint64_t begin = begin_outer(ip, second, tos, length);
     rewrite(ip, second, tos);
     std::uint8_t* at = ip - outer.overhead;
@@ -303,7 +309,7 @@ struct PlainWay::Run {
 
   [[gnu::always_inline]] bool unwrap(const Packet& packet, std::uint64_t first, std::uint8_t tos) {
     const auto second = load<std::uint64_t>(packet.ip + ipv4::kTtl);
-    const std::uint32_t length = byte_swap(static_cast<std::uint16_t>(first >> 16));
+    const std::uint32_t length = total_length(first);
     if ((second & 0xff) <= 1 || length > settings.v4.mtu) return false;
     rewrite(packet.ip, second, tos);
     leave(packet.frame, to.write(packet.ip), length + to.length);
@@ -318,14 +324,12 @@ struct PlainWay::Run {
       const std::uint64_t rest = (second >> 8 & 0xff) | std::uint64_t{load<std::uint32_t>(ip + ipv4::kHeader)} << 8;
       label = flow_label_of(ctx.shared.secret, load<std::uint64_t>(ip + ipv4::kSource), rest);
     }
-    const std::uint32_t traffic_class = (tos & outer.class_and) | outer.class_or;
-    const auto payload = static_cast<std::uint16_t>(length - ipv6::kHeader);
-    return Be32{0x60000000U | traffic_class << 20 | label}.raw() | std::uint64_t{Be16{payload}.raw()} << 32 |
-           outer.fixed;
+    const std::uint64_t traffic_class = (tos & outer.class_and) | outer.class_or;
+    const std::uint64_t payload = length - ipv6::kHeader;
+    return byte_swap(outer.fixed | traffic_class << 52 | std::uint64_t{label} << 32 | payload << 16);
   }
 
   [[gnu::always_inline]] void leave(rte_mbuf* frame, const std::uint8_t* begins, std::uint32_t octets) {
-    ++taken;
     octets_in += frame->pkt_len;
     frame->data_off = static_cast<std::uint16_t>(begins - static_cast<const std::uint8_t*>(frame->buf_addr));
     frame->data_len = static_cast<std::uint16_t>(octets);
@@ -348,14 +352,14 @@ struct PlainWay::Run {
   const bool clamp;
   rte_mbuf** start{};
   rte_mbuf** next{};
-  std::uint64_t taken{};
   std::uint64_t octets_in{};
   std::uint32_t octets_out{};
 };
 
-unsigned PlainWay::encap(Context& ctx, unsigned k, unsigned last) {
-  Run run(*this, ctx, SideId::v6, last - k);
-  if (!run.to.resolved) return k;
+unsigned PlainWay::encap(Context& ctx, const unsigned from, unsigned last) {
+  Run run(*this, ctx, SideId::v6, last - from);
+  if (!run.to.resolved) return from;
+  unsigned k = from;
   for (; k < last && kinds_[k] == kEncap; ++k) {
     const Packet packet = packets_[k];
     BindingTable::Found found;
@@ -363,7 +367,7 @@ unsigned PlainWay::encap(Context& ctx, unsigned k, unsigned last) {
     const auto first = load<std::uint64_t>(packet.ip);
     if (!run.wrap(packet, found, first, static_cast<std::uint8_t>(first >> 8))) break;
   }
-  run.end(Counter::rx_v4, Counter::rx_v4_bytes, Counter::encap);
+  run.end(k - from, Counter::rx_v4, Counter::rx_v4_bytes, Counter::encap);
   return k;
 }
 
@@ -381,21 +385,23 @@ unsigned PlainWay::encap(Context& ctx, unsigned k, unsigned last) {
   return ((outside ^ inside) & 3) == 0;
 }
 
-unsigned PlainWay::decap(Context& ctx, unsigned k, unsigned last) {
-  Run run(*this, ctx, SideId::v4, last - k);
-  if (!run.to.resolved) return k;
+unsigned PlainWay::decap(Context& ctx, const unsigned from, unsigned last) {
+  Run run(*this, ctx, SideId::v4, last - from);
+  if (!run.to.resolved) return from;
+  unsigned k = from;
   for (; k < last && kinds_[k] == kDecap; ++k) {
     const auto first = load<std::uint64_t>(packets_[k].ip);
     std::uint8_t tos;
     if (!vouched(ctx, k, first, tos) || !run.unwrap(packets_[k], first, tos)) break;
   }
-  run.end(Counter::rx_v6, Counter::rx_v6_bytes, Counter::decap);
+  run.end(k - from, Counter::rx_v6, Counter::rx_v6_bytes, Counter::decap);
   return k;
 }
 
-unsigned PlainWay::hairpin(Context& ctx, unsigned k, unsigned last) {
-  Run run(*this, ctx, SideId::v6, last - k);
-  if (!run.to.resolved) return k;
+unsigned PlainWay::hairpin(Context& ctx, const unsigned from, unsigned last) {
+  Run run(*this, ctx, SideId::v6, last - from);
+  if (!run.to.resolved) return from;
+  unsigned k = from;
   std::uint64_t octets = 0;
   for (; k < last && kinds_[k] >= kHairpin; ++k) {
     const auto first = load<std::uint64_t>(packets_[k].ip);
@@ -403,9 +409,9 @@ unsigned PlainWay::hairpin(Context& ctx, unsigned k, unsigned last) {
     BindingTable::Found onward;
     if (!vouched(ctx, k, first, tos) || !ctx.table.take(second_, kinds_[k] - unsigned{kHairpin}, onward)) break;
     if (!run.wrap(packets_[k], onward, first, tos)) break;
-    octets += byte_swap(static_cast<std::uint16_t>(first >> 16));
+    octets += total_length(first);
   }
-  run.end(Counter::rx_v6, Counter::rx_v6_bytes, Counter::hairpin);
+  run.end(k - from, Counter::rx_v6, Counter::rx_v6_bytes, Counter::hairpin);
   ctx.count(Counter::hairpin_bytes, octets);
   return k;
 }

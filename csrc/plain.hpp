@@ -46,7 +46,7 @@ class PlainWay {
   };
   // How the outer header is made.
   struct Outer {
-    std::uint64_t fixed;     // next header and hop limit, in their places of the first eight octets
+    std::uint64_t fixed;     // version, next header and hop limit of the first eight octets, host order
     std::uint64_t option;    // the encapsulation limit's header
     std::uint16_t overhead;  // of octets before the IPv4 header
     std::uint8_t class_and, class_or;
