@@ -67,6 +67,7 @@ Engine::Engine(Settings settings, OwnMac own_mac, BindingTable& table, const Pla
         " packet buffers: reserve more hugepages with scripts/hugepages.sh, or set dataplane.hugepages: never");
   }
   configure_ports(workers);
+  remark_distance(workers);
   make_workers(workers);
 }
 
@@ -104,7 +105,8 @@ unsigned Engine::usable_workers() {
   if (plan_.split_queues) workers = 1;
   for (const auto& port : ports_) {
     const auto [rx, tx] = port->limits();
-    const unsigned queues = std::min(rx, tx);
+    const unsigned queues = plan_.rss == Rss::software && !plan_.split_queues ? tx : std::min(rx, tx);
+    if (rx == 0) throw PortError(port->device() + ": the device has no receive queue");
     const unsigned needed = plan_.split_queues ? 2 : 1;
     if (queues < needed) throw PortError(port->device() + ": the device has too few queues");
     if (queues >= workers) continue;
@@ -116,13 +118,20 @@ unsigned Engine::usable_workers() {
 }
 
 void Engine::configure_ports(unsigned workers) {
-  const std::uint16_t queues = plan_.split_queues ? 2 : narrow(workers);
+  const bool inner = plan_.rss == Rss::inner;
   for (std::size_t i = 0; i < ports_.size(); ++i) {
     const Side& side = i == 0 ? settings_->v4 : settings_->v6;
     const std::uint16_t mtu = one_port() ? std::max(settings_->v4.mtu, settings_->v6.mtu) : side.mtu;
-    ports_[i]->configure({queues, queues, mtu, promiscuous_[i], pool_.get()});
+    const std::uint16_t tx = plan_.split_queues ? 2 : narrow(workers);
+    const bool softwires = i + 1 == ports_.size();
+    ports_[i]->configure({rx_queues(*ports_[i], workers), tx, mtu, promiscuous_[i], pool_.get(), inner && softwires});
     if (!ports_[i]->remark().empty()) remarks_.push_back(ports_[i]->device() + ": " + ports_[i]->remark());
   }
+}
+
+// With software a device may have fewer queues than there are workers.
+std::uint16_t Engine::rx_queues(const Port& port, unsigned workers) const {
+  return plan_.split_queues ? std::uint16_t{2} : narrow(std::min<std::size_t>(port.limits().rx_queues, workers));
 }
 
 Worker::Wiring Engine::wiring(std::uint16_t worker) const {
@@ -131,12 +140,32 @@ Worker::Wiring Engine::wiring(std::uint16_t worker) const {
   if (plan_.split_queues) {
     return {{{v4, 0, PortRole::both}, {v6, 1, PortRole::both}}, {v4, 0}, {v6, 1}};
   }
-  if (one_port()) return {{{v4, worker, PortRole::both}}, {v4, worker}, {v4, worker}};
-  return {{{v4, worker, PortRole::v4}, {v6, worker, PortRole::v6}}, {v4, worker}, {v6, worker}};
+  const auto workers = static_cast<unsigned>(counters_.size());
+  Worker::Wiring wiring{{}, {v4, worker}, {v6, worker}};
+  for (std::size_t i = 0; i < ports_.size(); ++i) {
+    const PortRole role = one_port() ? PortRole::both : i == 0 ? PortRole::v4 : PortRole::v6;
+    if (worker < rx_queues(*ports_[i], workers)) wiring.rx.push_back({ports_[i]->id(), worker, role});
+  }
+  return wiring;
+}
+
+void Engine::remark_distance(unsigned workers) {
+  for (unsigned i = 0; i < workers; ++i) {
+    const auto node = static_cast<int>(rte_lcore_to_socket_id(plan_.lcores[i]));
+    for (const auto& port : ports_) {
+      if (port->numa() < 0 || port->numa() == node) continue;
+      remarks_.push_back(port->device() + " is on NUMA node " + std::to_string(port->numa()) + " and worker lcore " +
+                         std::to_string(plan_.lcores[i]) + " on node " + std::to_string(node) +
+                         ": choose dataplane.lcores of the port's node");
+    }
+  }
 }
 
 void Engine::make_workers(unsigned workers) {
   counters_ = std::vector<Counters>(workers);
+  if (plan_.rss == Rss::software && workers > 1) {
+    handover_ = std::make_unique<Handover>(workers, plan_.secret, ports_.front()->numa());
+  }
   for (unsigned i = 0; i < workers; ++i) {
     workers_.push_back(std::make_unique<Worker>(wiring(narrow(i)), rte_get_tsc_hz(), counters_[i]));
     const Lane::Parts parts{i,
@@ -151,6 +180,7 @@ void Engine::make_workers(unsigned workers) {
                             i == 0 ? &inject_.ring() : nullptr};
     lanes_.push_back(std::make_unique<Lane>(parts));
     workers_[i]->attach(*lanes_[i], *settings_);
+    if (handover_) workers_[i]->spread(*handover_, i);
   }
   std::vector<Worker*> all;
   for (const auto& worker : workers_) all.push_back(worker.get());
@@ -180,6 +210,7 @@ void Engine::stop() {
   for (const auto& worker : workers_) worker->stop();
   for (std::size_t i = 0; i < workers_.size(); ++i) rte_eal_wait_lcore(plan_.lcores[i]);
   table_.set_grace({});
+  if (handover_) handover_->drain();
   for (const auto& port : ports_) port->stop();
 }
 
@@ -190,6 +221,7 @@ void Engine::close() {
   const std::scoped_lock control(control_);
   lanes_.clear();
   workers_.clear();
+  handover_.reset();
   ports_.clear();
   pool_.reset();
 }

@@ -13,6 +13,7 @@
 #include "binding_table.hpp"
 #include "capture.hpp"
 #include "counters.hpp"
+#include "handover.hpp"
 #include "inject.hpp"
 #include "lane.hpp"
 #include "port.hpp"
@@ -24,6 +25,8 @@
 
 namespace lw {
 
+enum class Rss : std::uint8_t { outer, inner, software };
+
 class Engine {
  public:
   struct Plan {
@@ -34,6 +37,7 @@ class Engine {
     std::uint32_t held_limit;  // buffers that each of the two fragment stores of a worker may keep
     bool split_queues;         // on a stick: queue 0 carries the IPv4 side, queue 1 the IPv6 side (replay)
     std::uint64_t secret;
+    Rss rss{Rss::outer};  // how packets are spread over workers
   };
 
   Engine(Settings settings, OwnMac own_mac, BindingTable& table, const Plan& plan);
@@ -87,6 +91,8 @@ class Engine {
   void open_ports();
   void choose_macs(Settings& settings);
   unsigned usable_workers();
+  void remark_distance(unsigned workers);
+  std::uint16_t rx_queues(const Port& port, unsigned workers) const;
   void configure_ports(unsigned workers);
   void make_workers(unsigned workers);
   Worker::Wiring wiring(std::uint16_t worker) const;
@@ -109,6 +115,7 @@ class Engine {
   std::vector<Counters> counters_;
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<std::unique_ptr<Lane>> lanes_;
+  std::unique_ptr<Handover> handover_;  // null: each worker keeps what it receives
   std::unique_ptr<Capture> capture_;
   Punt punt_;
   Inject inject_;

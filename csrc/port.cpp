@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "eal.hpp"
+#include "rss_inner.hpp"
 
 namespace lw {
 namespace {
@@ -106,12 +107,8 @@ void Port::configure(const Setup& setup) {
          0);
   conf.rxmode.mtu = std::min<std::uint32_t>(setup.mtu, largest);
   conf.txmode.offloads = info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
-  if (setup.rx_queues > 1) {
-    // Addresses only: by ports, the fragments of a datagram would part from their first one, whose worker knows the
-    // port.
-    conf.rx_adv_conf.rss_conf.rss_hf = RTE_ETH_RSS_IP & info.flow_type_rss_offloads;
-    if (conf.rx_adv_conf.rss_conf.rss_hf != 0) conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
-  }
+  conf.rx_adv_conf.rss_conf.rss_hf = spread(setup, info.flow_type_rss_offloads);
+  if (conf.rx_adv_conf.rss_conf.rss_hf != 0) conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
   int result = rte_eth_dev_configure(id_, setup.rx_queues, setup.tx_queues, &conf);
   if (result != 0) fail("DPDK cannot configure this port", -result);
   if (setup.mtu <= largest) set_mtu(setup.mtu);
@@ -128,6 +125,29 @@ void Port::configure(const Setup& setup) {
     if (result != 0) fail("DPDK cannot set up a transmit queue", -result);
   }
   receive_groups(setup.promiscuous);
+  if (inner_queues_ == 0) return;
+  if (const std::string why = rss_inner::obstacle(id_, inner_queues_); !why.empty()) {
+    inner_queues_ = 0;
+    remark("the device cannot spread packets by inner headers (" + why +
+           "), so it does by outer ones; dataplane.rss: software spreads them by subscriber");
+  }
+}
+
+// What RSS hashes: addresses only. By ports, the fragments of a datagram would part from their first one, whose worker
+// knows the port. The inner level is a capability, or takes a rule, or is not to be had.
+std::uint64_t Port::spread(const Setup& setup, std::uint64_t offloads) {
+  if (setup.rx_queues <= 1) return 0;
+  std::uint64_t hashed = RTE_ETH_RSS_IP & offloads;
+  // A device of the kernel's or of files is spread by others.
+  if (hashed == 0 && !ours_) {
+    remark("the device has no RSS, so one worker gets all packets; dataplane.rss: software spreads them");
+  }
+  if (!setup.inner) return hashed;
+  if (hashed != 0 && (offloads & RTE_ETH_RSS_LEVEL_MASK & RTE_ETH_RSS_LEVEL_INNERMOST) != 0) {
+    return hashed | RTE_ETH_RSS_LEVEL_INNERMOST;
+  }
+  inner_queues_ = setup.rx_queues;
+  return hashed;
 }
 
 void Port::set_mtu(std::uint16_t mtu) {
@@ -150,6 +170,12 @@ void Port::start() {
   const int result = rte_eth_dev_start(id_);
   if (result != 0) fail("DPDK cannot start this port", -result);
   started_ = true;
+  if (inner_queues_ == 0) return;
+  if (const std::string why = rss_inner::set(id_, inner_queues_); !why.empty()) {
+    fail("the device does not spread packets by inner headers as it said it would (" + why +
+             "): set dataplane.rss: software or outer",
+         0);
+  }
 }
 
 void Port::stop() {

@@ -42,6 +42,7 @@ class Port {
     std::uint16_t mtu;  // L3 octets
     bool promiscuous;   // the stages filter by MAC themselves
     rte_mempool* pool;
+    bool inner = false;  // spread over the queues by the IPv4 header inside a softwire
   };
 
   // A PCI address or a vdev with its arguments; `where` names it in messages ("interfaces.v4.port").
@@ -73,13 +74,15 @@ class Port {
   [[noreturn]] void fail(const std::string& what, int error) const;
   void set_mtu(std::uint16_t mtu);
   void receive_groups(bool promiscuous);
+  std::uint64_t spread(const Setup& setup, std::uint64_t offloads);
   void remark(const std::string& text);
 
   std::string device_;
   std::string where_;
   std::string remark_;
   std::uint16_t id_{};
-  bool ours_{};  // made by us, so removed by us
+  std::uint16_t inner_queues_{};  // not 0: a rule spreads packets over them by inner headers
+  bool ours_{};                   // made by us, so removed by us
   bool started_{};
   bool open_{};
 };

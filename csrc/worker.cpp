@@ -30,11 +30,12 @@ void Worker::run() {
     turns_.store(++turns, std::memory_order_release);
     const std::uint64_t before = rte_rdtsc();
     const std::uint64_t now_ns = clock_.ns(before);
-    const unsigned got = poll(now_ns);
-    const bool injected = lane_->has_injected();
-    if (injected) lane_->send_injected(now_ns);
-    if (got > 0 || injected) {
-      received_ += got;
+    bool worked = poll(now_ns);
+    if (lane_->has_injected()) {
+      lane_->send_injected(now_ns);
+      worked = true;
+    }
+    if (worked) {
       counters_.add(Counter::busy_cycles, rte_rdtsc() - before);
     } else {
       counters_.add(Counter::idle_polls);
@@ -50,18 +51,43 @@ void Worker::run() {
   running_.store(false, std::memory_order_release);
 }
 
-unsigned Worker::poll(std::uint64_t now_ns) {
-  unsigned got = 0;
+void Worker::receive(PortRole role, rte_mbuf** frames, unsigned n, std::uint64_t now_ns) {
+  received_ += n;
+  lane_->receive(role, frames, n, now_ns);
+}
+
+// True if there was something to do.
+bool Worker::poll(std::uint64_t now_ns) {
+  bool worked = false;
   std::array<rte_mbuf*, Lane::kBurst> frames;
   for (std::size_t i = 0; i < wiring_.rx.size(); ++i) {
     const RxQueue& rx = wiring_.rx[i];
     const std::uint16_t n = rte_eth_rx_burst(rx.port, rx.queue, frames.data(), frames.size());
     if (n == 0) continue;
-    got += n;
+    worked = true;
     rx_packets_[i].store(rx_packets_[i].load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
-    lane_->receive(rx.role, frames.data(), n, now_ns);
+    if (handover_ == nullptr) [[likely]] {
+      receive(rx.role, frames.data(), n, now_ns);
+      continue;
+    }
+    const std::uint8_t mask = adopted_.load(std::memory_order_relaxed)->subscriber_mask;
+    const unsigned kept = handover_->keep(self_, rx.role, frames.data(), n, mask);
+    counters_.add(Counter::handed_over, n - kept);
+    if (kept > 0) receive(rx.role, frames.data(), kept, now_ns);
   }
-  return got;
+  if (handover_ != nullptr) worked |= take_handed_over(now_ns);
+  return worked;
+}
+
+bool Worker::take_handed_over(std::uint64_t now_ns) {
+  bool worked = false;
+  Handover::Burst burst;
+  for (unsigned from = 0; from < handover_->workers(); ++from) {
+    if (from == self_ || !handover_->take(self_, from, burst)) continue;
+    receive(burst.role, burst.frames.data(), burst.n, now_ns);
+    worked = true;
+  }
+  return worked;
 }
 
 void Worker::tick(std::uint64_t now_ns) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "handover.hpp"
 #include "lane.hpp"
 
 namespace lw {
@@ -54,6 +55,11 @@ class Worker final : public FrameSink {
     settings_.store(&settings, std::memory_order_relaxed);
     adopted_.store(&settings, std::memory_order_relaxed);
   }
+  // Frames of other workers go to them, and theirs come. Before run().
+  void spread(Handover& handover, unsigned self) {
+    handover_ = &handover;
+    self_ = self;
+  }
   void run();  // on its lcore, until stop(); what the lane still holds is dropped and counted then
   void stop() { stop_.store(true, std::memory_order_relaxed); }
   // The lane is watched from the next tick on, null ends it. `tap` has to last until watched_by() is another or the
@@ -80,7 +86,9 @@ class Worker final : public FrameSink {
   std::uint16_t send(SideId side, rte_mbuf** frames, std::uint16_t n) noexcept override;
 
  private:
-  unsigned poll(std::uint64_t now_ns);
+  bool poll(std::uint64_t now_ns);
+  void receive(PortRole role, rte_mbuf** frames, unsigned n, std::uint64_t now_ns);
+  bool take_handed_over(std::uint64_t now_ns);
   void tick(std::uint64_t now_ns);
 
   Wiring wiring_;
@@ -88,6 +96,8 @@ class Worker final : public FrameSink {
   std::uint64_t tick_cycles_;
   Counters& counters_;
   Lane* lane_{};
+  Handover* handover_{};
+  unsigned self_{};
   std::array<std::atomic<std::uint64_t>, kMostRx> rx_packets_{};
   std::uint64_t received_{};
   std::atomic<bool> stop_{};

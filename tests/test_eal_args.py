@@ -121,6 +121,11 @@ def test_a_replay_has_a_buffer_for_every_frame_that_may_wait() -> None:
     assert got.held_limit >= 50000
 
 
+def test_buffers_cover_what_workers_hand_each_other() -> None:
+    plain, spread = (eal_args.buffers(1500, 2, 3, 20000, handover) for handover in (False, True))
+    assert spread.count - plain.count >= 6 * 256  # six pairs, a ring each
+
+
 def test_small_pages_hold_fewer_buffers() -> None:
     # One of 2,624 octets goes into a page of 4 KiB, 799 go into one of 2 MiB; 48 MiB are for EAL and drivers.
     assert SMALL.mebibytes(4096) == 32 + 48

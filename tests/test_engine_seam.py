@@ -1,78 +1,15 @@
-"""A running engine and its control side: requests and answers, new settings under traffic, what its workers tell.
-
-Each row runs in a process of its own, for DPDK starts once in the life of one; the worker is a real one on net_pcap.
-"""
+"""A running engine and its control side: requests and answers, new settings under traffic, what its workers tell."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests import pcap_files
+from tests.engine_rig import told
 from tests.frames import IPIP, ethernet, ipv6, sent, udp
 from tests.softwires import B1, INET, TUNNEL4, from_b4
-
-HEAD = """
-import json, select, struct, sys, threading, time
-import numpy as np
-from pathlib import Path
-from pylwaftr import _core, eal_args
-from tests.lane_router import numeric4, row_array
-from tests.softwires import changed
-from tests.vector_config import bindings, settings
-from tests.frames import PEER_MAC, ip4, ip6
-
-folder = Path(sys.argv[1])
-base = changed(settings(), {
-    "v4.next_hop_mac": PEER_MAC["v4"], "v6.next_hop_mac": PEER_MAC["v6"],
-    "pcp": {"enabled": True, "addresses": [b"\\xc0\\0\\0\\1"], "rate_limit": (0, 0)},
-})
-buffers = eal_args.Buffers(8192, 2048, 1024)
-_core.eal_init(eal_args.replay_vector(buffers, {0, 1} & __import__("os").sched_getaffinity(0)))
-own = [int.from_bytes(a) for a, _ in base["v4"]["addresses"]]
-table = _core.BindingTable(1000, own, [a for a, _ in base["v6"]["addresses"]] + base["br_addresses"])
-assert not table.bind(row_array(bindings()), 0, 1)["refused"]
-
-def engine_of(v4, v6, settings=base):
-    return _core.Engine(settings, table, [v4, v6], [1], mbufs=buffers.count, data_room=buffers.data_room,
-                        held_limit=buffers.held_limit, secret=1)
-
-NAMES = [entry[0] for entry in _core.COUNTERS]
-
-def counter(name):
-    return int(engine.counters()[0][NAMES.index(name)])
-
-def moved():
-    return {name: counter(name) for name in NAMES if counter(name) and name not in ("idle_polls", "busy_cycles")}
-
-def wait_for(true, seconds=20):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, moved()
-        time.sleep(0.001)
-
-def done(**told):
-    engine.stop()
-    engine.close()
-    _core.eal_cleanup()
-    print("TOLD" + json.dumps(told))
-"""
-
-
-def told(script: str, folder: Path) -> dict[str, Any]:
-    words = [sys.executable, "-c", HEAD + script, str(folder)]
-    ran = subprocess.run(
-        words, capture_output=True, text=True, timeout=120, check=False, cwd=Path(__file__).parent.parent
-    )
-    assert ran.returncode == 0, ran.stderr
-    found: dict[str, Any] = json.loads(ran.stdout.rpartition("TOLD")[2])
-    return found
-
 
 ASKS = [from_b4(udp("192.0.0.2", TUNNEL4, port, 5351, size=60), B1) for port in range(1, 2001)]
 ANSWERS = [ipv6(B1.br, B1.b4, IPIP, udp(TUNNEL4, "192.0.0.2", 5351, port, size=60)) for port in range(1, 2001)]

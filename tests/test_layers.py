@@ -16,13 +16,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 CPP_LAYERS = {  # layer -> file names without folder and ending
     "pure": "types port_set binding binding_* address_class address_map cuckoo cuckoo_* hash pages counters "
-    "rate_limit settings settings_change headers aged_store path_mtu neighbor shared record_ring punt_ring inject",
+    "rate_limit settings settings_change headers aged_store path_mtu neighbor shared record_ring punt_ring inject "
+    "spread",
     "packet": "packet checksum lane.hpp stage.hpp tap filter.hpp fragment_ports reassembly",
     "stage": "ethernet parse4 parse6 classify* steer encap decap split transmit announce icmp_* ipv4 mss echo arp ndp "
     "mld local offload control",
     "short": "plain",  # the stages' short form for plain packets
     "order": "lane.cpp",  # the one file that knows in which order the stages come
-    "machine": "eal port worker engine harness punt capture capture_* telemetry filter.cpp bench_*",
+    "machine": "eal port worker engine harness punt handover rss_inner capture capture_* telemetry filter.cpp bench_*",
     "python": "module py_* settings_py",
 }
 CPP_MAY_INCLUDE = {

@@ -70,6 +70,7 @@ class Router:
                 held_limit=buffers.held_limit,
                 split_queues=split_queues,
                 secret=secret,
+                rss=config.dataplane.rss,
             )
         except (_core.PortError, _core.EalError) as fault:
             raise StartFault(str(fault)) from None
