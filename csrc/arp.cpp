@@ -81,8 +81,7 @@ void send_arp_request(Context& ctx, Ipv4 sender, Ipv4 target, const Mac* direct)
   if (frame == nullptr) return ctx.count(Counter::tx_failed);
   auto* octets = reinterpret_cast<std::uint8_t*>(rte_pktmbuf_append(frame, kPacket));
   write(octets, kRequest, ctx.settings.v4.mac, sender, {}, target);
-  ctx.count(Counter::arp_sent);
-  send_made_to(ctx, frame, SideId::v4, ether::kArp, direct != nullptr ? *direct : kBroadcast);
+  send_made_to(ctx, frame, SideId::v4, ether::kArp, direct != nullptr ? *direct : kBroadcast, Counter::arp_sent);
 }
 
 }  // namespace lw

@@ -68,7 +68,7 @@ Ports::Ports(const std::vector<std::string>& devices, std::uint32_t mbufs, std::
                                   static_cast<std::uint16_t>(data_room + RTE_PKTMBUF_HEADROOM), SOCKET_ID_ANY);
   if (pool_ == nullptr) throw EalError("not enough memory for the packet buffers of the benchmark");
   for (const auto& port : ports_) {
-    port->configure({1, 1, mtu, true, pool_});
+    port->configure({1, 1, mtu, true, pool_, true});
     port->start();
   }
 }
@@ -78,13 +78,25 @@ Ports::~Ports() {
   if (Eal::running()) rte_mempool_free(pool_);
 }
 
+TxOffloads Ports::offloads(SideId side) const {
+  const Port::Offloads& in_use = ports_[static_cast<unsigned>(side)]->offloads();
+  return {in_use.tx_ipv4_checksum, in_use.tx_segments};
+}
+
 std::uint32_t Ports::mbufs_in_use() const { return rte_mempool_in_use_count(pool_); }
 
 Forwarder::Forwarder(const Ports& ports, Settings settings, const BindingTable& table)
     : settings_(std::move(settings)),
       shared_(settings_, kSecret),
       sink_({{}, {ports.id(SideId::v4), 0}, {ports.id(SideId::v6), 0}}, rte_get_tsc_hz(), counters_) {
-  lane_ = std::make_unique<Lane>(Lane::Parts{0, settings_, table, shared_, ports.pool(), sink_, counters_});
+  lane_ = std::make_unique<Lane>(Lane::Parts{.index = 0,
+                                             .settings = settings_,
+                                             .table = table,
+                                             .shared = shared_,
+                                             .pool = ports.pool(),
+                                             .sink = sink_,
+                                             .counters = counters_,
+                                             .offloads = {ports.offloads(SideId::v4), ports.offloads(SideId::v6)}});
 }
 
 std::vector<std::vector<Window>> forward(const Ports& ports, std::vector<Job>& jobs, const Measure& measure) {

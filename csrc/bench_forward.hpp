@@ -32,6 +32,7 @@ class Ports {
 
   std::uint16_t id(SideId side) const { return ports_[static_cast<unsigned>(side)]->id(); }
   rte_mempool* pool() const { return pool_; }
+  TxOffloads offloads(SideId side) const;
   std::uint32_t mbufs_in_use() const;
 
  private:

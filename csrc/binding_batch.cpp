@@ -177,9 +177,11 @@ std::optional<std::size_t> BindingTable::insert_new(std::span<const BindingRow> 
     const Candidate& candidate = candidates_[i];
     if (candidate.bound) continue;
     const auto b4 = std::bit_cast<Ipv6>(rows[i].b4);
-    if (entries_.insert(candidate.key, candidate.br, b4, note) != Entries::kNoSlot) continue;
+    const bool counted = !accounts_ || accounts_->open(candidate.key, grace_);
+    if (counted && entries_.insert(candidate.key, candidate.br, b4, note) != Entries::kNoSlot) continue;
+    if (counted && accounts_) accounts_->close(candidate.key);
     for (std::size_t back = 0; back < i; ++back) {
-      if (!candidates_[back].bound) entries_.erase(entries_.locate(candidates_[back].key));
+      if (!candidates_[back].bound) erase(entries_.locate(candidates_[back].key));
     }
     return i;
   }
@@ -199,6 +201,10 @@ void BindingTable::replace_bound(std::span<const BindingRow> rows, Note note, Re
     if (entries_.tag(slot) == candidate.br && entries_.value(slot) == b4) {
       ++report.unchanged;
     } else {
+      if (accounts_) {  // another subscriber: it counts from zero
+        accounts_->close(candidate.key);
+        accounts_->open(candidate.key, grace_);
+      }
       entries_.replace(slot, candidate.br, b4);
       ++report.replaced;
     }

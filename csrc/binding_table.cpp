@@ -15,7 +15,7 @@ namespace lw {
 
 namespace {
 
-constexpr std::uint64_t packed(BindingKey key) { return std::uint64_t{key.ipv4} << 16 | key.psid; }
+constexpr std::uint64_t packed(BindingKey key) { return key.packed(); }
 constexpr Ipv4 address_of(std::uint64_t key) { return static_cast<Ipv4>(key >> 16); }
 
 bool less(const Ipv6& a, const Ipv6& b) { return std::tie(a.high, a.low) < std::tie(b.high, b.low); }
@@ -36,10 +36,11 @@ std::string_view name_of(Reason reason) {
   return kNames[static_cast<std::size_t>(reason)];
 }
 
-BindingTable::BindingTable(std::size_t max_bindings, Own own)
+BindingTable::BindingTable(std::size_t max_bindings, Own own, bool accounts)
     : max_bindings_(max_bindings),
       own_(std::move(own)),
       entries_(slots_for(max_bindings)),
+      accounts_(accounts ? std::make_unique<BindingAccounts>(max_bindings) : nullptr),
       br_pages_(kMaxBr * sizeof(Ipv6), Pages::Use::sparse),
       br_(br_pages_.as<Ipv6>()) {
   std::ranges::sort(own_.v4);
@@ -98,6 +99,11 @@ Report BindingTable::unbind(std::span<const BindingKey> keys, Source source) {
 void BindingTable::remove(Entries::Slot slot) {
   addresses_.remove(address_of(entries_.key(slot)));
   count(entries_.note(slot).source, -1);
+  erase(slot);
+}
+
+void BindingTable::erase(Entries::Slot slot) {
+  if (accounts_) accounts_->close(entries_.key(slot));
   entries_.erase(slot);
 }
 
@@ -198,6 +204,28 @@ std::vector<BindingRow> BindingTable::dump() const {
   return rows;
 }
 
+Account* BindingTable::open_book() const {
+  const std::scoped_lock lock(writer_);
+  return accounts_ ? accounts_->open_book() : nullptr;
+}
+
+std::size_t BindingTable::dump_counts(std::size_t from, std::size_t limit, std::vector<BindingCount>& out) const {
+  const std::scoped_lock lock(writer_);
+  if (!accounts_) return 0;
+  std::size_t slot = from;
+  for (std::size_t rows = 0; slot < entries_.slots() && rows < limit; ++slot) {
+    const auto at = static_cast<Entries::Slot>(slot);
+    if (!entries_.occupied(at)) continue;
+    const std::uint64_t key = entries_.key(at);
+    const PortSetParams params = addresses_.at(address_of(key)).params();
+    const BindingAccounts::Sum sum = accounts_->sum(key);
+    out.push_back({address_of(key), static_cast<std::uint16_t>(key), params.length, params.offset, sum[0], sum[1],
+                   sum[2], sum[3]});
+    ++rows;
+  }
+  return slot < entries_.slots() ? slot : 0;
+}
+
 void BindingTable::set_grace(std::function<void()> grace) {
   const std::scoped_lock lock(writer_);
   grace_ = std::move(grace);
@@ -211,7 +239,8 @@ std::size_t BindingTable::reader_memory() const {
 std::size_t BindingTable::memory() const {
   const std::size_t readers = reader_memory();
   const std::scoped_lock lock(writer_);
-  return readers + entries_.writer_octets() + addresses_.writer_octets();
+  const std::size_t accounts = accounts_ ? accounts_->memory() : 0;
+  return readers + entries_.writer_octets() + addresses_.writer_octets() + accounts;
 }
 
 }  // namespace lw

@@ -19,6 +19,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <span>
@@ -29,6 +30,7 @@
 #include "address_class.hpp"
 #include "address_map.hpp"
 #include "binding.hpp"
+#include "binding_accounts.hpp"
 #include "cuckoo.hpp"
 #include "types.hpp"
 
@@ -43,7 +45,21 @@ struct Softwire {
 struct BindingKey {
   std::uint32_t ipv4;
   std::uint16_t psid;
+  constexpr std::uint64_t packed() const { return std::uint64_t{ipv4} << 16 | psid; }
 };
+
+// What went through one binding. Exported to Python as a numpy dtype.
+struct BindingCount {
+  std::uint32_t ipv4;  // as in BindingRow, and so are the next three
+  std::uint16_t psid;
+  std::uint8_t psid_len;
+  std::uint8_t psid_offset;
+  std::uint64_t packets_in;  // towards the B4
+  std::uint64_t octets_in;   // of the IPv4 packets
+  std::uint64_t packets_out;
+  std::uint64_t octets_out;
+};
+static_assert(sizeof(BindingCount) == 40);
 
 enum class Reason : std::uint8_t {
   bad_params,               // a + k > 16 (DP-031)
@@ -80,7 +96,8 @@ class BindingTable {
     std::vector<Ipv4> v4;
     std::vector<Ipv6> v6;
   };
-  explicit BindingTable(std::size_t max_bindings, Own own = {});
+  // `accounts`: what goes through each binding is counted.
+  explicit BindingTable(std::size_t max_bindings, Own own = {}, bool accounts = false);
   BindingTable(const BindingTable&) = delete;
   BindingTable& operator=(const BindingTable&) = delete;
 
@@ -91,6 +108,7 @@ class BindingTable {
   static constexpr unsigned kBulk = 64;
   // n <= kBulk. Bit i of the answer: keys[i] is bound, and out[i] was filled.
   std::uint64_t find_bulk(const BindingKey* keys, unsigned n, Softwire* out) const noexcept;
+  const BindingAccounts* accounts() const noexcept { return accounts_.get(); }  // null: nothing is counted
 
   // The same in steps, for who has something to do between them: ask() for key number i < kBulk, locate() all n, take()
   // each. A query is begun and ended within one turn of a worker.
@@ -129,6 +147,11 @@ class BindingTable {
   std::size_t dump(std::size_t from, std::size_t limit, std::vector<BindingRow>& out,
                    std::vector<std::uint8_t>& sources) const;
   std::vector<BindingRow> dump() const;  // of one moment; binding waits for it, readers do not
+
+  // The accounts of one more worker, null if nothing is counted. Only this changes a table that is not to be changed.
+  Account* open_book() const;
+  // Like the chunked dump, of what went through the bindings. Nothing without accounts.
+  std::size_t dump_counts(std::size_t from, std::size_t limit, std::vector<BindingCount>& out) const;
 
   // See "other (a, k)" above. Never called on a worker. Without one the writer does not wait.
   void set_grace(std::function<void()> grace);
@@ -173,6 +196,7 @@ class BindingTable {
   void replace_bound(std::span<const BindingRow> rows, Note note, Report& report);
   std::optional<Reason> judge_unbind(BindingKey key, Source source, Seen& seen);
   void remove(Entries::Slot slot);
+  void erase(Entries::Slot slot);
   void count(Source source, std::ptrdiff_t more) {
     sizes_[std::size_t(source)].fetch_add(static_cast<std::size_t>(more), std::memory_order_relaxed);
   }
@@ -182,6 +206,7 @@ class BindingTable {
   const std::size_t max_bindings_;
   Own own_;  // both sorted
   Entries entries_;
+  std::unique_ptr<BindingAccounts> accounts_;
   AddressMap addresses_;
   Pages br_pages_;
   Ipv6* br_;
@@ -197,6 +222,10 @@ class BindingTable {
 };
 
 class BindingTable::Query {
+ public:
+  const std::uint64_t* keys() const { return asked_.keys.data(); }  // packed, by number
+
+ private:
   friend BindingTable;
   Entries::Query asked_;
 };

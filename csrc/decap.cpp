@@ -47,6 +47,8 @@ void to_internet(Context& ctx, Item& item, std::uint8_t tos) {
   const bool split = ipv4::total_length(ip) > mtu;
   if (split && ipv4::dont_fragment(ip)) return refuse4(ctx, item, Counter::drop_too_big_df, too_big(mtu));
   const Origin origin{true, softwire_of(item)};
+  ctx.tally.any = false;
+  if (ctx.accounts != nullptr) ctx.tally = {true, Counter::count_, ipv4::total_length(ip), item.account, 0};
   take_ipv4(item);
   ip = packet::data(item.frame);
   rewrite_ttl_tos(ip, static_cast<std::uint8_t>(ttl - 1), tos);
@@ -65,6 +67,7 @@ void hairpin(Context& ctx, Item& item, std::uint8_t tos) {
   if (!make_key(ctx, item, Direction::downstream)) return;
   if (item.lookup && ctx.table.find(item.key, ctx.hairpin_to)) {
     item.softwire = &ctx.hairpin_to;
+    ctx.hairpin_account = ctx.accounts != nullptr ? ctx.accounts->find(item.key.packed()) : 0;
     return into_softwire(ctx, item, ctx.hairpin_to, tos);
   }
   // DP-104: an address of the table never goes outward, it would come straight back.

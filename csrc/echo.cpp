@@ -51,7 +51,7 @@ void local4(Context& ctx, Item& item) {
   const auto before = load<std::uint16_t>(icmp);
   icmp[0] = icmp4::kEchoReply;
   store(icmp + 2, checksum::update(load<std::uint16_t>(icmp + 2), before, load<std::uint16_t>(icmp)));
-  build_ipv4_icmp(frame, tos, pinged, asker);
+  build_ipv4_icmp(ctx, frame, tos, pinged, asker, item.side);
   ctx.end(Counter::answered_echo_v4);
   item.frame = nullptr;
   if (inside) {

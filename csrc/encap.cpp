@@ -83,13 +83,18 @@ void into_softwire(Context& ctx, Item& item, const Softwire& to, std::uint8_t to
   }
   const bool hairpinned = from_softwire(item);
   Origin origin;
-  if (hairpinned) origin = {true, softwire_of(item)};
+  ctx.tally.any = false;
+  if (hairpinned) {
+    origin = {true, softwire_of(item)};
+    ctx.tally = {true, Counter::count_, length, item.account, ctx.hairpin_account};
+  } else if (ctx.accounts != nullptr) {
+    ctx.tally = {true, Counter::count_, length, 0, item.account};
+  }
   take_ipv4(item);
   ip = packet::data(item.frame);
   rewrite_ttl_tos(ip, static_cast<std::uint8_t>(ttl - 1), tos);
   if (ctx.settings.tcp_mss != 0) clamp_mss(ctx, ip, packet::window(item.frame));
   wrap(ctx, item.frame, to);
-  if (hairpinned) ctx.count(Counter::hairpin_bytes, length);
   const Counter edge = hairpinned ? Counter::hairpin : Counter::encap;
   rte_mbuf* frame = item.frame;
   item.frame = nullptr;

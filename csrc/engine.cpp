@@ -124,7 +124,13 @@ void Engine::configure_ports(unsigned workers) {
     const std::uint16_t mtu = one_port() ? std::max(settings_->v4.mtu, settings_->v6.mtu) : side.mtu;
     const std::uint16_t tx = plan_.split_queues ? 2 : narrow(workers);
     const bool softwires = i + 1 == ports_.size();
-    ports_[i]->configure({rx_queues(*ports_[i], workers), tx, mtu, promiscuous_[i], pool_.get(), inner && softwires});
+    ports_[i]->configure({.rx_queues = rx_queues(*ports_[i], workers),
+                          .tx_queues = tx,
+                          .mtu = mtu,
+                          .promiscuous = promiscuous_[i],
+                          .pool = pool_.get(),
+                          .offloads = plan_.offloads,
+                          .inner = inner && softwires});
     if (!ports_[i]->remark().empty()) remarks_.push_back(ports_[i]->device() + ": " + ports_[i]->remark());
   }
 }
@@ -137,11 +143,12 @@ std::uint16_t Engine::rx_queues(const Port& port, unsigned workers) const {
 Worker::Wiring Engine::wiring(std::uint16_t worker) const {
   const std::uint16_t v4 = ports_.front()->id();
   const std::uint16_t v6 = ports_.back()->id();
+  const bool open = ports_.front()->offloads().tx_ipv4_checksum;  // the IPv6 side leaves nothing open
   if (plan_.split_queues) {
-    return {{{v4, 0, PortRole::both}, {v6, 1, PortRole::both}}, {v4, 0}, {v6, 1}};
+    return {{{v4, 0, PortRole::both}, {v6, 1, PortRole::both}}, {v4, 0, open}, {v6, 1}};
   }
   const auto workers = static_cast<unsigned>(counters_.size());
-  Worker::Wiring wiring{{}, {v4, worker}, {v6, worker}};
+  Worker::Wiring wiring{{}, {v4, worker, open}, {v6, worker}};
   for (std::size_t i = 0; i < ports_.size(); ++i) {
     const PortRole role = one_port() ? PortRole::both : i == 0 ? PortRole::v4 : PortRole::v6;
     if (worker < rx_queues(*ports_[i], workers)) wiring.rx.push_back({ports_[i]->id(), worker, role});
@@ -162,6 +169,9 @@ void Engine::remark_distance(unsigned workers) {
 }
 
 void Engine::make_workers(unsigned workers) {
+  const auto of_port = [](const Port& port) {
+    return TxOffloads{port.offloads().tx_ipv4_checksum, port.offloads().tx_segments};
+  };
   counters_ = std::vector<Counters>(workers);
   if (plan_.rss == Rss::software && workers > 1) {
     handover_ = std::make_unique<Handover>(workers, plan_.secret, ports_.front()->numa());
@@ -177,7 +187,8 @@ void Engine::make_workers(unsigned workers) {
                             counters_[i],
                             plan_.held_limit,
                             &punt_.ring(i),
-                            i == 0 ? &inject_.ring() : nullptr};
+                            i == 0 ? &inject_.ring() : nullptr,
+                            {of_port(*ports_.front()), of_port(*ports_.back())}};
     lanes_.push_back(std::make_unique<Lane>(parts));
     workers_[i]->attach(*lanes_[i], *settings_);
     if (handover_) workers_[i]->spread(*handover_, i);

@@ -35,6 +35,7 @@ class Engine {
     std::uint32_t mbufs;
     std::uint16_t data_room;   // octets of a frame that fit one buffer, headroom not counted
     std::uint32_t held_limit;  // buffers that each of the two fragment stores of a worker may keep
+    bool offloads;             // use what the ports offer
     bool split_queues;         // on a stick: queue 0 carries the IPv4 side, queue 1 the IPv6 side (replay)
     std::uint64_t secret;
     Rss rss{Rss::outer};  // how packets are spread over workers
@@ -62,6 +63,7 @@ class Engine {
 
   const Mac& mac(SideId side) const { return side == SideId::v4 ? macs_[0] : macs_[1]; }
   const Shared& shared() const { return shared_; }
+  const BindingTable& table() const { return table_; }
   const std::vector<std::unique_ptr<Port>>& ports() const { return ports_; }
   const std::vector<std::string>& remarks() const { return remarks_; }
   std::size_t workers() const { return counters_.size(); }

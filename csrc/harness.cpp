@@ -7,6 +7,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "checksum.hpp"
+#include "headers.hpp"
 #include "packet.hpp"
 #include "settings_change.hpp"
 
@@ -26,18 +28,38 @@ rte_mempool* make_pool(std::uint32_t mbufs) {
     throw std::runtime_error("no memory for the packet buffers of a test lane: give EAL more with -m");
   return pool;
 }
+// What a frame left to the device. It works on what the frame says of itself, right or wrong, and like many devices it
+// sums up what it finds in the field.
+void complete(const rte_mbuf& frame, std::vector<std::uint8_t>& octets) {
+  if ((frame.ol_flags & RTE_MBUF_F_TX_IP_CKSUM) == 0) return;
+  if (std::size_t{frame.l2_len} + frame.l3_len > octets.size() || frame.l3_len < ipv4::kHeader) return;
+  std::uint8_t* ip = octets.data() + frame.l2_len;
+  store(ip + ipv4::kChecksum, checksum::field(checksum::sum(ip, frame.l3_len)));
+}
+
 }  // namespace
 
 void Harness::PoolFree::operator()(rte_mempool* pool) const { rte_mempool_free(pool); }
 
-Harness::Harness(Settings settings, const BindingTable& table, std::uint32_t mbufs)
-    : settings_(std::make_unique<const Settings>(std::move(settings))),
+Harness::Harness(Settings settings, const BindingTable& table, std::uint32_t mbufs, Offloads offloads)
+    : offloads_(offloads),
+      settings_(std::make_unique<const Settings>(std::move(settings))),
       punt_(1, kRing),
       inject_(kRing, settings_->v6.mtu),
       shared_(*settings_, kSecret),
       pool_(make_pool(mbufs)) {
-  lane_ = std::make_unique<Lane>(Lane::Parts{0, *settings_, table, shared_, pool_.get(), *this, counters_, mbufs / 4,
-                                             &punt_.ring(0), &inject_.ring()});
+  const TxOffloads port = offloads == Offloads::none ? TxOffloads{} : TxOffloads{true, TxOffloads::kAnySegments};
+  lane_ = std::make_unique<Lane>(Lane::Parts{0,
+                                             *settings_,
+                                             table,
+                                             shared_,
+                                             pool_.get(),
+                                             *this,
+                                             counters_,
+                                             mbufs / 4,
+                                             &punt_.ring(0),
+                                             &inject_.ring(),
+                                             {port, port}});
 }
 
 Harness::~Harness() { lane_.reset(); }
@@ -59,7 +81,29 @@ rte_mbuf* Harness::frame_of(Octets octets, std::span<const std::uint32_t> segmen
       packet::append(head, segment);
     }
   }
+  judge(head);
   return head;
+}
+
+// As a device does: the verdict is on the outermost IPv4 header, and on IPv6, which has no checksum, it is good.
+void Harness::judge(rte_mbuf* frame) const {
+  if (offloads_ == Offloads::none || packet::length(frame) < ether::kHeader + ether::kTag + ipv4::kHeader) return;
+  std::uint8_t octets[ether::kHeader + ether::kTag + 60];
+  const std::uint32_t there = std::min<std::uint32_t>(sizeof octets, packet::length(frame));
+  packet::copy_out(frame, 0, octets, there);
+  const std::uint16_t link = load16(octets + 12) == ether::kVlan ? ether::kHeader + ether::kTag : ether::kHeader;
+  const std::uint16_t type = load16(octets + link - 2);
+  if (type == ether::kIpv6) frame->ol_flags |= RTE_MBUF_F_RX_IP_CKSUM_GOOD;
+  if (type != ether::kIpv4) return;
+  const std::uint16_t header = ipv4::header_length(octets + link);
+  const bool good = link + header <= there && checksum::good(checksum::sum(octets + link, header));
+  const std::uint32_t field = link + ipv4::kChecksum;
+  if (offloads_ == Offloads::open && good && header >= ipv4::kHeader && frame->data_len >= field + 2U) {
+    store16(packet::data(frame, field), 0);
+    frame->ol_flags |= RTE_MBUF_F_RX_IP_CKSUM_NONE;
+    return;
+  }
+  frame->ol_flags |= good ? RTE_MBUF_F_RX_IP_CKSUM_GOOD : RTE_MBUF_F_RX_IP_CKSUM_BAD;
 }
 
 void Harness::feed(SideId side, std::span<const Octets> frames, std::span<const std::uint32_t> segments) {
@@ -112,8 +156,10 @@ void Harness::ended(Item& item, Counter way) noexcept {
 
 std::uint16_t Harness::send(SideId side, rte_mbuf** frames, std::uint16_t n) noexcept {
   for (std::uint16_t i = 0; i < n; ++i) {
+    if (offloads_ == Offloads::none && frames[i]->nb_segs > 1) return i;  // such a port does not take it
     Frame& frame = sent_.emplace_back(side, std::vector<std::uint8_t>(packet::length(frames[i])));
     packet::copy_out(frames[i], 0, frame.octets.data(), packet::length(frames[i]));
+    complete(*frames[i], frame.octets);
     rte_pktmbuf_free(frames[i]);
   }
   return n;

@@ -32,9 +32,14 @@ class Harness final : public FrameSink, private Tap {
     std::vector<std::uint8_t> octets;
   };
   using Octets = std::span<const std::uint8_t>;
+  // What the ports are taken to do.
+  //   none      nothing: frames carry no verdict on their checksums, and each leaves whole in one buffer
+  //   checksum  all there is: a verdict on each frame, checksums completed as a device does it, any number of buffers
+  //   open      as checksum, but good header checksums come as a sender on the same host leaves them, not yet written
+  enum class Offloads : std::uint8_t { none, checksum, open };
 
   // EAL has to be up: the buffers come from a pool. Throws std::runtime_error if there is no memory for it.
-  Harness(Settings settings, const BindingTable& table, std::uint32_t mbufs = 4096);
+  Harness(Settings settings, const BindingTable& table, std::uint32_t mbufs = 4096, Offloads offloads = Offloads::none);
   ~Harness();
   Harness(const Harness&) = delete;
   Harness& operator=(const Harness&) = delete;
@@ -67,7 +72,9 @@ class Harness final : public FrameSink, private Tap {
   void ended(Item& item, Counter way) noexcept override;
   void sent(SideId, const rte_mbuf*) noexcept override {}
   rte_mbuf* frame_of(Octets octets, std::span<const std::uint32_t> segments);
+  void judge(rte_mbuf* frame) const;
 
+  Offloads offloads_;
   std::unique_ptr<const Settings> settings_;
   Counters counters_;
   Punt punt_;

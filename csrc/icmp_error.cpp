@@ -25,7 +25,8 @@ bool within_rate(Context& ctx, TokenBucket& all, SourceBuckets& sources, std::ui
 
 }  // namespace
 
-void build_ipv4_icmp(rte_mbuf* frame, std::uint8_t tos, Ipv4 source, Ipv4 destination) {
+void build_ipv4_icmp(const Context& ctx, rte_mbuf* frame, std::uint8_t tos, Ipv4 source, Ipv4 destination,
+                     SideId leaves_by) {
   std::uint8_t* ip = packet::push(frame, ipv4::kHeader);
   ip[0] = 0x45;
   ip[ipv4::kTos] = tos;
@@ -37,6 +38,7 @@ void build_ipv4_icmp(rte_mbuf* frame, std::uint8_t tos, Ipv4 source, Ipv4 destin
   store16(ip + ipv4::kChecksum, 0);
   store32(ip + ipv4::kSource, source);
   store32(ip + ipv4::kDestination, destination);
+  if (leaves_by == SideId::v4) return leave_checksum(ctx, frame);
   store(ip + ipv4::kChecksum, checksum::field(checksum::sum(ip, ipv4::kHeader)));
 }
 
@@ -50,6 +52,7 @@ bool send_icmp4_error(Context& ctx, rte_mbuf* frame, const Icmp4Error& error, co
     return false;
   }
   const std::uint8_t tos = ctx.settings.icmp_error_tos.value_or(static_cast<std::uint8_t>(ip[ipv4::kTos] & 0xfc));
+  write_left_checksum(frame);  // of a fragment that has waited for a next hop in vain
   packet::cut(frame, kIcmp4Datagram - ipv4::kHeader - icmp4::kHeader);
   std::uint8_t* icmp = packet::push(frame, icmp4::kHeader);
   icmp[0] = error.type;
@@ -59,14 +62,10 @@ bool send_icmp4_error(Context& ctx, rte_mbuf* frame, const Icmp4Error& error, co
   store16(icmp + 6, error.mtu);
   store(icmp + 2, checksum::field(checksum::sum(frame, 0, packet::length(frame))));
   const Ipv4 from = via != nullptr ? kAftrIpv4 : ctx.settings.v4_addresses.front().address;
-  build_ipv4_icmp(frame, tos, from, destination);
-  ctx.count(error.sent);
-  if (via != nullptr) {
-    wrap(ctx, frame, *via);
-    send_made(ctx, frame, SideId::v6);
-  } else {
-    send_made(ctx, frame, SideId::v4);
-  }
+  const SideId side = via != nullptr ? SideId::v6 : SideId::v4;
+  build_ipv4_icmp(ctx, frame, tos, from, destination, side);
+  if (via != nullptr) wrap(ctx, frame, *via);
+  send_made(ctx, frame, side, error.sent);
   return true;
 }
 
@@ -97,9 +96,8 @@ bool send_icmp6_error(Context& ctx, rte_mbuf* frame, const Icmp6Error& error, bo
   store16(icmp + 2, 0);
   store32(icmp + 4, error.value);
   const bool no_binding = error.type == icmp6::kUnreachable && error.code == 5;
-  ctx.count(no_binding ? Counter::icmp6_sent_no_binding : Counter::icmp6_sent_other);
   build_ipv6_icmp(frame, from, to, kOwnTtl);
-  send_made(ctx, frame, SideId::v6);
+  send_made(ctx, frame, SideId::v6, no_binding ? Counter::icmp6_sent_no_binding : Counter::icmp6_sent_other);
   return true;
 }
 

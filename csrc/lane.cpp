@@ -33,8 +33,9 @@ struct Lane::Inside {
         out(parts.sink),
         fragment_ports(parts.settings.fragments.max_packets, parts.held_limit, parts.settings.fragments.v4_hold_ns),
         reassembly(parts.settings.fragments, parts.held_limit),
-        ctx{parts.settings, parts.table, parts.shared, parts.counters, parts.pool, out,
-            fragment_ports, reassembly,  parts.punts,  parts.injects},
+        ctx{parts.settings,         parts.table, parts.shared, parts.counters, parts.pool,     out,
+            fragment_ports,         reassembly,  parts.punts,  parts.injects,  parts.offloads, parts.table.accounts(),
+            parts.table.open_book()},
         plain(parts.settings) {}
 
   unsigned index;
@@ -51,6 +52,8 @@ struct Lane::Inside {
   rte_mbuf** following_end{&following};
 
   void look_up(Burst& at, unsigned n);
+  void look_up_accounts(Burst& at, unsigned keys);
+  bool short_way() const;
   void act(Burst& at, unsigned n);
   bool parse(Item& item, PortRole role);
   unsigned parse_rest(PortRole role, rte_mbuf** frames, unsigned n, std::uint64_t& rest);
@@ -74,9 +77,30 @@ void Lane::Inside::look_up(Burst& at, unsigned n) {
     at.key_of[keys++] = static_cast<std::uint8_t>(i);
   }
   if (keys == 0) return;
+  if (ctx.accounts != nullptr) [[unlikely]] {
+    look_up_accounts(at, keys);
+  }
   const std::uint64_t found = ctx.table.find_bulk(at.keys.data(), keys, at.softwires.data());
   for (unsigned k = 0; k < keys; ++k) {
     if ((found >> k & 1) != 0) at.items[at.key_of[k]].softwire = &at.softwires[k];
+  }
+}
+
+// A tap has to see each packet at each step, which only the stages show. The short way counts by binding when a run of
+// packets is queued: what a filter then refuses it would not know.
+bool Lane::Inside::short_way() const {
+  const bool filtered = ctx.settings.v4.egress_filter != nullptr || ctx.settings.v6.egress_filter != nullptr;
+  return ctx.tap == nullptr && (ctx.book == nullptr || !filtered);
+}
+
+void Lane::Inside::look_up_accounts(Burst& at, unsigned keys) {
+  std::array<std::uint64_t, kBurst> words;
+  std::array<BindingAccounts::Number, kBurst> numbers;
+  for (unsigned k = 0; k < keys; ++k) words[k] = at.keys[k].packed();
+  ctx.accounts->find_bulk(words.data(), keys, numbers.data());
+  for (unsigned k = 0; k < keys; ++k) {
+    at.items[at.key_of[k]].account = numbers[k];
+    __builtin_prefetch(&ctx.book[numbers[k]], 1);
   }
 }
 
@@ -286,8 +310,7 @@ void Lane::receive(PortRole role, rte_mbuf** frames, unsigned n, std::uint64_t n
   ctx.now_ns = now_ns;
   refresh_links(ctx);
   for (unsigned i = 0; i < n; ++i) rte_prefetch0(rte_pktmbuf_mtod(frames[i], void*));
-  // A tap has to see each packet at each step, which only the stages show.
-  const std::uint64_t plain = ctx.tap == nullptr ? in.plain.read(ctx, role, frames, n) : 0;
+  const std::uint64_t plain = in.short_way() ? in.plain.read(ctx, role, frames, n) : 0;
   std::uint64_t rest = 0;
   if (plain != all_of(n)) {
     rest = ~plain & all_of(n);

@@ -1,6 +1,7 @@
 // One worker's way through the stages: frames of one port in, frames for both sides out.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 
@@ -25,6 +26,13 @@ class FrameSink {
   ~FrameSink() = default;
 };
 
+// What the port of a side does by itself. Where it does not, the stages do.
+struct TxOffloads {
+  static constexpr std::uint16_t kAnySegments = 0xffff;
+  bool ipv4_checksum{};           // writes the header checksum of frames that ask for it
+  std::uint16_t max_segments{1};  // buffers of one frame
+};
+
 class Tap;
 struct Shared;  // what all lanes have in common: neighbours, rate limits, path MTUs (shared.hpp)
 
@@ -41,6 +49,7 @@ class Lane {
     std::uint32_t held_limit = 8192;  // buffers that each fragment store may keep; the pool must be larger than both
     PuntRing* punts = nullptr;        // to the control side
     InjectRing* injects = nullptr;    // from it; one lane's
+    std::array<TxOffloads, 2> offloads{};  // by SideId
   };
   explicit Lane(const Parts& parts);
   ~Lane();

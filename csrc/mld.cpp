@@ -72,8 +72,7 @@ void send_mld_report(Context& ctx, bool asked) {
   }
   store(icmp + 2,
         checksum::field(checksum::sum(icmp, report, checksum::pseudo6(ip + ipv6::kSource, report, proto::kIcmp6))));
-  ctx.count(Counter::ndp_sent);
-  send_made_to(ctx, frame, SideId::v6, ether::kIpv6, {{0x33, 0x33, 0, 0, 0, 0x16}});
+  send_made_to(ctx, frame, SideId::v6, ether::kIpv6, {{0x33, 0x33, 0, 0, 0, 0x16}}, Counter::ndp_sent);
 }
 
 }  // namespace lw

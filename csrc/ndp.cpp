@@ -120,7 +120,7 @@ void advertisement(Context& ctx, Item& item, const Message& message) {
 
 rte_mbuf* make(Context& ctx) {
   rte_mbuf* frame = rte_pktmbuf_alloc(ctx.pool);
-  ctx.count(frame == nullptr ? Counter::tx_failed : Counter::ndp_sent);
+  if (frame == nullptr) ctx.count(Counter::tx_failed);
   return frame;
 }
 
@@ -168,7 +168,8 @@ void send_solicitation(Context& ctx, const Mac* direct) {
   const Ipv6 to = direct != nullptr ? target : ipv6::solicited_node(target);
   build(ctx.settings, frame, icmp6::kSolicitation, 0, target);
   build_ipv6_icmp(frame, ctx.settings.v6_addresses.front().address, to, kNdpHopLimit);
-  send_made_to(ctx, frame, SideId::v6, ether::kIpv6, direct != nullptr ? *direct : multicast_mac(to));
+  send_made_to(ctx, frame, SideId::v6, ether::kIpv6, direct != nullptr ? *direct : multicast_mac(to),
+               Counter::ndp_sent);
 }
 
 void send_unsolicited_advertisement(Context& ctx, const Ipv6& address) {
@@ -176,7 +177,7 @@ void send_unsolicited_advertisement(Context& ctx, const Ipv6& address) {
   if (frame == nullptr) return;
   build(ctx.settings, frame, icmp6::kAdvertisement, kRouter | kOverride, address);
   build_ipv6_icmp(frame, address, ipv6::kAllNodes, kNdpHopLimit);
-  send_made_to(ctx, frame, SideId::v6, ether::kIpv6, multicast_mac(ipv6::kAllNodes));
+  send_made_to(ctx, frame, SideId::v6, ether::kIpv6, multicast_mac(ipv6::kAllNodes), Counter::ndp_sent);
 }
 
 }  // namespace lw

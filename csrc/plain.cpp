@@ -210,6 +210,23 @@ std::uint64_t PlainWay::read(const Context& ctx, PortRole role, rte_mbuf* const*
 void PlainWay::locate(const Context& ctx) {
   ctx.table.locate(first_, n_);
   if (onward_ > 0) ctx.table.locate(second_, onward_);
+  if (ctx.accounts == nullptr) [[likely]]
+    return;
+  ctx.accounts->find_bulk(first_.keys(), n_, accounts_.data());
+  for (unsigned k = 0; k < n_; ++k) __builtin_prefetch(&ctx.book[accounts_[k]], 1);
+  if (onward_ > 0) ctx.accounts->find_bulk(second_.keys(), onward_, onward_accounts_.data());
+}
+
+// Those that have just been queued for the way out, where no filter waits for them: their headers are still there.
+void PlainWay::count_run(Context& ctx, unsigned first, unsigned last) const {
+  for (unsigned k = first; k < last; ++k) {
+    const std::uint16_t octets = ipv4::total_length(packets_[k].ip);
+    const auto count = [&](BindingAccounts::Number number, Account::Way way) {
+      if (number != 0) ctx.book[number].add(way, octets);
+    };
+    count(accounts_[k], kinds_[k] == kEncap ? Account::in : Account::out);
+    if (kinds_[k] >= kHairpin) count(onward_accounts_[kinds_[k] - unsigned{kHairpin}], Account::in);
+  }
 }
 
 // Acting
@@ -424,6 +441,9 @@ unsigned PlainWay::act(Context& ctx, unsigned first, unsigned last) {
                           : kind == kDecap ? decap(ctx, k, last)
                                            : hairpin(ctx, k, last);
     if (done == k) break;
+    if (ctx.book != nullptr) [[unlikely]] {
+      count_run(ctx, k, done);
+    }
     k = done;
   }
   return k;

@@ -69,6 +69,7 @@ class PlainWay {
   unsigned encap(Context& ctx, unsigned k, unsigned last);
   unsigned decap(Context& ctx, unsigned k, unsigned last);
   unsigned hairpin(Context& ctx, unsigned k, unsigned last);
+  void count_run(Context& ctx, unsigned first, unsigned last) const;
   bool vouched(const Context& ctx, unsigned k, std::uint64_t first, std::uint8_t& tos) const;
   bool is_own(const Own& own, std::uint32_t raw) const;
   bool is_br(const Own& own, const Ipv6& address) const;
@@ -84,6 +85,9 @@ class PlainWay {
   std::array<std::uint8_t, Lane::kBurst> kinds_;
   BindingTable::Query first_;
   BindingTable::Query second_;
+  // By the numbers of the two queries, where bindings are counted.
+  std::array<BindingAccounts::Number, Lane::kBurst> accounts_{};
+  std::array<BindingAccounts::Number, Lane::kBurst> onward_accounts_{};
 };
 
 }  // namespace lw

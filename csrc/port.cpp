@@ -4,6 +4,7 @@
 #include <rte_dev.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
+#include <rte_mbuf.h>
 
 #include <algorithm>
 #include <array>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "eal.hpp"
+#include "lane.hpp"
 #include "rss_inner.hpp"
 
 namespace lw {
@@ -106,7 +108,11 @@ void Port::configure(const Setup& setup) {
              ": lower the mtu of its side, or choose another port",
          0);
   conf.rxmode.mtu = std::min<std::uint32_t>(setup.mtu, largest);
-  conf.txmode.offloads = info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
+  choose_offloads(setup);
+  if (offloads_.rx_ipv4_checksum) conf.rxmode.offloads |= RTE_ETH_RX_OFFLOAD_IPV4_CKSUM;
+  if (offloads_.rx_scatter) conf.rxmode.offloads |= RTE_ETH_RX_OFFLOAD_SCATTER;
+  if (offloads_.tx_ipv4_checksum) conf.txmode.offloads |= RTE_ETH_TX_OFFLOAD_IPV4_CKSUM;
+  if (offloads_.tx_segments > 1) conf.txmode.offloads |= RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
   conf.rx_adv_conf.rss_conf.rss_hf = spread(setup, info.flow_type_rss_offloads);
   if (conf.rx_adv_conf.rss_conf.rss_hf != 0) conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
   int result = rte_eth_dev_configure(id_, setup.rx_queues, setup.tx_queues, &conf);
@@ -148,6 +154,23 @@ std::uint64_t Port::spread(const Setup& setup, std::uint64_t offloads) {
   }
   inner_queues_ = setup.rx_queues;
   return hashed;
+}
+
+// No checksum of TCP, UDP or ICMP: nothing here makes a whole one of those, and what passes is mended, not made. No TSO
+// or LRO: a router sends the packets that it got.
+void Port::choose_offloads(const Setup& setup) {
+  const rte_eth_dev_info info = device_info(id_);
+  offloads_ = {};
+  // Receive buffers of some devices are counted in steps of 1 KiB: a frame may need two where one would hold it.
+  const std::uint32_t room = (rte_pktmbuf_data_room_size(setup.pool) - RTE_PKTMBUF_HEADROOM) / 1024U * 1024U;
+  const std::uint32_t frame = setup.mtu + std::uint32_t{RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN + 2 * RTE_VLAN_HLEN};
+  offloads_.rx_scatter = frame > room && (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER) != 0;
+  if (!setup.offloads) return;
+  offloads_.rx_ipv4_checksum = (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_IPV4_CKSUM) != 0;
+  offloads_.tx_ipv4_checksum = (info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_IPV4_CKSUM) != 0;
+  if ((info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS) == 0) return;
+  const std::uint16_t most = info.tx_desc_lim.nb_mtu_seg_max;
+  offloads_.tx_segments = most == 0 ? TxOffloads::kAnySegments : most;
 }
 
 void Port::set_mtu(std::uint16_t mtu) {

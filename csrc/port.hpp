@@ -42,7 +42,15 @@ class Port {
     std::uint16_t mtu;  // L3 octets
     bool promiscuous;   // the stages filter by MAC themselves
     rte_mempool* pool;
+    bool offloads;       // what the device offers and the stages can use; false: they do all themselves
     bool inner = false;  // spread over the queues by the IPv4 header inside a softwire
+  };
+  // Which of it is in use.
+  struct Offloads {
+    bool rx_ipv4_checksum{};
+    bool rx_scatter{};
+    bool tx_ipv4_checksum{};
+    std::uint16_t tx_segments{1};  // buffers of one frame, 65535 = any number
   };
 
   // A PCI address or a vdev with its arguments; `where` names it in messages ("interfaces.v4.port").
@@ -68,10 +76,12 @@ class Port {
   int numa() const;
   PortLink link() const;
   PortStats stats() const;
+  const Offloads& offloads() const { return offloads_; }
   const std::string& remark() const { return remark_; }  // what the device could not do
 
  private:
   [[noreturn]] void fail(const std::string& what, int error) const;
+  void choose_offloads(const Setup& setup);
   void set_mtu(std::uint16_t mtu);
   void receive_groups(bool promiscuous);
   std::uint64_t spread(const Setup& setup, std::uint64_t offloads);
@@ -80,6 +90,7 @@ class Port {
   std::string device_;
   std::string where_;
   std::string remark_;
+  Offloads offloads_;
   std::uint16_t id_{};
   std::uint16_t inner_queues_{};  // not 0: a rule spreads packets over them by inner headers
   bool ours_{};                   // made by us, so removed by us

@@ -11,6 +11,7 @@
 #include "engine.hpp"
 #include "py_punt.hpp"
 #include "settings_py.hpp"
+#include "table_py.hpp"
 #include "telemetry.hpp"
 
 namespace lw {
@@ -53,6 +54,15 @@ py::dict neighbors(const Engine& engine) {
   return both;
 }
 
+py::dict offloads(const Port::Offloads& in_use) {
+  py::dict entry;
+  entry["rx_ipv4_checksum"] = in_use.rx_ipv4_checksum;
+  entry["rx_scatter"] = in_use.rx_scatter;
+  entry["tx_ipv4_checksum"] = in_use.tx_ipv4_checksum;
+  entry["tx_segments"] = in_use.tx_segments;
+  return entry;
+}
+
 py::dict port_entry(const Port& port) {
   const PortLink link = port.link();
   const PortStats stats = port.stats();
@@ -64,6 +74,7 @@ py::dict port_entry(const Port& port) {
   entry["numa"] = port.numa();
   entry["link_up"] = link.up;
   entry["speed_mbps"] = link.speed_mbps;
+  entry["offloads"] = offloads(port.offloads());
   entry["rx_packets"] = stats.rx_packets;
   entry["rx_missed"] = stats.rx_missed;
   entry["rx_errors"] = stats.rx_errors;
@@ -90,6 +101,8 @@ py::array_t<std::uint64_t> counters(const Engine& engine) {
   }
   return table;
 }
+
+py::array binding_counters(const Engine& engine) { return counts_of(engine.table(), 0, ~std::size_t{0}).first; }
 
 std::vector<std::pair<std::uint64_t, bool>> progress(const Engine& engine) {
   std::vector<std::pair<std::uint64_t, bool>> all;
@@ -155,15 +168,15 @@ py::list worker_stats(const Engine& engine) {
 
 std::unique_ptr<Engine> make_engine(const py::dict& settings, BindingTable& table, std::vector<std::string> devices,
                                     std::vector<unsigned> lcores, std::uint32_t mbufs, std::uint16_t data_room,
-                                    std::uint32_t held_limit, bool split_queues, std::uint64_t secret,
+                                    std::uint32_t held_limit, bool offloads, bool split_queues, std::uint64_t secret,
                                     const std::string& rss) {
   Settings value = settings_from(settings);
   if (devices.empty() || devices.size() > 2) throw py::value_error("devices: one or two are needed");
   if (lcores.empty()) throw py::value_error("lcores: one worker at least is needed");
   if (value.one_port != (devices.size() == 1)) throw py::value_error("devices: their number does not fit one_port");
   const OwnMac own_mac = own_macs(settings);
-  const Engine::Plan plan{std::move(devices), std::move(lcores), mbufs,  data_room,
-                          held_limit,         split_queues,      secret, rss_from(rss)};
+  const Engine::Plan plan{std::move(devices), std::move(lcores), mbufs,  data_room,    held_limit,
+                          offloads,           split_queues,      secret, rss_from(rss)};
   const py::gil_scoped_release unlocked;
   return std::make_unique<Engine>(std::move(value), own_mac, table, plan);
 }
@@ -183,7 +196,7 @@ void register_engine(py::module_& m) {
 
   py::class_<Engine>(m, "Engine", "Ports and workers of one router.")
       .def(py::init(&make_engine), py::arg("settings"), py::arg("table"), py::arg("devices"), py::arg("lcores"),
-           py::kw_only(), py::arg("mbufs"), py::arg("data_room"), py::arg("held_limit"),
+           py::kw_only(), py::arg("mbufs"), py::arg("data_room"), py::arg("held_limit"), py::arg("offloads") = true,
            py::arg("split_queues") = false, py::arg("secret"), py::arg("rss") = "outer", py::keep_alive<1, 3>())
       .def("start", &Engine::start, Unlocked())
       .def("stop", &Engine::stop, Unlocked(), "The workers end, then the ports; counters stay readable.")
@@ -206,7 +219,9 @@ void register_engine(py::module_& m) {
       .def("counters", &counters, "uint64 [workers, counters], in the order of COUNTERS.")
       .def("progress", &progress, "Per worker: frames received, and whether none of them waits for a next hop.")
       .def("neighbors", &neighbors, "Per side: state of the next hop and its MAC.")
-      .def("ports", &ports, "Per port: device, driver, mac, mtu, numa, link and statistics.")
+      .def("ports", &ports, "Per port: device, driver, mac, mtu, numa, link, offloads in use and statistics.")
+      .def("binding_counters", &binding_counters,
+           "What went through each binding, summed over the workers: an array of BINDING_COUNT.")
       .def("macs", &macs, "Per side: the MAC address in use.")
       .def("mbufs_in_use", &Engine::mbufs_in_use)
       .def_property_readonly("workers", &Engine::workers)

@@ -63,6 +63,13 @@ py::list take_ends(Harness& lane) {
   return ends;
 }
 
+Harness::Offloads offloads_of(std::string_view name) {
+  if (name == "none") return Harness::Offloads::none;
+  if (name == "checksum") return Harness::Offloads::checksum;
+  if (name == "open") return Harness::Offloads::open;
+  throw py::value_error("offloads are \"none\", \"checksum\" or \"open\"");
+}
+
 py::dict counters(const Harness& lane) {
   py::dict values;
   for (std::size_t i = 0; i < kCounterCount; ++i) {
@@ -75,10 +82,12 @@ py::dict counters(const Harness& lane) {
 
 void register_lane(py::module_& m) {
   py::class_<Harness>(m, "Lane", "One worker's stages without ports: frames in, frames out, time by hand.")
-      .def(py::init([](const py::dict& settings, const BindingTable& table, std::uint32_t mbufs) {
-             return std::make_unique<Harness>(settings_from(settings), table, mbufs);
-           }),
-           py::arg("settings"), py::arg("table"), py::arg("mbufs") = 4096, py::keep_alive<1, 3>())
+      .def(py::init(
+               [](const py::dict& settings, const BindingTable& table, std::uint32_t mbufs, std::string_view offloads) {
+                 return std::make_unique<Harness>(settings_from(settings), table, mbufs, offloads_of(offloads));
+               }),
+           py::arg("settings"), py::arg("table"), py::arg("mbufs") = 4096, py::arg("offloads") = "none",
+           py::keep_alive<1, 3>(), "offloads: what the ports are taken to do: none | checksum | open.")
       .def("feed", &feed, py::arg("side"), py::arg("frame"), py::arg("segments") = std::vector<std::uint32_t>{},
            "One frame, cut into buffers of the given lengths.")
       .def("feed_many", &feed_many, py::arg("side"), py::arg("frames"), "One burst of at most 64 frames.")

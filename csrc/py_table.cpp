@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "binding_table.hpp"
+#include "table_py.hpp"
 
 namespace py = pybind11;
 using namespace py::literals;
@@ -180,10 +181,10 @@ Chunk dump_chunk(const BindingTable& table, std::size_t from, std::size_t limit)
 }
 
 std::unique_ptr<BindingTable> make_table(std::size_t max_bindings, std::vector<std::uint32_t> own_v4,
-                                         const std::vector<std::string>& own_v6) {
+                                         const std::vector<std::string>& own_v6, bool accounts) {
   BindingTable::Own own{.v4 = std::move(own_v4), .v6 = {}};
   for (const std::string& octets : own_v6) own.v6.push_back(address6(octets));
-  return std::make_unique<BindingTable>(max_bindings, std::move(own));
+  return std::make_unique<BindingTable>(max_bindings, std::move(own), accounts);
 }
 
 // For each of the 65,536 ports the PSID that it belongs to, -1 = nobody, as the data path computes it.
@@ -212,9 +213,22 @@ py::array_t<bool> port_set_members(std::uint8_t offset, std::uint8_t length, std
 
 }  // namespace
 
+std::pair<py::array, std::size_t> counts_of(const BindingTable& table, std::size_t from, std::size_t limit) {
+  if (table.accounts() == nullptr) throw std::runtime_error("bindings are not counted: the table has no accounts");
+  std::vector<BindingCount> rows;
+  std::size_t next = 0;
+  {
+    const py::gil_scoped_release unlocked;
+    next = table.dump_counts(from, limit, rows);
+  }
+  return {array_of(std::move(rows)), next};
+}
+
 void register_table(py::module_& m) {
   PYBIND11_NUMPY_DTYPE(BindingRow, ipv4, psid, psid_len, psid_offset, b4, br);
   m.attr("BINDING_ROW") = py::dtype::of<BindingRow>();
+  PYBIND11_NUMPY_DTYPE(BindingCount, ipv4, psid, psid_len, psid_offset, packets_in, octets_in, packets_out, octets_out);
+  m.attr("BINDING_COUNT") = py::dtype::of<BindingCount>();
   m.attr("SOURCE_CONFIG") = static_cast<int>(Source::config);
   m.attr("SOURCE_OPERATOR") = static_cast<int>(Source::operator_);
   m.attr("SOURCE_DHCP") = static_cast<int>(Source::dhcp);
@@ -228,7 +242,7 @@ void register_table(py::module_& m) {
 
   py::class_<BindingTable>(m, "BindingTable")
       .def(py::init(&make_table), "max_bindings"_a, "own_v4"_a = std::vector<std::uint32_t>{},
-           "own_v6"_a = std::vector<std::string>{})
+           "own_v6"_a = std::vector<std::string>{}, "accounts"_a = false)
       .def("bind", &bind, "rows"_a, "source"_a, "generation"_a, py::kw_only(), "validate_only"_a = false,
            "What was done, or with `validate_only` what would be.")
       .def("unbind", &unbind, "ipv4"_a, "psid"_a, "source"_a)
@@ -240,6 +254,8 @@ void register_table(py::module_& m) {
       .def("classify", &classify, "ipv4"_a)
       .def("dump", &dump)
       .def("dump_chunk", &dump_chunk, "start"_a, "limit"_a)
+      .def("counts_chunk", &counts_of, "start"_a, "limit"_a,
+           "What went through the bindings (rows of BINDING_COUNT), and where to go on, 0 = that was all.")
       .def("__len__", [](const BindingTable& table) { return table.size(); })
       .def_property_readonly("size", [](const BindingTable& table) { return table.size(); })
       .def(

@@ -2,7 +2,6 @@
 // the internet link is. librte_ip_frag does both; what it leaves open is written here: identification and checksums.
 #include <rte_ip_frag.h>
 
-#include "checksum.hpp"
 #include "stage.hpp"
 
 namespace lw {
@@ -64,9 +63,7 @@ void split4(Context& ctx, rte_mbuf* frame, std::uint16_t mtu, Counter edge, cons
   rte_pktmbuf_free(frame);
   if (n <= 0) return no_pieces(ctx, edge);
   for (std::int32_t i = 0; i < n; ++i) {
-    std::uint8_t* ip = packet::data(pieces[i]);
-    store16(ip + ipv4::kChecksum, 0);
-    store(ip + ipv4::kChecksum, checksum::field(checksum::sum(ip, ipv4::header_length(ip))));
+    leave_checksum(ctx, pieces[i]);
   }
   ctx.count(Counter::fragments_v4_made, static_cast<std::uint64_t>(n));
   send_pieces(ctx, pieces, n, SideId::v4, edge, origin);

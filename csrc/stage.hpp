@@ -44,9 +44,18 @@ struct Item {
   Icmp6Error error{};
   Mac from{};  // link source of the frame
   BindingKey key{};
-  const Softwire* softwire{};  // what the look-up found, null: nothing; the burst's
-  rte_mbuf* copy{};            // a tap's
-  rte_mbuf* followers{};       // IPv4 fragments that waited for this first fragment, linked by their Waiting
+  BindingAccounts::Number account{};  // of that key's binding, where bindings are counted
+  const Softwire* softwire{};         // what the look-up found, null: nothing; the burst's
+  rte_mbuf* copy{};                   // a tap's
+  rte_mbuf* followers{};              // IPv4 fragments that waited for this first fragment, linked by their Waiting
+};
+
+// What is counted when the packet at hand leaves, and no sooner: a filter may refuse it, a next hop be silent.
+struct Tally {
+  bool any{};                            // some of the others
+  Counter sent{Counter::count_};         // of a packet made here
+  std::uint16_t octets{};                // of the IPv4 packet
+  BindingAccounts::Number from{}, to{};  // the bindings it came out of and goes into
 };
 
 struct Transmitter;
@@ -61,10 +70,15 @@ struct Context {
   Transmitter& out;
   FragmentPorts& fragment_ports;
   Reassembly& reassembly;
-  PuntRing* punts;      // null: no control side
-  InjectRing* injects;  // null: not this lane's
+  PuntRing* punts;                           // null: no control side
+  InjectRing* injects;                       // null: not this lane's
+  const std::array<TxOffloads, 2> offloads;  // by SideId
+  const BindingAccounts* accounts;           // null: nothing is counted by binding
+  Account* book;                             // this lane's accounts, by number
   std::uint64_t now_ns{};
-  Softwire hairpin_to{};  // the second softwire of the hairpinned packet at hand
+  Softwire hairpin_to{};  // the second softwire of the hairpinned packet at hand, and its account
+  BindingAccounts::Number hairpin_account{};
+  Tally tally{};  // set by whoever sends a packet on
 
   Tap* tap{};          // null: nobody watches
   Counter last_end{};  // how the latest item ended
@@ -99,12 +113,14 @@ struct Origin {
   bool softwire_known{};
   Softwire softwire{};
 };
-// Sends a received packet on; `edge` counts its way. Takes frame; data starts at the IP header.
+// Sends a received packet on; `edge` counts its way, and ctx.tally what more is to be counted. Takes frame; data starts
+// at the IP header.
 void forward(Context& ctx, rte_mbuf* frame, SideId side, Counter edge, const Origin& origin);
-// Sends a packet made here (answer, error, further fragment) to the next hop.
-void send_made(Context& ctx, rte_mbuf* frame, SideId side);
+// Sends a packet made here (answer, error, further fragment) to the next hop. `sent` counts it if it leaves.
+void send_made(Context& ctx, rte_mbuf* frame, SideId side, Counter sent = Counter::count_);
 // The same to a given station on the link.
-void send_made_to(Context& ctx, rte_mbuf* frame, SideId side, std::uint16_t ethertype, const Mac& to);
+void send_made_to(Context& ctx, rte_mbuf* frame, SideId side, std::uint16_t ethertype, const Mac& to,
+                  Counter sent = Counter::count_);
 
 // ethernet.cpp ------------------------------------------------------------------------------------------------------
 enum class LinkResult : std::uint8_t { ended, arp, ipv4, ipv6 };
@@ -112,8 +128,13 @@ enum class LinkResult : std::uint8_t { ended, arp, ipv4, ipv6 };
 LinkResult read_link(Context& ctx, Item& item, PortRole role);
 
 // ipv4.cpp ----------------------------------------------------------------------------------------------------------
-// Checks a received IPv4 header at `offset`. Returns the drop, or count_ if good.
+// Checks a received IPv4 header at `offset`. Returns the drop, or count_ if good. At offset 0 the port may have said
+// what it thinks of the checksum.
 Counter check_ipv4(rte_mbuf* frame, std::uint16_t offset);
+// The header checksum of the packet at the front of a frame that leaves by the IPv4 side: the port writes it if it can.
+void leave_checksum(const Context& ctx, rte_mbuf* frame);
+// Writes what was left to the port: the frame goes another way after all.
+void write_left_checksum(rte_mbuf* frame);
 // Leaves nothing but the IPv4 packet in the frame: no outer headers, nothing behind its Total Length (DP-003, DP-082).
 void take_ipv4(const Item& item);
 Counter check_ipv4_options(const Settings& settings, const std::uint8_t* ip);
@@ -192,7 +213,8 @@ void refuse6(Context& ctx, Item& item, Counter reason, const Icmp6Error& error);
 bool send_icmp6_error(Context& ctx, rte_mbuf* frame, const Icmp6Error& error, bool group_link);
 // Headers of our own before an ICMP message; the ICMPv6 checksum is written too.
 inline constexpr std::uint8_t kOwnTtl = 64;
-void build_ipv4_icmp(rte_mbuf* frame, std::uint8_t tos, Ipv4 source, Ipv4 destination);
+void build_ipv4_icmp(const Context& ctx, rte_mbuf* frame, std::uint8_t tos, Ipv4 source, Ipv4 destination,
+                     SideId leaves_by);
 void build_ipv6_icmp(rte_mbuf* frame, const Ipv6& from, const Ipv6& to, std::uint8_t hop_limit);
 
 // icmp_relay.cpp: ICMPv6 that reached an own address

@@ -26,9 +26,36 @@ std::uint8_t write_link_header(std::uint8_t* at, const Side& side, const Mac& to
   return static_cast<std::uint8_t>(type + 2 - at);
 }
 
+// The port takes frames of so many buffers only: a copy in one. Fragments and what was reassembled come in more.
+void make_compact(Context& ctx, Transmitter::Queue& queue, std::uint16_t most) {
+  std::uint16_t kept = 0;
+  for (std::uint16_t i = 0; i < queue.n; ++i) {
+    rte_mbuf* frame = queue.frames[i];
+    if (frame->nb_segs > most) {
+      rte_mbuf* compact = rte_pktmbuf_copy(frame, ctx.pool, 0, UINT32_MAX);
+      const std::uint32_t octets = packet::length(frame);
+      rte_pktmbuf_free(frame);
+      if (compact == nullptr || compact->nb_segs > most) {
+        ctx.count(Counter::tx_failed);
+        queue.octets -= octets;
+        rte_pktmbuf_free(compact);
+        continue;
+      }
+      frame = compact;
+    }
+    queue.frames[kept++] = frame;
+  }
+  queue.n = kept;
+  queue.widest = 1;
+}
+
 void flush_side(Context& ctx, SideId side) {
   auto& queue = ctx.out.queue(side);
   if (queue.n == 0) return;
+  const std::uint16_t most = ctx.offloads[static_cast<unsigned>(side)].max_segments;
+  if (queue.widest > most) [[unlikely]] {
+    make_compact(ctx, queue, most);
+  }
   if (ctx.tap != nullptr) [[unlikely]] {
     for (std::uint16_t i = 0; i < queue.n; ++i) ctx.tap->sent(side, queue.frames[i]);
   }
@@ -46,6 +73,15 @@ void flush_side(Context& ctx, SideId side) {
   queue.octets = 0;
 }
 
+[[gnu::noinline]] void count_tally(Context& ctx, Counter edge) {
+  const Tally& tally = ctx.tally;
+  if (tally.sent != Counter::count_) ctx.count(tally.sent);
+  if (edge == Counter::hairpin) ctx.count(Counter::hairpin_bytes, tally.octets);
+  if (ctx.book == nullptr) return;
+  if (tally.from != 0) ctx.book[tally.from].add(Account::out, tally.octets);
+  if (tally.to != 0) ctx.book[tally.to].add(Account::in, tally.octets);
+}
+
 // The frame is finished. `edge` as in forward, count_ for what was made here.
 void leave(Context& ctx, rte_mbuf* frame, SideId side, Counter edge) {
   const bool made = edge == Counter::count_;
@@ -59,6 +95,9 @@ void leave(Context& ctx, rte_mbuf* frame, SideId side, Counter edge) {
     return rte_pktmbuf_free(frame);
   }
   if (!made) ctx.end(edge);
+  if (ctx.tally.any) [[unlikely]] {
+    count_tally(ctx, edge);
+  }
   enqueue(ctx, frame, side);
 }
 
@@ -67,6 +106,8 @@ void put_on_link(Context& ctx, rte_mbuf* frame, SideId side, Counter edge) {
   std::memcpy(packet::push(frame, link.length), link.header.data(), link.length);
   leave(ctx, frame, side, edge);
 }
+
+std::uint64_t account_reuses(const Context& ctx) { return ctx.accounts != nullptr ? ctx.accounts->reuses() : 0; }
 
 void wait_for_next_hop(Context& ctx, rte_mbuf* frame, SideId side, Counter edge, const Origin& origin) {
   auto& waits = ctx.out.waits(side);
@@ -82,7 +123,7 @@ void wait_for_next_hop(Context& ctx, rte_mbuf* frame, SideId side, Counter edge,
     return;
   }
   if (edge != Counter::count_) ctx.end(Counter::held_next_hop);
-  waits.packets[waits.n++] = {frame, edge, origin, neighbor.failed_rounds()};
+  waits.packets[waits.n++] = {frame, edge, origin, ctx.tally, neighbor.failed_rounds(), account_reuses(ctx)};
 }
 
 // DP-203: the next hop did not answer. A packet out of a softwire draws 3/1 into it.
@@ -112,6 +153,8 @@ void serve_side(Context& ctx, SideId side) {
     Transmitter::Waiting waiting = waits.packets[i];
     if (resolved) {
       if (waiting.edge != Counter::count_) ctx.counters.sub(Counter::held_next_hop);
+      ctx.tally = waiting.tally;
+      if (waiting.account_reuses != account_reuses(ctx)) ctx.tally.from = ctx.tally.to = 0;
       put_on_link(ctx, waiting.frame, side, waiting.edge);
     } else if (waiting.failed_rounds != rounds) {
       give_up(ctx, side, waiting);
@@ -139,15 +182,17 @@ void forward(Context& ctx, rte_mbuf* frame, SideId side, Counter edge, const Ori
   put_on_link(ctx, frame, side, edge);
 }
 
-void send_made(Context& ctx, rte_mbuf* frame, SideId side) {
+void send_made(Context& ctx, rte_mbuf* frame, SideId side, Counter sent) {
+  ctx.tally = {true, sent, 0, 0, 0};
   if (!ctx.out.link(side).resolved) return wait_for_next_hop(ctx, frame, side, Counter::count_, {});
   put_on_link(ctx, frame, side, Counter::count_);
 }
 
-void send_made_to(Context& ctx, rte_mbuf* frame, SideId side, std::uint16_t ethertype, const Mac& to) {
+void send_made_to(Context& ctx, rte_mbuf* frame, SideId side, std::uint16_t ethertype, const Mac& to, Counter sent) {
   const Side& settings = side_settings(ctx, side);
   const auto length = static_cast<std::uint16_t>(ether::kHeader + (settings.vlan ? ether::kTag : 0));
   write_link_header(packet::push(frame, length), settings, to, ethertype);
+  ctx.tally = {true, sent, 0, 0, 0};
   leave(ctx, frame, side, Counter::count_);
 }
 

@@ -1,6 +1,7 @@
 // The way out of a lane: link headers, packets that wait for their next hop, and one queue a side.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 
@@ -14,6 +15,7 @@ struct Transmitter {
 
   struct Queue {
     std::uint16_t n{};
+    std::uint16_t widest{1};  // most buffers of one frame, since some had to be copied
     std::uint32_t octets{};
     std::array<rte_mbuf*, kQueue> frames{};
   };
@@ -27,7 +29,9 @@ struct Transmitter {
     rte_mbuf* frame;
     Counter edge;  // count_ for packets made here
     Origin origin;
-    std::uint32_t failed_rounds;  // of the next hop when it was queued
+    Tally tally;
+    std::uint32_t failed_rounds;   // of the next hop when it was queued
+    std::uint64_t account_reuses;  // the same of the accounts: newer ones may be another binding's
   };
   struct Waitings {
     std::uint16_t n{};
@@ -62,6 +66,9 @@ inline void enqueue(Context& ctx, rte_mbuf* frame, SideId side) {
   }
   queue.octets += packet::length(frame);
   queue.frames[queue.n++] = frame;
+  if (frame->nb_segs > 1) [[unlikely]] {
+    queue.widest = std::max(queue.widest, frame->nb_segs);
+  }
 }
 
 }  // namespace lw

@@ -4,6 +4,7 @@
 #include <rte_ethdev.h>
 #include <rte_pause.h>
 
+#include <algorithm>
 #include <array>
 #include <stdexcept>
 #include <utility>
@@ -13,6 +14,20 @@ namespace {
 
 constexpr std::uint64_t kTicksPerSecond = 1000;
 constexpr unsigned kSendTries = 4;  // a full queue empties within microseconds, or something is wrong with the link
+
+// Puts frames that the port cannot complete behind the others; how many others there are. Their order stays.
+std::uint16_t prepared(const TxQueue& tx, rte_mbuf** frames, std::uint16_t n) {
+  const auto open = [](const rte_mbuf* frame) { return (frame->ol_flags & RTE_MBUF_F_TX_OFFLOAD_MASK) != 0; };
+  if (std::none_of(frames, frames + n, open)) return n;
+  for (std::uint16_t good = 0; good < n;) {
+    good = static_cast<std::uint16_t>(
+        good + rte_eth_tx_prepare(tx.port, tx.queue, frames + good, static_cast<std::uint16_t>(n - good)));
+    if (good == n) break;
+    std::rotate(frames + good, frames + good + 1, frames + n);
+    --n;
+  }
+  return n;
+}
 
 }  // namespace
 
@@ -133,6 +148,9 @@ Worker::Progress Worker::progress() const {
 
 std::uint16_t Worker::send(SideId side, rte_mbuf** frames, std::uint16_t n) noexcept {
   const TxQueue& tx = side == SideId::v4 ? wiring_.v4 : wiring_.v6;
+  if (tx.completes) [[unlikely]] {
+    n = prepared(tx, frames, n);
+  }
   std::uint16_t sent = 0;
   for (unsigned tries = 0; tries < kSendTries && sent < n; ++tries) {
     if (tries > 0) rte_pause();

@@ -20,6 +20,7 @@ struct RxQueue {
 struct TxQueue {
   std::uint16_t port{};
   std::uint16_t queue{};
+  bool completes{};  // the port writes what frames leave open, and wants to prepare them for it
 };
 
 // Nanoseconds from the time stamp counter; one multiplication, exact to 2^-32.

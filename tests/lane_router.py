@@ -56,16 +56,18 @@ class Router:
         rows: Sequence[Binding] | None = None,
         resolved: bool = True,
         mbufs: int = 1024,
+        offloads: str = "none",
+        accounts: bool = False,
     ) -> None:
         start_eal()
         chosen = options or settings()
         own = [int.from_bytes(address) for address, _ in chosen["v4"]["addresses"]]
         own6 = [address for address, _ in chosen["v6"]["addresses"]] + list(chosen["br_addresses"])
         rows = bindings() if rows is None else rows
-        self.table = _core.BindingTable(max(1024, 2 * len(rows)), own, own6)
+        self.table = _core.BindingTable(max(1024, 2 * len(rows)), own, own6, accounts)
         report = self.table.bind(row_array(rows), SOURCE_CONFIG, 1)
         assert not report["refused"], report
-        self.lane = _core.Lane(chosen, self.table, mbufs)
+        self.lane = _core.Lane(chosen, self.table, mbufs, offloads)
         if resolved:
             for side, peer in PEER_MAC.items():
                 self.lane.set_next_hop(side, peer)
@@ -138,9 +140,11 @@ def router(
     rows: Sequence[Binding] | None = None,
     resolved: bool = True,
     mbufs: int = 1024,
+    offloads: str = "none",
+    accounts: bool = False,
 ) -> Iterator[Router]:
     """A router that is checked for the conservation law when the test is through with it."""
-    made = Router(options, rows, resolved, mbufs)
+    made = Router(options, rows, resolved, mbufs, offloads, accounts)
     try:
         yield made
         made.check_end()

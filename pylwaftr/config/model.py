@@ -15,6 +15,8 @@ class Dataplane:
     lcores: tuple[int, ...] | None  # None = auto
     max_bindings: int
     rss: str  # outer | inner | software
+    offloads: bool  # what the ports offer is used
+    binding_counters: bool
     eal_args: tuple[str, ...]
 
 

@@ -45,6 +45,8 @@ def dataplane(at: Section) -> Dataplane:
         lcores=at.get("lcores", word_or({"auto": None}, _cores, "a list of core numbers"), None),
         max_bindings=at.get("max_bindings", integer(1, MAX_BINDINGS), 1_000_000),
         rss=at.get("rss", one_of("outer", "inner", "software"), "outer"),
+        offloads=at.get("offloads", boolean, True),
+        binding_counters=at.get("binding_counters", boolean, False),
         eal_args=at.get("eal_args", listing(text), ()),
     )
 

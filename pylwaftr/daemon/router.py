@@ -68,6 +68,7 @@ class Router:
                 mbufs=buffers.count,
                 data_room=buffers.data_room,
                 held_limit=buffers.held_limit,
+                offloads=config.dataplane.offloads,
                 split_queues=split_queues,
                 secret=secret,
                 rss=config.dataplane.rss,
@@ -103,7 +104,9 @@ def empty_table(config: Config) -> _core.BindingTable:
         br.packed for br in config.softwire.br_addresses
     ]
     try:
-        return _core.BindingTable(config.dataplane.max_bindings, own_v4, own_v6)
+        return _core.BindingTable(
+            config.dataplane.max_bindings, own_v4, own_v6, accounts=config.dataplane.binding_counters
+        )
     except MemoryError:
         raise StartFault("not enough memory for the binding table: lower dataplane.max_bindings") from None
 
