@@ -131,6 +131,11 @@ std::optional<std::string> Filter::fault(const std::string& text) {
   }
 }
 
+bool Filter::passes_offline(const std::string& text, const std::uint8_t* frame, std::uint32_t length) {
+  const Compiled compiled(text);
+  return bpf_filter(compiled.get().bf_insns, frame, length, length) != 0;
+}
+
 bool Filter::interpret(rte_mbuf* frame) const {
   if (program_->bpf != nullptr) return rte_bpf_exec(program_->bpf.get(), frame) != 0;
   const bpf_insn* code = program_->compiled.get().bf_insns;

@@ -39,6 +39,8 @@ class Filter {
 
   // What is wrong with the text; needs no EAL.
   static std::optional<std::string> fault(const std::string& text);
+  // Whether the frame of `length` octets passes, asked once and without EAL.
+  static bool passes_offline(const std::string& text, const std::uint8_t* frame, std::uint32_t length);
 
   // From any thread. The frame may lie in several segments.
   bool passes(rte_mbuf* frame) const { return run_ != nullptr ? run_(frame) != 0 : interpret(frame); }

@@ -10,6 +10,15 @@ def fault(text: str) -> str | None:
     return _core.check_filter(text)
 
 
+def passes(text: str, frame: bytes) -> bool:
+    """Whether a good filter lets the frame pass (from its Ethernet header on); True where nobody can tell."""
+    try:
+        from pylwaftr import _core
+    except ImportError:
+        return True
+    return _core.filter_passes(text, frame)
+
+
 def pcap_filter(text: str) -> str:
     """The text itself, or a ValueError that says what is wrong with it."""
     if said := fault(text):

@@ -17,10 +17,12 @@ from tests.frames import (
     BROADCAST,
     ENCAP_LIMIT_4,
     ETH_ARP,
+    PEER_MAC,
     V4_PEER,
     arp,
     dissect,
     echo4,
+    edit4,
     ethernet,
     fragments4,
     hop,
@@ -33,6 +35,7 @@ from tests.frames import (
 from tests.lane_router import Router, router, start_eal
 from tests.softwires import (
     B1,
+    B2,
     GATEWAY4,
     GATEWAY6,
     INET,
@@ -197,6 +200,47 @@ def test_answers_of_our_own_are_filtered_and_counted_beside_the_law() -> None:
         assert lane.moved() == {"rx_v4": 1, "answered_arp": 1, "filtered_made": 1}
 
 
+SPOOFED = ethernet("v6", from_b4(udp(B1.ipv4, INET, 2500, 53), B1))
+REFUSED = [  # what is made here, the filter that refuses it, and the counters that therefore stand still
+    ("ICMPv4 error", "v4", ethernet("v4", edit4(udp(INET, B1.ipv4, 53, 1500), 8, b"\1")), "not icmp", "icmp4_sent_ttl"),
+    (
+        "ICMPv6 error",
+        "v6",
+        ethernet("v6", from_b4(udp(B1.ipv4, INET, 2500, 53), B1)),
+        "not icmp6",
+        "icmp6_sent_no_binding",
+    ),
+    ("hairpin", "v6", ethernet("v6", from_b4(udp(B1.ipv4, B2.ipv4, 1500, 2500), B1)), "not ip6", "hairpin_bytes"),
+]
+
+
+@pytest.mark.parametrize(("what", "side", "frame", "refusing", "counter"), REFUSED, ids=[row[0] for row in REFUSED])
+def test_what_a_filter_refuses_was_not_sent(what: str, side: str, frame: bytes, refusing: str, counter: str) -> None:
+    with router(changed(settings(), {f"{side}.egress_filter": refusing})) as lane:
+        assert lane.send(side, frame) == []
+        assert lane.count(counter) == 0
+    with router() as lane:
+        assert len(lane.send(side, frame)) == 1
+        assert lane.count(counter) == (46 if counter == "hairpin_bytes" else 1)
+
+
+@pytest.mark.parametrize(("side", "counter"), [("v4", "arp_sent"), ("v6", "ndp_sent")])
+def test_questions_that_a_filter_refuses_were_not_asked(side: str, counter: str) -> None:
+    for refusing in (None, "not arp and not icmp6"):
+        with router(changed(settings(), {f"{side}.egress_filter": refusing}), resolved=False) as lane:
+            lane.interface_up()
+            assert (lane.count(counter) > 0) is (refusing is None)
+
+
+def test_an_error_that_waits_is_sent_when_it_leaves() -> None:
+    with router(resolved=False) as lane:
+        lane.send("v4", ethernet("v4", edit4(udp(INET, B1.ipv4, 53, 1500), 8, b"\1")))
+        assert lane.count("icmp4_sent_ttl") == 0
+        lane.lane.set_next_hop("v4", PEER_MAC["v4"])
+        lane.advance(1)
+        assert lane.count("icmp4_sent_ttl") == 1
+
+
 def test_what_waited_for_its_next_hop_is_filtered_when_it_leaves() -> None:
     with router(changed(settings(), {"v6.egress_filter": "ip6[49] = 17 or icmp6"}), resolved=False) as lane:
         lane.send("v4", ethernet("v4", DNS), ethernet("v4", WEB))
@@ -255,7 +299,7 @@ def test_a_filter_has_to_be_text() -> None:
 
 
 CONFIGURED = [
-    ("good ones", f"{V4}, ingress_filter: udp port 53 or arp", f"{V6}, egress_filter: ip6 proto 4", []),
+    ("good ones", f"{V4}, ingress_filter: udp port 53 or arp", f"{V6}, egress_filter: ip6 proto 4 or icmp6", []),
     ("none", f"{V4}, ingress_filter: null", V6, []),
     ("a bad one", f'{V4}, ingress_filter: "udp port"', V6, ["2: interfaces.v4.ingress_filter"]),
     ("two bad ones", f'{V4}, egress_filter: "foo"', f'{V6}, ingress_filter: "ip6 ip6"', ["2: interfaces.v4", "3: "]),

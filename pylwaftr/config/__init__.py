@@ -6,7 +6,7 @@ on what the one before it could make sense of.
 
 from pathlib import Path
 
-from pylwaftr.config import check_services, checks, schema, schema_services
+from pylwaftr.config import check_services, checks, filter_checks, schema, schema_services
 from pylwaftr.config.binding_rows import Table, check_pools, surroundings
 from pylwaftr.config.core_settings import core_settings
 from pylwaftr.config.faults import ConfigFaults, Fault, Report
@@ -77,6 +77,7 @@ def _read(root: Node, report: Report) -> Config:
     at.finish()
 
     checks.check(report, interfaces, softwire)
+    filter_checks.check(report, interfaces)
     check_services.check_pcp(report, pcp, interfaces, dataplane.max_bindings)
     check_services.check_leasequery(report, leasequery)
     check_services.check_api(report, api)
