@@ -6,6 +6,8 @@ namespace lw {
 
 namespace {
 
+constexpr std::uint32_t kMostHeader = 60;  // of IPv4: that of the first fragment may be longer than that of the last
+
 // An on-link asker is answered where the frame came from, anybody else through the next hop.
 bool on_link4(const Settings& settings, Ipv4 address) {
   for (const Address4& own : settings.v4_addresses) {
@@ -27,16 +29,39 @@ bool on_link6(const Settings& settings, const Ipv6& address) {
 bool is_echo_request(const Item& item) {
   const std::uint8_t* ip = inner(item);
   const std::uint16_t header = ipv4::header_length(ip), total = ipv4::total_length(ip);
-  if (ip[ipv4::kProtocol] != proto::kIcmp || ipv4::is_fragment(ip) || total < header + icmp4::kHeader) return false;
+  if (ip[ipv4::kProtocol] != proto::kIcmp || total < header + icmp4::kHeader) return false;
   const std::uint32_t at = std::uint32_t{item.inner} + header;
   if (packet::window(item.frame) < at + icmp4::kHeader) return false;
   return ip[header] == icmp4::kEchoRequest &&
          checksum::good(checksum::sum(item.frame, at, std::uint32_t{total} - header));
 }
 
+// A ping may come in fragments: it is put together as by any host. False: the item has ended.
+bool whole(Context& ctx, Item& item) {
+  const std::uint8_t* ip = inner(item);
+  if (ip[ipv4::kProtocol] != proto::kIcmp || item.group_link) {
+    drop(ctx, item, Counter::drop_v4_local);
+    return false;
+  }
+  item.passed = true;  // those that waited for the first one to tell its port come here too
+  packet::cut(item.frame, std::uint32_t{item.inner} + ipv4::total_length(ip));
+  const Reassembly::Fragment fragment = Reassembly::fragment4(item.frame, item.inner);
+  const Reassembly::Part& part = fragment.part;
+  if (part.length == 0 || (!fragment.last && part.length % 8 != 0) || kMostHeader + part.start + part.length > 65535) {
+    drop(ctx, item, Counter::drop_fragment_v4_bad);
+    return false;
+  }
+  const bool inside = from_softwire(item);
+  const std::uint64_t sender =
+      inside ? hash::subscriber(ipv6::source(packet::data(item.frame)), ctx.settings.subscriber_mask)
+             : ipv4::source(ip);
+  return put_together(ctx, item, fragment, sender);
+}
+
 }  // namespace
 
 void local4(Context& ctx, Item& item) {
+  if (ipv4::is_fragment(inner(item)) && !whole(ctx, item)) return;
   if (!is_echo_request(item) || item.group_link) return drop(ctx, item, Counter::drop_v4_local);
   const bool inside = from_softwire(item);
   const Softwire via = inside ? softwire_of(item) : Softwire{};
@@ -58,8 +83,12 @@ void local4(Context& ctx, Item& item) {
     wrap(ctx, frame, via);
     const std::uint16_t mtu = path_mtu(ctx, via.b4);
     if (packet::length(frame) > mtu) return split6(ctx, frame, mtu, Counter::count_, {});
-    send_made(ctx, frame, SideId::v6);
-  } else if (on_link4(ctx.settings, asker)) {
+    return send_made(ctx, frame, SideId::v6);
+  }
+  const bool on_link = on_link4(ctx.settings, asker);
+  if (packet::length(frame) > ctx.settings.v4.mtu) {  // the request came in fragments
+    split_answer4(ctx, frame, ctx.settings.v4.mtu, on_link ? &item.from : nullptr);
+  } else if (on_link) {
     send_made_to(ctx, frame, SideId::v4, ether::kIpv4, item.from);
   } else {
     send_made(ctx, frame, SideId::v4);
@@ -78,10 +107,10 @@ void echo6(Context& ctx, Item& item, std::uint16_t offset) {
   build_ipv6_icmp(frame, pinged, asker, kOwnTtl);
   ctx.end(Counter::answered_echo_v6);
   item.frame = nullptr;
+  const bool on_link = on_link6(ctx.settings, asker);
   if (packet::length(frame) > ctx.settings.v6.mtu) {  // the request came in fragments
-    return split6(ctx, frame, ctx.settings.v6.mtu, Counter::count_, {});
-  }
-  if (on_link6(ctx.settings, asker)) {
+    split_answer6(ctx, frame, ctx.settings.v6.mtu, on_link ? &item.from : nullptr);
+  } else if (on_link) {
     send_made_to(ctx, frame, SideId::v6, ether::kIpv6, item.from);
   } else {
     send_made(ctx, frame, SideId::v6);

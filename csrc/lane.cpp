@@ -316,7 +316,7 @@ void Lane::receive(PortRole role, rte_mbuf** frames, unsigned n, std::uint64_t n
     rest = ~plain & all_of(n);
     in.look_up(in.burst, in.parse_rest(role, frames, n, rest));
   }
-  in.plain.locate(ctx);
+  if (plain != 0) in.plain.locate(ctx);
   in.act_all(role, frames, n, plain, rest);
   in.run_following();
   in.finish();

@@ -105,16 +105,6 @@ bool chain_complete(const std::uint8_t* data, std::uint32_t n, std::uint8_t next
   return next != proto::kIpv4 || at + ipv4::kHeader <= n;
 }
 
-void drop_parts(Context& ctx, rte_mbuf* chain, Counter reason, bool held) {
-  while (chain != nullptr) {
-    rte_mbuf* next = packet::priv<Reassembly::Part>(chain)->next;
-    if (held) ctx.counters.sub(Counter::held_fragment_v6);
-    ctx.count(reason);
-    rte_pktmbuf_free(chain);
-    chain = next;
-  }
-}
-
 // An atomic fragment is processed alone (RFC 6946): its fragment header just goes.
 void remove_fragment_header(rte_mbuf* frame, const Walk& walk) {
   std::uint8_t* ip = packet::data(frame);
@@ -160,35 +150,7 @@ bool reassemble(Context& ctx, Item& item, const Walk& walk) {
   }
   if (!fragment_good(item, walk, start, more)) return false;
   const std::uint64_t subscriber = hash::subscriber(ipv6::source(ip), ctx.settings.subscriber_mask);
-  const auto outcome =
-      ctx.reassembly.add(item.frame, {walk.named_at, walk.at}, hash::mix(ctx.shared.secret, subscriber), ctx.now_ns,
-                         [&](rte_mbuf* chain) { drop_parts(ctx, chain, Counter::drop_fragment_v6_limit, true); });
-  if (ctx.reassembly.pressure()) ctx.count(Counter::reassembly_pressure);
-  switch (outcome.result) {
-    case Reassembly::Result::waits:
-      ctx.end(Counter::held_fragment_v6);
-      item.frame = nullptr;
-      return false;
-    case Reassembly::Result::refused:
-      drop_parts(ctx, outcome.condemned, outcome.reason, true);
-      drop(ctx, item, outcome.reason);
-      return false;
-    case Reassembly::Result::whole:
-      break;
-  }
-  ctx.counters.sub(Counter::held_fragment_v6, outcome.parts - 1);
-  item.frame = outcome.packet;
-  if (outcome.packet == nullptr) {
-    drop_parts(ctx, outcome.condemned, outcome.reason, false);
-    return false;
-  }
-  ctx.count(Counter::reassembled_fragment, outcome.parts - 1);
-  ctx.count(Counter::reassembled);
-  if (!packet::gather(item.frame)) {
-    drop(ctx, item, Counter::drop_no_buffer);
-    return false;
-  }
-  return true;
+  return put_together(ctx, item, Reassembly::fragment6(item.frame, walk.named_at, walk.at), subscriber);
 }
 
 bool is_pcp(const Settings& settings, const Item& item) {
@@ -264,20 +226,6 @@ Counter check_ipv6(rte_mbuf* frame) {
 }
 
 }  // namespace
-
-// The offset-0 fragment is the first in the chain if it came: then its sender is told (DP-166).
-void reassembly_timed_out(Context& ctx, rte_mbuf* chain, bool tell) {
-  if (chain == nullptr) return;
-  const Reassembly::Part first = *packet::priv<Reassembly::Part>(chain);
-  if (tell && first.start == 0) {
-    rte_mbuf* rest = first.next;
-    ctx.counters.sub(Counter::held_fragment_v6);
-    ctx.count(Counter::drop_fragment_v6_timeout);
-    if (!send_icmp6_error(ctx, chain, {icmp6::kTimeExceeded, 1, 0}, false)) rte_pktmbuf_free(chain);
-    chain = rest;
-  }
-  drop_parts(ctx, chain, Counter::drop_fragment_v6_timeout, true);
-}
 
 bool parse6(Context& ctx, Item& item) {
   if (const Counter fault = check_ipv6(item.frame); fault != Counter::count_) {

@@ -1,5 +1,6 @@
 #include "reassembly.hpp"
 
+#include "checksum.hpp"
 #include "headers.hpp"
 
 namespace lw {
@@ -47,9 +48,29 @@ constexpr std::uint8_t kNotEct = 1U << 0, kCe = 1U << 3;
 Reassembly::Reassembly(const FragmentLimits& limits, std::uint32_t held_limit)
     : store_(limits.max_packets, held_limit), limits_(limits) {}
 
-Reassembly::Key Reassembly::key_of(const rte_mbuf* frame, Fragment fragment) {
+Reassembly::Fragment Reassembly::fragment6(const rte_mbuf* frame, std::uint16_t next_header_at,
+                                           std::uint16_t header_at) {
   const std::uint8_t* ip = packet::data(frame);
-  return {ipv6::source(ip), ipv6::destination(ip), load32(ip + fragment.header_at + 4)};
+  const std::uint16_t field = load16(ip + header_at + 2);
+  const auto headers = static_cast<std::uint16_t>(header_at + ipv6::kFragmentHeader);
+  const auto length = static_cast<std::uint16_t>(packet::length(frame) - headers);
+  return {.key = {ipv6::source(ip), ipv6::destination(ip), load32(ip + header_at + 4), false},
+          .part = {nullptr, field & 0xfff8U, length, headers, next_header_at, false},
+          .last = (field & 1) == 0,
+          .ecn = static_cast<std::uint8_t>(ipv6::traffic_class(ip) & 3)};
+}
+
+Reassembly::Fragment Reassembly::fragment4(const rte_mbuf* frame, std::uint16_t at) {
+  const std::uint8_t* ip = packet::data(frame, at);
+  const std::uint16_t field = ipv4::fragment_field(ip);
+  const auto headers = static_cast<std::uint16_t>(at + ipv4::header_length(ip));
+  const auto length = static_cast<std::uint16_t>(packet::length(frame) - headers);
+  const Ipv6 softwire = at == 0 ? Ipv6{} : ipv6::source(packet::data(frame));
+  return {
+      .key = {softwire, {load<std::uint64_t>(ip + ipv4::kSource), ip[ipv4::kProtocol]}, load16(ip + ipv4::kId), true},
+      .part = {nullptr, (field & ipv4::kOffsetMask) * 8U, length, headers, at, true},
+      .last = (field & ipv4::kMoreFragments) == 0,
+      .ecn = static_cast<std::uint8_t>(ip[ipv4::kTos] & 3)};
 }
 
 rte_mbuf* Reassembly::detach(Node& node) {
@@ -61,29 +82,28 @@ rte_mbuf* Reassembly::detach(Node& node) {
 }
 
 Reassembly::Outcome Reassembly::condemn(Node& node, Counter reason) {
-  node.value.condemned = reason;
-  return {Result::refused, reason, nullptr, 0, detach(node)};
+  node.value.condemned = Reassembly::reason(node.key.ipv4, reason);
+  return {Result::refused, node.value.condemned, nullptr, 0, detach(node)};
 }
 
-std::optional<Reassembly::Outcome> Reassembly::find_place(Node& node, rte_mbuf* frame, Fragment fragment,
+std::optional<Reassembly::Outcome> Reassembly::find_place(Node& node, rte_mbuf* frame, const Fragment& fragment,
                                                           Place& place) {
   Packet& packet = node.value;
   if (packet.condemned != Counter::count_) return Outcome{Result::refused, packet.condemned};
-  const std::uint16_t field = load16(packet::data(frame, fragment.header_at + 2U));
-  const auto headers = static_cast<std::uint16_t>(fragment.header_at + ipv6::kFragmentHeader);
-  const auto length = static_cast<std::uint16_t>(packet::length(frame) - headers);
-  const std::uint32_t start = field & 0xfff8U, end = start + length;
-  place = {&packet.first, (field & 1) == 0};
+  const std::uint16_t length = fragment.part.length;
+  const std::uint32_t start = fragment.part.start, end = start + length;
+  place = {&packet.first, fragment.last};
   rte_mbuf* before = nullptr;
   while (*place.link != nullptr && part_of(*place.link).start < start) {
     before = *place.link;
     place.link = &part_of(before).next;
   }
   rte_mbuf* after = *place.link;
-  part_of(frame) = {after, start, length, headers, fragment.next_header_at};
+  part_of(frame) = fragment.part;
+  part_of(frame).next = after;
   if (after != nullptr && part_of(after).start == start && part_of(after).length == length &&
       same_octets(after, frame)) {
-    return Outcome{Result::refused, Counter::drop_fragment_v6_duplicate};
+    return Outcome{Result::refused, reason(node.key.ipv4, Counter::drop_fragment_v6_duplicate)};
   }
   const bool overlaps_before = before != nullptr && part_of(before).start + part_of(before).length > start;
   const bool overlaps_after = after != nullptr && part_of(after).start < end;
@@ -95,24 +115,50 @@ std::optional<Reassembly::Outcome> Reassembly::find_place(Node& node, rte_mbuf* 
   return std::nullopt;
 }
 
-Reassembly::Outcome Reassembly::put(Node& node, rte_mbuf* frame, const Place& place) {
+Reassembly::Outcome Reassembly::put(Node& node, rte_mbuf* frame, const Fragment& fragment, const Place& place) {
   Packet& packet = node.value;
   const Part& part = part_of(frame);
   *place.link = frame;
   packet.octets += part.length;
-  packet.ecn_seen = static_cast<std::uint8_t>(packet.ecn_seen | 1U << (ipv6::traffic_class(packet::data(frame)) & 3));
+  packet.ecn_seen = static_cast<std::uint8_t>(packet.ecn_seen | 1U << fragment.ecn);
   if (place.last) packet.end = part.start + part.length;
   const bool whole = packet.end != 0 && packet.octets == packet.end;
   return whole ? finish(node) : Outcome{Result::waits};
 }
 
+namespace {
+
+// Only the fragment header goes, and the length is another.
+void mend6(rte_mbuf* whole, const Reassembly::Part& first, bool marked) {
+  const auto unfragmentable = static_cast<std::uint16_t>(first.headers - ipv6::kFragmentHeader);
+  std::uint8_t* ip = packet::data(whole);
+  ip[first.at] = ip[unfragmentable];
+  std::memmove(ip + ipv6::kFragmentHeader, ip, unfragmentable);
+  packet::pull(whole, ipv6::kFragmentHeader);
+  ip = packet::data(whole);
+  store16(ip + ipv6::kPayloadLength, static_cast<std::uint16_t>(packet::length(whole) - ipv6::kHeader));
+  if (marked) ip[1] |= 0x30;
+}
+
+void mend4(rte_mbuf* whole, const Reassembly::Part& first, bool marked) {
+  std::uint8_t* ip = packet::data(whole, first.at);
+  store16(ip + ipv4::kTotalLength, static_cast<std::uint16_t>(packet::length(whole) - first.at));
+  store16(ip + ipv4::kFragment, 0);
+  if (marked) ip[ipv4::kTos] |= 3;
+  store16(ip + ipv4::kChecksum, 0);
+  store(ip + ipv4::kChecksum, checksum::field(checksum::sum(ip, ipv4::header_length(ip))));
+}
+
+}  // namespace
+
 Reassembly::Outcome Reassembly::finish(Node& node) {
   const Packet packet = node.value;
+  const bool ipv4 = node.key.ipv4;
   const std::uint32_t parts = node.held;
   rte_mbuf* whole = detach(node);
   store_.erase(node);
   if ((packet.ecn_seen & kCe) != 0 && (packet.ecn_seen & kNotEct) != 0) {  // RFC 3168 section 5.3
-    return {Result::whole, Counter::drop_fragment_v6_ecn, nullptr, parts, whole};
+    return {Result::whole, reason(ipv4, Counter::drop_fragment_v6_ecn), nullptr, parts, whole};
   }
   const Part first = part_of(whole);
   rte_mbuf* next = first.next;
@@ -122,14 +168,7 @@ Reassembly::Outcome Reassembly::finish(Node& node) {
     next = part.next;
     if (rte_mbuf* rest = behead(one, part.headers)) packet::append(whole, rest);
   }
-  const auto unfragmentable = static_cast<std::uint16_t>(first.headers - ipv6::kFragmentHeader);
-  std::uint8_t* ip = packet::data(whole);
-  ip[first.next_header_at] = ip[unfragmentable];
-  std::memmove(ip + ipv6::kFragmentHeader, ip, unfragmentable);
-  packet::pull(whole, ipv6::kFragmentHeader);
-  ip = packet::data(whole);
-  store16(ip + ipv6::kPayloadLength, static_cast<std::uint16_t>(packet::length(whole) - ipv6::kHeader));
-  if ((packet.ecn_seen & kCe) != 0) ip[1] |= 0x30;
+  (ipv4 ? mend4 : mend6)(whole, first, (packet.ecn_seen & kCe) != 0);
   return {Result::whole, Counter::count_, whole, parts};
 }
 

@@ -1,4 +1,5 @@
-// Reassembly of outer IPv6 packets (RFC 8200 section 4.5, RFC 5722, RFC 6946), before anything inside is looked at.
+// Reassembly of outer IPv6 packets (RFC 8200 section 4.5, RFC 5722, RFC 6946), before anything inside is looked at, and
+// of IPv4 packets for the router itself: pings (DP-129). What passes is never put together (fragment_ports.hpp).
 //
 // librte_ip_frag does not fit here: it takes 8 fragments a packet in Debian's build, accepts overlaps, knows no ECN
 // rule (RFC 3168 section 5.3) and no share per source, and forgets the first fragment that a timeout has to quote.
@@ -24,12 +25,25 @@ class Reassembly {
     rte_mbuf* next;
     std::uint32_t start;  // of its data in the fragmentable part
     std::uint16_t length;
-    std::uint16_t headers;         // octets before its data
-    std::uint16_t next_header_at;  // octet that names the fragment header
+    std::uint16_t headers;  // octets before its data
+    std::uint16_t at;       // IPv6: the octet that names the fragment header; IPv4: its header
+    bool ipv4;
+  };
+  struct Key {
+    Ipv6 source;       // IPv4: the B4 of the softwire it came through, or nothing
+    Ipv6 destination;  // IPv4: both addresses, and the protocol
+    std::uint32_t id;
+    bool ipv4;
+    bool operator==(const Key&) const = default;
+    std::uint64_t hash() const {
+      return hash::mix(hash::mix(source.high, source.low) ^ id, hash::mix(destination.high, destination.low));
+    }
   };
   struct Fragment {
-    std::uint16_t next_header_at;  // octet that names the fragment header
-    std::uint16_t header_at;       // the fragment header
+    Key key;
+    Part part;
+    bool last;
+    std::uint8_t ecn;
   };
   enum class Result : std::uint8_t { waits, whole, refused };
   struct Outcome {
@@ -45,21 +59,36 @@ class Reassembly {
   // Takes the frame with `waits` and `whole`; with `refused` the caller keeps it. The data starts at the IPv6 header.
   // `evicted(chain)` gets the fragments of a packet that had to make room.
   template <class Evicted>
-  Outcome add(rte_mbuf* frame, Fragment fragment, std::uint64_t source_hash, std::uint64_t now_ns, Evicted&& evicted) {
-    const Key key = key_of(frame, fragment);
+  Outcome add(rte_mbuf* frame, const Fragment& fragment, std::uint64_t source_hash, std::uint64_t now_ns,
+              Evicted&& evicted) {
+    const Key& key = fragment.key;
+    const Counter limit = reason(key.ipv4, Counter::drop_fragment_v6_limit);
     Node* node = store_.find(key);
     if (node == nullptr) {
-      if (limits_.max_fragments <= 1) return {Result::refused, Counter::drop_fragment_v6_limit};
+      if (limits_.max_fragments <= 1) return {Result::refused, limit};
       node = store_.insert(key, source_hash, now_ns, [&](Node& old) { evicted(detach(old)); });
-      if (node == nullptr) return {Result::refused, Counter::drop_fragment_v6_limit};
+      if (node == nullptr) return {Result::refused, limit};
     }
     Place place;
     if (const auto refusal = find_place(*node, frame, fragment, place)) return *refusal;
     const bool room =
         node->held < limits_.max_fragments && store_.hold(*node, [&](Node& old) { evicted(detach(old)); });
     if (!room) return condemn(*node, Counter::drop_fragment_v6_limit);
-    return put(*node, frame, place);
+    return put(*node, frame, fragment, place);
   }
+
+  // The reason of a drop among IPv4 fragments, given that of IPv6.
+  static constexpr Counter reason(bool ipv4, Counter of_ipv6) {
+    if (!ipv4) return of_ipv6;
+    if (of_ipv6 == Counter::drop_fragment_v6_limit) return Counter::drop_fragment_v4_limit;
+    if (of_ipv6 == Counter::drop_fragment_v6_timeout) return Counter::drop_fragment_v4_timeout;
+    return Counter::drop_fragment_v4_bad;
+  }
+
+  // The data starts at the IPv6 header; the fragment header is there.
+  static Fragment fragment6(const rte_mbuf* frame, std::uint16_t next_header_at, std::uint16_t header_at);
+  // The IPv4 header is at `at`, and the frame ends with the packet.
+  static Fragment fragment4(const rte_mbuf* frame, std::uint16_t at);
 
   // `expired(rte_mbuf* chain)`: the offset-0 fragment comes first in the chain, if it is there (DP-166).
   template <class Expired>
@@ -79,15 +108,6 @@ class Reassembly {
   bool pressure();
 
  private:
-  struct Key {
-    Ipv6 source;
-    Ipv6 destination;
-    std::uint32_t id;
-    bool operator==(const Key&) const = default;
-    std::uint64_t hash() const {
-      return hash::mix(hash::mix(source.high, source.low) ^ id, hash::mix(destination.high, destination.low));
-    }
-  };
   struct Packet {
     rte_mbuf* first{};  // sorted by Part::start
     std::uint32_t octets{};
@@ -104,9 +124,8 @@ class Reassembly {
     bool last;        // of its packet
   };
 
-  static Key key_of(const rte_mbuf* frame, Fragment fragment);
-  std::optional<Outcome> find_place(Node& node, rte_mbuf* frame, Fragment fragment, Place& place);
-  Outcome put(Node& node, rte_mbuf* frame, const Place& place);
+  std::optional<Outcome> find_place(Node& node, rte_mbuf* frame, const Fragment& fragment, Place& place);
+  Outcome put(Node& node, rte_mbuf* frame, const Fragment& fragment, const Place& place);
   Outcome condemn(Node& node, Counter reason);
   Outcome finish(Node& node);
   rte_mbuf* detach(Node& node);

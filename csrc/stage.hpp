@@ -13,13 +13,13 @@
 #include "lane.hpp"
 #include "packet.hpp"
 #include "punt_ring.hpp"
+#include "reassembly.hpp"
 #include "settings.hpp"
 #include "shared.hpp"
 
 namespace lw {
 
 class FragmentPorts;
-class Reassembly;
 
 // What the act pass has to do with a packet. The parse pass sends nothing and changes nothing that another packet of
 // the burst could notice: the result for a packet must not depend on its neighbours.
@@ -167,6 +167,10 @@ void drop_waiting(Context& ctx, rte_mbuf* chain, Counter reason);
 // --------------------------------------------------
 bool parse4(Context& ctx, Item& item);
 bool parse6(Context& ctx, Item& item);
+
+// local.cpp: what is put together here --------------------------------------------------------------------------------
+// True = item.frame is the whole packet now. `sender` is whose share of the store it takes.
+bool put_together(Context& ctx, Item& item, const Reassembly::Fragment& fragment, std::uint64_t sender);
 // Ends the fragments of a packet that did not become whole, linked by Reassembly::Part.
 void reassembly_timed_out(Context& ctx, rte_mbuf* chain, bool tell);
 
@@ -232,6 +236,9 @@ void send_injected(Context& ctx);
 // -----------------------------------------------------------------------------
 void split6(Context& ctx, rte_mbuf* frame, std::uint16_t mtu, Counter edge, const Origin& origin);
 void split4(Context& ctx, rte_mbuf* frame, std::uint16_t mtu, Counter edge, const Origin& origin);
+// Answers, which go to the next hop or to a station on the link.
+void split_answer6(Context& ctx, rte_mbuf* frame, std::uint16_t mtu, const Mac* to);
+void split_answer4(Context& ctx, rte_mbuf* frame, std::uint16_t mtu, const Mac* to);
 
 // echo.cpp, arp.cpp, ndp.cpp: what the router answers itself
 // -------------------------------------------------------------
