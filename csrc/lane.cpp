@@ -282,20 +282,22 @@ void Lane::Inside::finish() {
 void Lane::Inside::adopt(const Settings& settings) {
   const Context old = ctx;
   std::destroy_at(&ctx);
-  std::construct_at(&ctx, Context{settings,
-                                  old.table,
-                                  old.shared,
-                                  old.counters,
-                                  old.pool,
-                                  out,
-                                  fragment_ports,
-                                  reassembly,
-                                  old.punts,
-                                  old.injects,
-                                  old.now_ns,
-                                  {},
-                                  old.tap,
-                                  old.last_end});
+  std::construct_at(&ctx, Context{.settings = settings,
+                                  .table = old.table,
+                                  .shared = old.shared,
+                                  .counters = old.counters,
+                                  .pool = old.pool,
+                                  .out = out,
+                                  .fragment_ports = fragment_ports,
+                                  .reassembly = reassembly,
+                                  .punts = old.punts,
+                                  .injects = old.injects,
+                                  .offloads = old.offloads,
+                                  .accounts = old.accounts,
+                                  .book = old.book,
+                                  .now_ns = old.now_ns,
+                                  .tap = old.tap,
+                                  .last_end = old.last_end});
   reassembly.adopt(settings.fragments);
   plain.use(settings);
 }
