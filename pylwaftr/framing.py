@@ -10,7 +10,7 @@ import struct
 from typing import NamedTuple
 
 HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION_OPTIONS = 0, 43, 44, 60
-IPV4, UDP = 4, 17
+IPV4, TCP, UDP = 4, 6, 17
 _OUTER, _IPV4, _UDP = 40, 20, 8
 _MODULUS = 0xFFFF
 _HOPS = 64
@@ -33,6 +33,30 @@ class Punted(NamedTuple):
     destination: bytes
     destination_port: int
     payload: bytes
+
+
+class InnerSource(NamedTuple):
+    """Who sends data through a softwire."""
+
+    ipv4: int
+    port: int
+    tunnel: bytes
+    br: bytes
+
+
+def inner_source(packet: bytes) -> InnerSource | None:
+    """Of a TCP or UDP packet in a softwire that the data plane has found well-formed; None if it has no ports."""
+    if len(packet) < _WHOLE.size or packet[0] >> 4 != 6:
+        return None
+    _, _, next_header, _, tunnel, br = _PACKET.unpack_from(packet)
+    at = _OUTER if next_header == IPV4 else _behind_extensions(packet, next_header)
+    if not at or at + _IPV4 > len(packet):
+        return None
+    ports = at + (packet[at] & 15) * 4
+    if packet[at + 9] not in (TCP, UDP) or ports + 2 > len(packet):
+        return None
+    source = int.from_bytes(packet[at + 12 : at + 16])
+    return InnerSource(source, int.from_bytes(packet[ports : ports + 2]), tunnel, br)
 
 
 def strip(packet: bytes) -> Punted | None:

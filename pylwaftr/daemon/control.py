@@ -28,6 +28,7 @@ from pylwaftr.daemon.writer import Writer
 from pylwaftr.row_sets import Sourced
 from pylwaftr.rows import BINDING_ROW, Rows, no_rows
 from pylwaftr.store import Commit, Life, State, Store, StoreFault
+from pylwaftr.telemetry.histogram import Reading
 
 log = logging.getLogger("pylwaftr")
 
@@ -111,6 +112,14 @@ class Control:
     @property
     def revision(self) -> int:
         return self._writer.revision
+
+    def observe(self, told: Callable[[Applied], None]) -> None:
+        """From now on `told` hears what is bound otherwise, in order, once it is durable. It may not wait."""
+        self._writer.observers.append(told)
+
+    def update_seconds(self) -> Mapping[str, Reading]:
+        """By source: from a change's arrival to its being durable and in the table."""
+        return {Source(source).name.lower(): seconds.read() for source, seconds in self._writer.seconds.items()}
 
     @property
     def store_faults(self) -> int:
@@ -227,12 +236,19 @@ class Control:
         return self._watching.watch(after)
 
     async def who_held(self, ipv4: IPv4Address, port: int | None, began: float, ended: float) -> Sequence[Life]:
-        return await asyncio.to_thread(lambda: list(self._store.who_held(ipv4, port, began, ended)))
+        return await self._asked(lambda: [*self._store.who_held(ipv4, port, began, ended)])
 
     async def lives_of(self, prefix: IPv6Network, began: float, ended: float) -> Sequence[Life]:
-        return await asyncio.to_thread(lambda: list(self._store.lives_of(prefix, began, ended)))
+        return await self._asked(lambda: [*self._store.lives_of(prefix, began, ended)])
 
     # --- inside ---
+
+    async def _asked(self, question: Callable[[], Sequence[Life]]) -> Sequence[Life]:
+        try:
+            return await asyncio.to_thread(question)
+        except StoreFault as fault:  # who asks is told, and so is who can mend it
+            log.error("history: %s", fault)
+            raise
 
     async def _put(self, rows: Rows, source: int, **how: Any) -> Report:
         def act() -> tuple[Done, Report]:
@@ -280,10 +296,16 @@ class Control:
         return replace(listed, next=listed.next and token(0, parsed(listed.next)[1]))
 
     def _restore(self, config: Rows) -> tuple[State, Restored, int]:
+        try:
+            return self._restored(config)
+        except BaseException:
+            self._store.close()
+            raise
+
+    def _restored(self, config: Rows) -> tuple[State, Restored, int]:
         state = self._store.load()
         put = self._bindings.put(config, Source.CONFIG)
         if not put.report.ok:
-            self._store.close()
             raise ConfigRefused(put.report.refused)
         dropped: Refusals = []
         for source in (Source.OPERATOR, Source.DHCP, Source.PCP):

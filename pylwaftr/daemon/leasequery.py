@@ -208,10 +208,10 @@ class _Link(asyncio.Protocol):
             self.shut()
             self._edge.down(self, "TLS is wanted, and there is no TLS setting for this server")
             return
-        plain = self._transport
+        plain, inside = self._transport, _Inside(self)
         try:
             secure = await self._loop.start_tls(
-                plain, self, to.tls, server_hostname=to.name or to.host, ssl_handshake_timeout=30
+                plain, inside, to.tls, server_hostname=to.name or to.host, ssl_handshake_timeout=30
             )
         except (OSError, ssl.SSLError) as fault:
             plain.abort()
@@ -223,6 +223,7 @@ class _Link(asyncio.Protocol):
             return
         self._transport = secure
         self._edge.secured(self)
+        inside.open()
 
     def send(self, octets: bytes) -> None:
         if octets and self._transport is not None:
@@ -248,6 +249,28 @@ class _Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._edge.down(self, f"lost: {exc}" if exc else "closed by the server")
+
+
+class _Inside(asyncio.Protocol):
+    """What TLS carried comes in here, what came in clear text never does. The first of it waits for `open`."""
+
+    def __init__(self, link: _Link) -> None:
+        self._link = link
+        self._early: bytes | None = b""
+
+    def open(self) -> None:
+        early, self._early = self._early, None
+        if early:
+            self._link.data_received(early)
+
+    def data_received(self, data: bytes) -> None:
+        if self._early is None:
+            self._link.data_received(data)
+        else:
+            self._early += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._link.connection_lost(exc)
 
 
 # --- from the configuration -------------------------------------------------------------------------------------------

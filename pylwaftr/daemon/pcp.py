@@ -44,6 +44,7 @@ class PcpService:
         self.server = server
         self._control, self._inject = control, inject
         self._waiting: list[tuple[bytes, Sender, Punted | Answer]] = []
+        self._moves: list[framing.InnerSource] = []
         self._wake = asyncio.Event()
         self._turn = asyncio.Lock()  # an outcome is settled before the next is made
         self._management: asyncio.DatagramTransport | None = None
@@ -56,6 +57,11 @@ class PcpService:
             if (datagram := framing.strip(packet)) is not None:
                 sender = Sender(datagram.tunnel, datagram.br, IPV4_MAPPED + datagram.source, datagram.source_port)
                 self._waiting.append((datagram.payload, sender, datagram))
+        self._wake.set()
+
+    def moved(self, packets: Iterable[bytes]) -> None:
+        """Data from a B4 address that the binding does not name."""
+        self._moves += [source for packet in packets if (source := framing.inner_source(packet)) is not None]
         self._wake.set()
 
     async def listen(self, at: Endpoint) -> None:
@@ -102,6 +108,9 @@ class PcpService:
         due = self.server.timer()
         if due is not None and due <= now:
             await self._settled(self.server.handle_timer(now))
+        moves, self._moves = self._moves, []
+        for ipv4, port, tunnel, br in moves:
+            await self._settled(self.server.follow(ipv4, port, tunnel, br, now))
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return

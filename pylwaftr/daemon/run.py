@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from pylwaftr.daemon.start import locked, started, usable_ports
 
 log = logging.getLogger("pylwaftr")
 
+_SWITCH_S = 0.001  # threads that work on arrays give way to the event loop so soon
 POLL_S = 1.0  # how often links and next hops are looked at
 
 
@@ -40,6 +42,7 @@ def run(
     watchers: Sequence[Watcher],
 ) -> Totals:
     """Runs the router until SIGTERM or SIGINT and returns the final counters. Raises StartFault."""
+    sys.setswitchinterval(_SWITCH_S)
     return asyncio.run(_run(config, extra_args, ready, watchers))
 
 

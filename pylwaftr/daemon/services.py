@@ -12,6 +12,7 @@ import time
 from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
+from ipaddress import IPv6Address
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,14 @@ import numpy as np
 from pylwaftr.api import server as api_server
 from pylwaftr.api.backend import Parts, RestartNeeded, SettingsFaulty
 from pylwaftr.api.server import ApiFault
-from pylwaftr.changes import Op, Source
+from pylwaftr.bindings import Applied
+from pylwaftr.changes import Source
 from pylwaftr.config import Config, binding_rows, core_settings
 from pylwaftr.config.diff import Plan
 from pylwaftr.daemon import binding_log
 from pylwaftr.daemon.control import ConfigRefused, Control
 from pylwaftr.daemon.diagnostics import Diagnostics
+from pylwaftr.daemon.leases import LeaseService
 from pylwaftr.daemon.machine import Machine
 from pylwaftr.daemon.metrics_port import MetricsPort
 from pylwaftr.daemon.pcp import PcpService
@@ -34,6 +37,7 @@ from pylwaftr.daemon.router import Router, StartFault
 from pylwaftr.daemon.settings import Settings
 from pylwaftr.icmp_policy import IcmpPolicy, Policy
 from pylwaftr.pcp import settings as pcp_settings
+from pylwaftr.pcp.mapping import EPOCH_KEY
 from pylwaftr.pcp.server import PcpServer
 from pylwaftr.rows import Rows
 from pylwaftr.store import StoreFault
@@ -43,6 +47,7 @@ log = logging.getLogger("pylwaftr")
 
 _DAY_S = 86400.0
 _HEALTH_S = 1.0
+_ASK_MS = 1000  # no ICMPv6 1/5 for so long while a server is asked about a B4
 
 
 def opened_store(config: Config) -> SqliteStore:
@@ -61,7 +66,9 @@ class Services:
         self.policy = IcmpPolicy(Policy.from_config(config.icmp))
         self.settings = Settings(config, [self._take], lambda: self.control.revision)
         self.pcp = PcpService(PcpServer(_pcp_settings(config), time.time()), self.control, router.inject)
-        self._punts = Punts(router, self.pcp.punted)
+        self._applied: asyncio.Queue[Applied] = asyncio.Queue()
+        self.control.observe(self._applied.put_nowait)
+        self.leases: LeaseService | None = None
         self._api: api_server.Running | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stack = AsyncExitStack()
@@ -78,21 +85,24 @@ class Services:
             restored = await self.control.start(binding_rows(self.config))
             self.machine.remarks += restored.set_aside
             records = self.control.records.get("pcp", {})
-            lost = bool(restored.set_aside)
-            await self.pcp.settle(lambda now: self.pcp.server.load(records, now, lost))
+            damaged = bool(restored.set_aside)
+            loaded = await self.pcp.settle(lambda now: self.pcp.server.load(records, now, damaged))
             others = await self._rows_of_others()
             await self.pcp.settle(lambda now: self.pcp.server.reserve(others, now))
         except (StoreFault, ConfigRefused) as fault:
             raise StartFault(str(fault)) from None
         log.info("%d bindings, revision %d", restored.bound, self.control.revision)
-        if lost:
+        if EPOCH_KEY in loaded.records:  # it began anew: mappings that B4s still use may be unknown here
             self.pcp.server.announce(time.time(), others)
 
     async def start(self) -> None:
         """Raises StartFault."""
         config = self.config
-        self._punts.start()
-        self._stack.callback(self._punts.stop)
+        self._start_leases()
+        missed = None if self.leases is None else self.leases.missed(self._ask)
+        punts = Punts(self._router, self.pcp.punted, missed, self.pcp.moved)
+        punts.start()
+        self._stack.callback(punts.stop)
         self._run(self.pcp.run(), "PCP")
         self._stack.callback(self.pcp.close)
         if config.pcp.third_party.listen is not None:
@@ -113,10 +123,29 @@ class Services:
         await self._stack.aclose()
         await self.control.stop()
 
+    def _start_leases(self) -> None:
+        if not self.config.leasequery.servers:
+            return
+        self.leases = LeaseService(self.config, self.control, self._router.table)
+        self.machine.values.append(self.leases.values)
+        self._run(self.leases.edge.run(), "leasequery")
+        self._router.engine.apply(self._core_settings(self.config))
+
+    def _ask(self, b4: IPv6Address) -> None:
+        if self.leases is not None:
+            self._run(self.leases.ask(b4), "a question about a B4")
+
+    def _core_settings(self, config: Config) -> dict[str, Any]:
+        """While there are servers to ask, a B4 without a binding is not sent away before they have been asked."""
+        miss = bool(config.leasequery.servers)
+        settings = core_settings(config, miss_events=miss, hold_code5_ms=_ASK_MS if miss else 0)
+        return self.policy.applied(settings, time.time())
+
     def _start_metrics(self) -> None:
         machine, listen = self.machine, self.config.metrics.listen
         machine.values.append(self.pcp.values)
         machine.sources = self._bindings_by_source
+        machine.updates = self.control.update_seconds
         if listen is not None:
             port = MetricsPort(listen, machine)
             self._stack.callback(port.close)
@@ -126,7 +155,7 @@ class Services:
             return
         pcp = PcpView(self.pcp, lambda: self.config, self._announce)
         diagnostics = Diagnostics(self._router.table, lambda: self.config)
-        parts = Parts(self.control, self.machine, self.settings, diagnostics, pcp)
+        parts = Parts(self.control, self.machine, self.settings, diagnostics, pcp, self.leases)
         try:
             self._api = await api_server.start(self.config.api, parts)
         except ApiFault as fault:
@@ -149,14 +178,14 @@ class Services:
     async def _follow(self) -> None:
         """PCP leaves alone what others bind, also when they bind it now."""
         server = self.pcp.server
-        async for event in self.control.watch(self.control.revision):
-            change = event.change
-            if change is None or change.source == Source.PCP:
-                continue
-            if change.op is Op.BIND:
-                await self.pcp.settle(partial(server.reserve, change.rows))
-            else:
-                server.unreserve(change.rows, time.time())
+        while True:
+            applied = await self._applied.get()
+            gone = applied.gone.rows[applied.gone.sources != Source.PCP]
+            come = applied.come.rows[applied.come.sources != Source.PCP]
+            if len(gone):
+                server.unreserve(gone, time.time())
+            if len(come):
+                await self.pcp.settle(partial(server.reserve, come))
 
     async def _forget(self) -> None:
         while True:
@@ -220,8 +249,7 @@ class Services:
         if plan.rows_changed:
             await self.control.reload(binding_rows(new))
         self.policy.policy = Policy.from_config(new.icmp)
-        settings = self.policy.applied(core_settings(new), time.time())
-        await asyncio.to_thread(self._router.engine.apply, settings)
+        await asyncio.to_thread(self._router.engine.apply, self._core_settings(new))
         self.pcp.server.reconfigure(_pcp_settings(new))
         if new.history.syslog != old.history.syslog:
             if self._log_task is not None:

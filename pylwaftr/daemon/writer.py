@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+import time
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from pylwaftr.changes import Change, Record
 from pylwaftr.daemon import batching
 from pylwaftr.rows import Rows
 from pylwaftr.store import Commit, Job, Store, StoreFault
+from pylwaftr.telemetry.histogram import Histogram
 
 log = logging.getLogger("pylwaftr")
 
@@ -50,6 +52,7 @@ class _Operation:
     done: list[Applied] = field(default_factory=list)
     result: Any = None
     fault: BaseException | None = None
+    began: float = field(default_factory=time.monotonic)
 
 
 def _runs(group: list[_Operation]) -> Iterator[list[_Operation]]:
@@ -76,6 +79,8 @@ class Writer:
         self._upkeep_turn = asyncio.Lock()  # one job at a time: another could take away what it reads
         self.revision = 0
         self.faults = 0  # commits that the store refused
+        self.observers: list[Callable[[Applied], None]] = []  # told of what is bound otherwise, once that is durable
+        self.seconds: defaultdict[int, Histogram] = defaultdict(Histogram)  # source -> from asked to answered
 
     def start(self, revision: int) -> None:
         self.revision = revision
@@ -123,7 +128,11 @@ class Writer:
             await self._wake.wait()
             self._wake.clear()
             while group := self._group():
-                await self._serve(group)
+                try:
+                    await self._serve(group)
+                except Exception:  # of the program: the next group is served all the same
+                    log.exception("a change of bindings has failed")
+                    self._refuse(group, StoreFault("the control side has a fault: see the log of the router"))
                 self._upkeep_wanted.set()
             if self._closed:
                 return
@@ -147,15 +156,28 @@ class Writer:
         if commits:
             try:
                 self.revision = await self.on_disk(lambda: self._store.commit(commits, at))
-            except StoreFault as fault:
+            except Exception as fault:
                 self.faults += 1
                 await asyncio.to_thread(self._take_back, group)
+                if not isinstance(fault, StoreFault):
+                    raise
                 self._refuse(group, fault)
                 return
         for revision, commit in enumerate(commits, self.revision - len(commits) + 1):
             self._committed(revision, at, commit.changes)
         for operation in group:
+            self._note(operation)
             self._answer(operation)
+
+    def _note(self, operation: _Operation) -> None:
+        for applied in operation.done:
+            for observer in self.observers:
+                observer(applied)
+        if operation.done:
+            first = operation.done[0]
+            some = first.come if len(first.come) else first.gone
+            if len(some):
+                self.seconds[int(some.sources[0])].add(time.monotonic() - operation.began)
 
     def _applied(self, group: list[_Operation]) -> list[Commit]:
         """Applies them; what has to be durable before they are answered."""
@@ -209,7 +231,10 @@ class Writer:
                     while (job := await self.on_disk(self._store.upkeep)) is not None:
                         await self._work(job)
             except StoreFault as fault:
-                log.error("%s", fault)
+                log.error("the state is not tidied: %s", fault)
+                await asyncio.sleep(_RETRY_S)
+            except Exception:
+                log.exception("the state is not tidied")
                 await asyncio.sleep(_RETRY_S)
 
     async def forget(self, before: float) -> None:

@@ -1,0 +1,105 @@
+"""Leases of the DHCP servers as bindings: from the requestor's edge through the quarantine to the control side."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from ipaddress import IPv6Address
+
+import numpy as np
+
+from pylwaftr import _core
+from pylwaftr.api.backend import SourceStatus
+from pylwaftr.changes import Change, Op, Record, Source
+from pylwaftr.config import Config
+from pylwaftr.daemon.control import Control
+from pylwaftr.daemon.leasequery import Edge, of_config
+from pylwaftr.daemon.quarantine import Quarantine
+from pylwaftr.dhcp.winners import Changes
+from pylwaftr.rows import Rows
+from pylwaftr.telemetry.metrics import Value
+
+log = logging.getLogger("pylwaftr")
+
+SPACE = "leasequery"
+_B4 = slice(8, 24)  # the outer source of a packet
+
+
+class LeaseService:
+    """Implements api.backend.LeasequeryView."""
+
+    def __init__(self, config: Config, control: Control, table: _core.BindingTable) -> None:
+        self._control, self._table = control, table
+        saved = {key.decode(): value for key, value in control.records.get(SPACE, {}).items()}
+        br = config.softwire.br_addresses[0]
+        requestor, endpoints = of_config(config.leasequery.servers, br, config.softwire.br_addresses, saved)
+        rows, sources, _ = table.dump_chunk(0, 1 << 40)
+        limits = config.subscribers
+        self._quarantine = Quarantine(limits.mask, limits.max_softwires, rows)
+        control.observe(self._quarantine.observe)
+        self.edge = Edge(requestor, endpoints, self._apply)
+        self._restore(rows[sources == Source.DHCP], max(server.expiry_hold_s for server in config.leasequery.servers))
+
+    def _restore(self, rows: Rows, hold_s: float) -> None:
+        if len(rows):
+            self.edge.requestor.restore(rows, asyncio.get_running_loop().time(), hold_s)
+
+    async def _apply(self, changes: Changes, saved: Mapping[str, bytes]) -> None:
+        named = np.concatenate([changes.unbind, changes.bind])
+        rows, sources = self._table.holders(named["ipv4"], named["psid"])
+        before = len(self._quarantine.waiting)
+        unbind, bind = self._quarantine.admit(changes.unbind, changes.bind, rows[sources == Source.DHCP])
+        if len(self._quarantine.waiting) > before:
+            log.warning("leasequery: %d leases over their subscriber's limit wait", len(self._quarantine.waiting))
+        wanted = [Change(op, Source.DHCP, rows) for op, rows in ((Op.UNBIND, unbind), (Op.BIND, bind)) if len(rows)]
+        await self._control.commit(wanted, [Record(SPACE, k.encode(), v) for k, v in saved.items()], Source.DHCP)
+
+    # --- packets without a binding
+
+    def missed(self, spawn: Callable[[IPv6Address], None]) -> Callable[[Iterable[bytes]], None]:
+        def take(packets: Iterable[bytes]) -> None:
+            for b4 in {packet[_B4] for packet in packets}:
+                spawn(IPv6Address(b4))
+
+        return take
+
+    async def ask(self, b4: IPv6Address) -> None:
+        """The server may know a lease that was not heard of yet; what it says is bound as any other."""
+        await self.edge.query(b4)
+
+    # --- views
+
+    def sources(self) -> Sequence[SourceStatus]:
+        requestor, now = self.edge.requestor, asyncio.get_running_loop().time()
+        found = []
+        for name, session in requestor.sessions.items():
+            lag = max(0.0, now - session.heard_at)
+            synchronised = None
+            if session.bulk_began is not None and session.bulk_took_s is not None:
+                synchronised = time.time() - now + session.bulk_began + session.bulk_took_s
+            leases, conflicts = len(requestor.leases.claims_of(name)), len(requestor.leases.quarantined(name))
+            found.append(SourceStatus(name, session.state, leases, conflicts, lag, 0, synchronised))
+        return found
+
+    async def resync(self, name: str | None) -> Sequence[str]:
+        known = [source.name for source in self.sources()]
+        if name is not None and name not in known:
+            raise KeyError(name)
+        self.edge.resync(name)
+        return known if name is None else [name]
+
+    def values(self) -> Iterable[Value]:
+        """For the metrics."""
+        waiting = len(self._quarantine.waiting)
+        yield Value("lwaftr_leases_quarantined", "Leases over their subscriber's limit", "gauge", {}, waiting)
+        for source in self.sources():
+            label = {"server": source.name}
+            yield Value("lwaftr_leases", "Leases known of a server", "gauge", label, source.leases)
+            yield Value(
+                "lwaftr_lease_conflicts", "Leases that lost to another server's", "counter", label, source.conflicts
+            )
+            yield Value("lwaftr_lease_lag_seconds", "How far behind the server", "gauge", label, source.lag_s)
+            up = float(source.state == "live")
+            yield Value("lwaftr_lease_source_live", "1 while the active query of a server is live", "gauge", label, up)
