@@ -152,7 +152,7 @@ FAULTS = [  # what is wrong, the text, the beginning of each line that is printe
      ["5: pcp.pools[0].psid_offset: is 6; it must be 0: PCP's PORT_SET option names one range"]),
     ("a pool with host bits", text("pcp: {pools: [{ipv4: 203.0.113.1/28}]}"),
      ["5: pcp.pools[0].ipv4: '203.0.113.1/28' has b"]),
-    ("a pool without sets", text("pcp: {pools: [{ipv4: 203.0.113.0/28, psid_len: 0}]}"),
+    ("a pool without sets", text('pcp: {pools: [{ipv4: 203.0.113.0/28, psid_len: 1, exclude_ports: "0,40000"}]}'),
      ["5: pcp.pools[0].psid_len: leaves"]),
     ("a pool with an own address", text("pcp: {pools: [{ipv4: 192.0.2.0/28}]}"),
      ["5: pcp.pools[0].ipv4: 192.0.2.0/28 holds"]),

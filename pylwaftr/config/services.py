@@ -24,7 +24,12 @@ class Pool:
     signalling: str  # rfc7753 | draft-b
 
     def psids(self) -> tuple[int, ...]:
-        """The PSIDs that may be handed out: sets with an excluded port or one of PCP's own ports are not."""
+        """The PSIDs that may be handed out: sets with an excluded port or one of PCP's own ports are not.
+
+        A whole address has all ports, and none of them could be left out.
+        """
+        if self.psid_len == 0:
+            return (0,)
         size = 1 << (16 - self.psid_len)
         taken: set[int] = set()
         for low, high in (*self.exclude_ports, (5350, 5351)):
