@@ -280,3 +280,35 @@ def test_a_store_that_is_not_open(tmp_path: Path) -> None:
     with pytest.raises(StoreFault, match="load it first"):
         store.commit([one(BIND, row(1))], 1.0)
     store.close()
+
+
+def test_damage_that_upkeep_finds_is_set_aside(tmp_path: Path) -> None:
+    made(tmp_path)
+    store, _ = opened(tmp_path, Limits(fold_changes=1, snapshot_rows=1), AT)
+    flip(snapshot(tmp_path), 5000)
+    store.commit([one(BIND, row(2, 5, ipv4=A3 + 50_000))], 106.0)
+    assert kept_up(store) == 1
+    assert "the rows have a wrong checksum; it is kept as" in store.lost[0]
+    for number in range(7):
+        store.commit([one(BIND, many(0, LARGE, number))], 200.0 + number)
+    flip(bulk(tmp_path), 5000)
+    kept_up(store)
+    assert "block 0 of 5 has a wrong checksum: it was taken out of the history" in store.lost[1]
+    assert len(list(tmp_path.glob(f"*.damaged-{STAMP}"))) == 2
+    store.close()
+    store, found = opened(tmp_path, LIMITS, AT)
+    assert (found.set_aside, counts(found)) == ((), (ALL + 1, 1, 2))
+    store.close()
+
+
+def test_a_state_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    made(tmp_path)
+    in_journal(tmp_path, "UPDATE meta SET value = 2 WHERE name = 'format'")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    store = SqliteStore(tmp_path, AT)
+    with pytest.raises(StoreFault, match="of a newer version of this program"):
+        store.load()
+    store.close()
+    assert sorted(path.name for path in tmp_path.iterdir() if "-" not in path.name) == [
+        n for n in before if "-" not in n
+    ]

@@ -6,7 +6,8 @@ import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -61,6 +62,15 @@ def reason_of(fault: BaseException, folder: Path) -> str:
     if isinstance(fault, OSError) and fault.strerror:
         text = fault.strerror
     return f"{folder}: the state cannot be written ({text}), so nothing was done; check the disk"
+
+
+@contextlib.contextmanager
+def faults(folder: Path) -> Iterator[None]:
+    """What goes wrong with files in here is a StoreFault."""
+    try:
+        yield
+    except (sqlite3.Error, OSError, Damaged) as fault:
+        raise StoreFault(reason_of(fault, folder)) from None
 
 
 class Lock:

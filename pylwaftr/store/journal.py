@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from pylwaftr.rows import BINDING_ROW, Rows
-from pylwaftr.store import Record
+from pylwaftr.store import Record, StoreFault
 from pylwaftr.store.files import Damaged
 from pylwaftr.store.segments import Events, Segment
 
@@ -112,7 +112,7 @@ class Journal:
         if not values:
             return Meta()
         if values.pop("format") != FORMAT:
-            raise Damaged("the journal is of another version of this program")
+            raise StoreFault("the state is of a newer version of this program: use that, or another state.directory")
         return Meta(**values)
 
     def segments(self) -> list[str]:

@@ -41,7 +41,7 @@ def find(folder: Path, stamp: str) -> Found:
         log, salvaged = _database(folder, stamp, damage)
         meta = log.meta()
         if salvaged is not None:
-            meta = _restored(folder, log, salvaged, damage)
+            meta = _restored(folder, log, salvaged, stamp, damage)
         files = _files(folder, log, stamp, damage)
         live = _snapshot(folder, meta, stamp, damage)
         _good_log(folder, log, live, files, stamp, damage)
@@ -51,7 +51,7 @@ def find(folder: Path, stamp: str) -> Found:
         else:
             apply(live, log.entries(live.number), folder)
         records = _records(folder, log, stamp, damage)
-        _tidy(folder, log, meta)
+        _tidy(folder, log, meta, None if salvaged is None else stamp)
     except (sqlite3.Error, OSError) as fault:
         raise StoreFault(reason_of(fault, folder)) from None
     return Found(log, meta, live, files, records, damage)
@@ -146,7 +146,7 @@ def _salvaged(path: Path) -> Salvage:
     return salvage
 
 
-def _restored(folder: Path, log: Journal, salvage: Salvage, damage: list[str]) -> Meta:
+def _restored(folder: Path, log: Journal, salvage: Salvage, stamp: str, damage: list[str]) -> Meta:
     """A new journal for the files that are there and what could be read of the old one."""
     names = [path.name for path in sorted(folder.glob(f"*{segments.SUFFIX}"))]
     files = [file for file in opened(folder, names)[0] if not file.uniform or file.op in (BIND, UNBIND)]
@@ -154,8 +154,10 @@ def _restored(folder: Path, log: Journal, salvage: Salvage, damage: list[str]) -
     snapshots = sorted(path.name for path in folder.glob(f"*{snapshot.SUFFIX}"))
     lives = []
     for name in snapshots:
-        with contextlib.suppress(Damaged):
+        try:
             lives.append((snapshot.read(folder / name), name))
+        except Damaged as fault:
+            damage.append(f"{folder / str(fault)}" + _aside(folder / name, stamp))
     live, name = max(lives, key=lambda found: found[0].number, default=(Live(), ""))
     entries = salvage.batch.entries
     known = salvage.meta
@@ -253,11 +255,16 @@ def _records(folder: Path, log: Journal, stamp: str, damage: list[str]) -> dict[
     return found
 
 
-def _tidy(folder: Path, log: Journal, meta: Meta) -> None:
-    """Files that no transaction knows: of commits that were never acknowledged, or no longer needed."""
+def _tidy(folder: Path, log: Journal, meta: Meta, keep: str | None) -> None:
+    """Files that no transaction knows: of commits that were never acknowledged, or no longer needed.
+
+    After a loss of the journal nobody knows, so files of events are set aside (`keep`: the stamp).
+    """
     known = {*log.segments(), *log.files(), meta.snapshot}
     for suffix in (segments.SUFFIX, snapshot.SUFFIX):
         for path in folder.glob(f"*{suffix}"):
-            if path.name not in known:
+            if path.name not in known and keep is not None and suffix == segments.SUFFIX:
+                set_aside(path, keep)
+            elif path.name not in known:
                 path.unlink(missing_ok=True)
     sync_folder(folder)

@@ -15,17 +15,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Network
 from pathlib import Path
-from typing import TypeVar
 
 from pylwaftr import row_sets
 from pylwaftr.store import Change, Commit, Compacted, Job, Life, State, StoreFault, journal, opening, segments
-from pylwaftr.store.files import Damaged, Lock, reason_of, set_aside
+from pylwaftr.store.files import Damaged, Lock, faults, reason_of, set_aside
 from pylwaftr.store.history import History, micros
 from pylwaftr.store.journal import Batch, DamagedEntry, Entry, Journal, Meta
 from pylwaftr.store.segments import OPS, UNBIND, Events
 from pylwaftr.store.upkeep import DATABASE, Fold, Merge, mergeable, opened
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +109,7 @@ class SqliteStore:
     def forget(self, before: float) -> int:
         dropped = 0
         for job in self.retention(before):
-            self._guarded(job.run)
+            job.run()
             self.adopt(job)
             dropped += job.dropped if isinstance(job, Merge) else 0
         return dropped
@@ -153,7 +150,11 @@ class SqliteStore:
             yield Merge(self._folder, inputs, limit)
 
     def adopt(self, job: Job) -> None:
-        self._guarded(lambda: self._adopt(job))
+        with faults(self._folder):
+            if isinstance(job, Merge) and job.damage:
+                self._give_up(job.damage)
+            else:
+                self._adopt(job)
 
     def _adopt(self, job: Job) -> None:
         log = self._opened()
@@ -174,6 +175,9 @@ class SqliteStore:
         self._meta = meta
         self._unfolded = list(log.size(meta.folded))
         self._new_files |= bool(add)
+        if isinstance(job, Fold) and job.damage:
+            aside = set_aside(self._folder / before.snapshot, self._stamp).name
+            self.lost.append(f"{self._folder / job.damage}; it is kept as {aside}, nothing is lost")
         known = {*log.segments(), *log.files()}
         for name in (*remove, before.snapshot):
             if name and name != meta.snapshot and name not in known:
@@ -267,10 +271,4 @@ class SqliteStore:
         try:
             return journal.connect(self._folder / DATABASE, query_only=True)
         except sqlite3.Error as fault:
-            raise StoreFault(reason_of(fault, self._folder)) from None
-
-    def _guarded(self, act: Callable[[], T]) -> T:
-        try:
-            return act()
-        except (sqlite3.Error, OSError, Damaged) as fault:
             raise StoreFault(reason_of(fault, self._folder)) from None

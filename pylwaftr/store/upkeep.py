@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from pylwaftr.store import journal, segments, snapshot
-from pylwaftr.store.files import Damaged
+from pylwaftr.store.files import Damaged, faults
 from pylwaftr.store.history import History, ends
 from pylwaftr.store.journal import Entry, Journal, Meta
 from pylwaftr.store.segments import BIND, BLOCK, UNBIND, Events, Segment
@@ -35,21 +35,33 @@ class Fold:
     meta: Meta
     events: str = ""  # file names
     snapshot: str = ""
+    damage: str = ""  # what is wrong with the snapshot before
 
     def run(self) -> None:
+        with faults(self.folder), closing(journal.connect(self.folder / DATABASE, query_only=True)) as connection:
+            self._write(Journal(connection))
+
+    def _write(self, log: Journal) -> None:
         until = self.meta.number
-        with closing(journal.connect(self.folder / DATABASE, query_only=True)) as connection:
-            log = Journal(connection)
-            small = [entry.events(self.folder) for entry in log.entries(self.meta.folded, until, small=True)]
-            history = Events.join([part for part in small if part.op[0] in (BIND, UNBIND)])
-            if len(history):
-                self.events = f"{self.meta.folded + 1:016x}-{until:016x}{segments.SUFFIX}"
-                segments.write(self.folder / self.events, [history.in_order()])
-            live = snapshot.read(self.folder / self.meta.snapshot) if self.meta.snapshot else Live()
-            apply(live, log.entries(live.number, until), self.folder)
+        small = [entry.events(self.folder) for entry in log.entries(self.meta.folded, until, small=True)]
+        history = Events.join([part for part in small if part.op[0] in (BIND, UNBIND)])
+        if len(history):
+            self.events = f"{self.meta.folded + 1:016x}-{until:016x}{segments.SUFFIX}"
+            segments.write(self.folder / self.events, [history.in_order()])
+        live = self._base(log)
+        apply(live, log.entries(live.number, until), self.folder)
         live.revision, live.number = self.meta.revision, until
         self.snapshot = f"{until:016x}{snapshot.SUFFIX}"
         snapshot.write(self.folder / self.snapshot, live)
+
+    def _base(self, log: Journal) -> Live:
+        if not self.meta.snapshot:
+            return Live()
+        try:
+            return snapshot.read(self.folder / self.meta.snapshot)
+        except Damaged as fault:
+            self.damage = str(fault)
+            return rebuilt(self.folder, log, opened(self.folder, log.segments())[0], self.meta.folded, Live())
 
 
 def apply(live: Live, entries: Iterator[Entry], folder: Path) -> None:
@@ -71,9 +83,17 @@ class Merge:
     inputs: Sequence[Segment]
     before: int | None = None
     events: str = ""
-    dropped: int = field(default=0)
+    dropped: int = 0
+    damage: str = ""  # what is wrong with one of the inputs: then there is no new file
 
     def run(self) -> None:
+        with faults(self.folder):
+            try:
+                self._write()
+            except Damaged as fault:
+                self.damage = str(fault)
+
+    def _write(self) -> None:
         parts = self._blocks()
         first = next(parts, None)
         if first is None:
