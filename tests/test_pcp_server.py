@@ -358,12 +358,14 @@ def test_a_binding_of_others_displaces_a_mapping() -> None:
     assert given(made.receive(ask(hint=hint), tunnel(far), NOW + 7440)) == (ADDRESS, 2048, 2048)
 
 
-def test_a_million_static_bindings_are_found_by_their_b4() -> None:
-    made = server(mask=64)
+@pytest.mark.parametrize("mask", [24, 56, 64, 100, 128])
+def test_many_static_bindings_are_found_by_their_b4(mask: int) -> None:
+    made = server(mask=mask, max_sets=10**6, max_softwires=10**6)
     many = np.zeros(20_000, row(ADDRESS, 1, A).dtype)
     many["ipv4"], many["psid_len"], many["psid"] = int(IPv4Address("203.0.113.0")) + np.arange(20_000) // 50, 6, 7
     many["psid"] = np.arange(20_000) % 50
-    many["b4"][:, 4:8] = np.arange(20_000, dtype=">u4").view(np.uint8).reshape(-1, 4)
+    numbers = np.arange(20_000, dtype=">u4").view(np.uint8).reshape(-1, 4)
+    many["b4"][:, 12 if mask > 64 else 4 :][:, :4] = numbers  # beyond 64 bits all share the first half
     many["b4"][:, 0], many["br"] = 0x20, np.frombuffer(BR, np.uint8)
     made.reserve(many, NOW)
     made.unreserve(many[77:78], NOW)

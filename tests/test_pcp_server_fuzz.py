@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,11 +31,13 @@ from tests.pcp_world import (
     ask_port,
     manager,
     pool,
+    row,
     said,
     tunnel,
 )
 
 POOLS = (pool(), pool("192.0.2.6/32", 0), pool("198.51.100.0/30", 3, signalling="draft-b"), pool("192.0.2.9/32", 16))
+FIXED = np.concatenate([row("192.0.2.5", 3, B), row("203.0.113.1", 1, A_MOVED), row("198.51.100.1", 2, DHCP, 3)])
 SENDERS = [tunnel(A), tunnel(A_MOVED), tunnel(B), tunnel(A, 7), Sender(A, DHCP, INSIDE, 7), manager(), manager(INSIDE)]
 
 _REQUESTS = [ask(), ask(lifetime=0), ask_port(2100), ask_port(2100, lifetime=0), ask(options=[Description(b"text")])]
@@ -120,6 +123,7 @@ def test_the_compiled_form_is_the_readable_one(
     fast, plain = (PcpServer(wanted, NOW, compiled) for compiled in (True, False))
     for server in (fast, plain):
         server.load({}, NOW, lost)
+        server.reserve(FIXED[: len(order)], NOW)
     now = NOW
     for requests, wait, then in steps:
         now += wait

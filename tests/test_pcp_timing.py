@@ -24,6 +24,12 @@ def test_epoch(row: dict[str, Any]) -> None:
     assert (check.server, check.client) == (row["curr_server"], row["curr_client"])
 
 
+def test_a_second_back_counts_as_none() -> None:
+    """Two seconds on here and none there are within what is tolerated."""
+    assert EpochCheck(1000, 5000.0).is_valid(999, 5002.0)
+    assert not EpochCheck(1000, 5000.0).is_valid(999, 5003.0)
+
+
 # --- times -----------------------------------------------------------------------------------------------------------
 
 

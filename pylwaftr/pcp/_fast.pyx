@@ -63,6 +63,8 @@ cdef class Fast:
     cdef frozenset protocols
     cdef unsigned int least, most
     cdef double rested_s
+    cdef int mask
+    cdef bint some_static
     cdef dict journal, asked
     cdef unsigned int epoch
     cdef double now
@@ -76,12 +78,14 @@ cdef class Fast:
         self.windows = [(pool, pool.window(1, 65535)) for pool in mappings.pools.all]
         self.protocols = settings.protocols
         self.least, self.most = settings.min_s, settings.max_s
+        self.mask = settings.mask
         self.rested_s = max(settings.quarantine_s, 120)
         self.answered = 0
 
     def batch(self, requests, unsigned int epoch, double now, slow):
         """The replies; `slow(index, datagram, sender)` answers what is not for here."""
         self.epoch, self.now = epoch, now
+        self.some_static = len(self.statics) > 0
         self.journal, self.asked = self.mappings.journal, self.limits.asked
         cdef list replies = []
         cdef Py_ssize_t index = 0
@@ -118,7 +122,7 @@ cdef class Fast:
         subscriber = self.subscriber(via)
         cdef PyObject* held = PyDict_GetItem(self.holders, subscriber)
         if held == NULL:
-            return self.first(request, tunnel, br, address, port, subscriber, internal_port, size, lifetime)
+            return self.first(via, request, tunnel, br, address, port, subscriber, internal_port, size, lifetime)
         return self.renewal(request, tunnel, br, address, port, subscriber, <tuple>held, internal_port, lifetime)
 
     cdef bint within_limits(self, object subscriber) except -1:
@@ -161,11 +165,13 @@ cdef class Fast:
         return self.reply(request, key, lifetime, internal_port, pool.legacy)
 
     cdef object first(
-        self, const unsigned char* request, const unsigned char* tunnel, const unsigned char* br,
+        self, object via, const unsigned char* request, const unsigned char* tunnel, const unsigned char* br,
         const unsigned char* address, unsigned int port, object subscriber,
         unsigned int internal_port, unsigned int size, unsigned int lifetime,
     ):
-        if internal_port != 1 or size < 65535 or request[36] not in self.protocols or len(self.statics):
+        if internal_port != 1 or size < 65535 or request[36] not in self.protocols:
+            return None
+        if self.some_static and self.statics.may_have(via, self.mask):
             return None
         key = self.set_for(request)
         if key is None or not self.within_limits(subscriber):
@@ -194,8 +200,14 @@ cdef class Fast:
                 pool, key = found
                 if pool.is_free(key, self.now - self.rested_s):
                     return key
-        if self.grants.recovering_until > self.now or (mapped and ipv4):
+        if self.grants.recovering_until > self.now:
             return None
+        if mapped and ipv4:
+            pool = self.pools.at(ipv4)
+            if pool is not None:
+                key = pool.on_address(ipv4, pool.window(1, 65535), self.now - self.rested_s)
+                if key is not None:
+                    return key
         for pool, window in self.windows:
             key = pool.fresh(window)
             if key is not None:

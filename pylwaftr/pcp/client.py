@@ -293,7 +293,7 @@ class Client:
     def _ask_within(self, mapping: _Mapping, spread: float, now: float) -> None:
         if spread:
             mapping.state = State.WAITING
-            mapping.due = max(now + self._rng.uniform(0, spread), mapping.hold_until)
+            mapping.due = now + self._rng.uniform(0, spread)  # and not before an error's lifetime is over
         else:
             self._request(mapping, now)
 

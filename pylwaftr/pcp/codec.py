@@ -165,7 +165,6 @@ def _decode_provisioning(datagram: bytes, sender: bytes, accepts: Accepts) -> Ma
         or length != 5
         or size < 2
         or first != internal_port
-        or not lifetime
         or Opcode.MAP not in accepts.opcodes
         or Code.PORT_SET not in accepts.options
     ):

@@ -20,7 +20,7 @@ from pylwaftr.pcp.statics import Statics
 from pylwaftr.rows import BINDING_ROW, Rows
 
 _RECOVERY_S = 120  # after a loss sets are given to those only who claim them
-_EXPIRIES_AT_ONCE = 5000
+_LOOK_AT_ONCE = 1000  # mappings that may have expired: requests wait meanwhile
 _B4_INSIDE = address16(IPv4Address("192.0.0.2"))
 
 
@@ -58,7 +58,7 @@ class Lifecycle:
     def handle_timer(self, now: float) -> Outcome:
         """What is due; if there is more than fits, `timer` is over at once again."""
         outcome = Outcome()
-        for key in self._mappings.expired(now, _EXPIRIES_AT_ONCE):
+        for key in self._mappings.expired(now, _LOOK_AT_ONCE):
             self._give_back(key, now)
             self.counters["expired"] += 1
         epoch, settings = self.epoch(now), self.settings
@@ -172,7 +172,10 @@ class Lifecycle:
 
     def reconfigure(self, settings: Settings) -> None:
         """Live. Mappings of a pool that went, or was cut otherwise, are drained: they last as long as was granted."""
-        self.settings = self._grants.settings = settings
+        before, self.settings = self.settings, settings
+        self._grants.settings = settings
+        if (before.pools, before.mask) == (settings.pools, settings.mask):
+            return
         pools = Pools(settings.pools)
         for pool, ipv4, bits in reserved_bits(pools, self._statics.all()):
             pool.reserve(ipv4, bits)

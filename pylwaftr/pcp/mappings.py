@@ -152,23 +152,28 @@ class Mappings:
         return self._seconds[0] if self._seconds else None
 
     def expired(self, now: float, limit: int) -> list[int]:
-        """Keys whose time is over, about that many at once; they are not looked at again."""
+        """Keys whose time is over; that many are looked at, and not again."""
         found: list[int] = []
-        while self._seconds and self._seconds[0] <= now and len(found) < limit:
-            second = heappop(self._seconds)
-            for key in self._buckets.pop(second):
-                if self.due.get(key) != second:
-                    continue
-                del self.due[key]
-                record = self.records.get(key)
-                if record is None or record[1] != ACTIVE:
-                    continue
-                until = m.until(record)
-                if until <= now:
-                    found.append(key)
-                else:  # renewed meanwhile
-                    self.watch(key, ceil(until))
+        while self._seconds and self._seconds[0] <= now and limit > 0:
+            second = self._seconds[0]
+            bucket = self._buckets[second]
+            some = bucket[-limit:]
+            limit -= len(some)
+            del bucket[-len(some) :]
+            if not bucket:
+                del self._buckets[heappop(self._seconds)]
+            found += [key for key in some if self.due.get(key) == second and self._is_over(key, now)]
         return found
+
+    def _is_over(self, key: int, now: float) -> bool:
+        del self.due[key]
+        record = self.records.get(key)
+        if record is None or record[1] != ACTIVE:
+            return False
+        until = m.until(record)
+        if until > now:  # renewed meanwhile
+            self.watch(key, ceil(until))
+        return until <= now
 
     # --- batches
 

@@ -112,7 +112,7 @@ class Pool:
         fresh = window & ~self.used.get(ipv4, 0)
         if fresh:
             return key_of(ipv4, self.psid_len, (fresh & -fresh).bit_length() - 1)
-        while window:
+        while window and self.freed:
             key = key_of(ipv4, self.psid_len, (window & -window).bit_length() - 1)
             if self.freed.get(key, before + 1) <= before:
                 return key
