@@ -58,7 +58,8 @@ def test_a_renewal_changes_nothing_but_the_end() -> None:
     world.answer()
     step = provisioning.step()
     assert step.assignment == replace(BOUND, expires=5000 + 4100 + 7200)
-    assert (step.changed, step.flush, step.lines, step.save) == (False, False, (), None)
+    assert (step.changed, step.renewed, step.flush, step.lines, step.save) == (False, True, False, (), None)
+    assert provisioning.step().renewed is False
 
 
 @pytest.mark.parametrize("fields", [{"external": address16(OTHER)}, {"external_port": 28672,

@@ -152,6 +152,9 @@ def test_an_announcement_of_a_loss_brings_all_of_them_back_within_five_seconds()
     assert network.counts["losses of state"] == 1
     assert network.counts["requests"] == 400
     assert "sets given to two" not in network.counts
+    for number in range(200):
+        network.announce(number, 5)  # a late copy
+    assert network.storm.bound == 200
 
 
 def test_code5_brings_one_back() -> None:

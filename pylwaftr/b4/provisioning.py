@@ -33,6 +33,7 @@ class Step:
 
     assignment: Assignment | None  # to use from now on; None: none
     changed: bool = False  # it is not what was used until now
+    renewed: bool = False  # it is, and lasts longer
     flush: bool = False  # translations by the former one are void (RFC 7596 section 5.1)
     save: Saved | None = None  # what the next run should know
     lines: tuple[str, ...] = ()
@@ -60,6 +61,7 @@ class Provisioning:
         lines = tuple(line for event in self.client.events() if (line := _line(event)))
         before, now = self._now, assignment_of(self.client.grants())
         changed = not now.is_same(before) if now is not None else before is not None
+        renewed = not changed and now is not None and before is not None and now.expires != before.expires
         flush = now is not None and self._last is not None and not now.is_same(self._last)
         self._now = now
         if now is not None:
@@ -67,7 +69,7 @@ class Provisioning:
         saved = self.client.saved()
         save = saved if saved != self._saved else None
         self._saved = saved
-        return Step(now, changed, flush, save, lines)
+        return Step(now, changed, renewed, flush, save, lines)
 
 
 def _line(event: Event) -> str:

@@ -84,7 +84,7 @@ class Provisioner:
         step = self._provisioning.step()
         for line in step.lines:
             self._report(line)
-        if step.changed or step.save or step.assignment:
+        if step.changed or step.renewed or step.save:
             self._steps.put_nowait(step)
         if self._timer is not None:
             self._timer.cancel()
@@ -122,8 +122,8 @@ class Provisioner:
                     await self._change(step)
                 except HostError as fault:
                     self._report(f"the set cannot be used: {fault}")
-            elif step.assignment is not None and self.lan is not None:
-                self.lan.proxy.use(step.assignment, self._loop.time())  # it lasts longer now
+            elif step.renewed and self.lan is not None:
+                self.lan.proxy.use(step.assignment, self._loop.time())
 
     async def _save(self, saved: Saved) -> None:
         if self._plan.state is None:
