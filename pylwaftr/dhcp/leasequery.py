@@ -70,6 +70,7 @@ class Session:
         self._poll_due: float | None = None
         self._bulk_anyway = False  # the active query is refused or not answered: leases come by bulk meanwhile
         self._silent = 0
+        self._bulk_works = False  # since there was a stream
         self._accept_due: float | None = None
         self._linger_until: float | None = None
         self._wishes = 0  # for a full bulk, when the round began
@@ -251,7 +252,7 @@ class Session:
         self._bulk_anyway = True
         if closed or self._silent >= SILENT_TRIES:
             self._start_polling("the active query was not answered")
-        return self._timers.later_s if self._silent >= SILENT_TRIES else None
+        return self._timers.later_s if self._silent >= SILENT_TRIES and self._bulk_works else None
 
     def _start_polling(self, why: str) -> None:
         if not self.poll:
@@ -294,7 +295,7 @@ class Session:
         if self._active.running:
             self._accept_due = None
             self._silent = 0
-            self.poll = self._bulk_anyway = False
+            self.poll = self._bulk_anyway = self._bulk_works = False
             self._poll_due = None
             self._attempts[ACTIVE].succeeded()
         if self._active.state is not before:
@@ -392,6 +393,7 @@ class Session:
                 self._attempts[BULK].due = None
             return BulkEnded(False, why)
         self.counts["bulks_complete"] += 1
+        self._bulk_works = True
         self.bulk_took_s = now - (self.bulk_began or now)
         self._attempts[BULK].succeeded()
         self._active.saved = replace(self.saved, resync=False)

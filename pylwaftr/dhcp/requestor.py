@@ -36,6 +36,7 @@ from pylwaftr.dhcp.leases import Policy
 from pylwaftr.dhcp.winners import Changes, Outcome, Report
 from pylwaftr.rows import Rows
 
+ROWS_MOST = 16384  # leases that wait to be looked at together
 ANSWER_S = 1.0  # a packet without a binding waits for a single query no longer
 AGAIN_S = 10.0  # the same B4 is not asked about sooner
 ASKED_MOST = 65536
@@ -90,6 +91,9 @@ class Requestor:
         self._asked: dict[IPv6Address, _Asked] = {}
         self._doubted: dict[str, float] = {}
         self._out = Output()
+        self._rows: dict[str, list[LeaseRows]] = {}  # heard and not yet looked at
+        self._row_count = 0
+        self._current: dict[str, bool] = {}
         for server in servers:
             octets = (saved or {}).get(server.name)
             self._saved[server.name] = Saved() if octets is None else Saved.of(octets)
@@ -152,6 +156,7 @@ class Requestor:
                 self._heed(name, now)
         due = self.leases.timer()
         if due is not None and now >= due:
+            self._hear(now)
             self._heed_outcome(self.leases.expire(now), now)
         for b4, asked in list(self._asked.items()):
             if asked.waiting and now >= asked.at + ANSWER_S:
@@ -160,6 +165,9 @@ class Requestor:
                 del self._asked[b4]
 
     def take(self, now: float, changes: bool = True) -> Output:
+        if changes:
+            self._hear(now)
+            self._heed_all(now)
         out, self._out = self._out, Output()
         if changes:
             out.changes = self.leases.take()
@@ -205,20 +213,40 @@ class Requestor:
 
     # --- what sessions say ---
 
+    def _heed_all(self, now: float) -> None:
+        """A lease may have asked for a full bulk."""
+        for name in self.sessions:
+            self._heed(name, now)
+
     def _heed(self, name: str, now: float) -> None:
         session = self.sessions[name]
         while events := session.events():
-            for event in _merged(events):
+            for event in events:
                 self._event(name, session, event, now)
-            self.leases.set_live(name, session.current)
+            if session.current is not self._current.get(name):
+                self._current[name] = session.current
+                self._hear(now)
+                self.leases.set_live(name, session.current)
+
+    def _hear(self, now: float) -> None:
+        """Leases in large batches cost less each; nothing else overtakes them."""
+        rows, self._rows, self._row_count = self._rows, {}, 0
+        for name, parts in rows.items():
+            self.leases.set_skew(name, self.sessions[name].saved.skew_s)
+            batch = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            self._heed_outcome(self.leases.heard(name, batch, now), now)
 
     def _event(self, name: str, session: Session, event: Event, now: float) -> None:
+        if isinstance(event, Leases):
+            self._rows.setdefault(name, []).append(event.rows)
+            self._row_count += len(event.rows)
+            if self._row_count >= ROWS_MOST:
+                self._hear(now)
+            return
+        self._hear(now)
         match event:
             case Open() | Secure() | Shut():
                 self._out.commands.append((name, event))
-            case Leases(rows):
-                self.leases.set_skew(name, session.saved.skew_s)
-                self._heed_outcome(self.leases.heard(name, rows, now), now)
             case BulkBegan():
                 self.leases.bulk_begins(name)
             case BulkEnded(sweep, why):
@@ -246,20 +274,3 @@ class Requestor:
                 self._doubted[name] = now
                 self.sessions[name].resync(now)
         self._out.reports += outcome.reports
-
-
-def _merged(events: Sequence[Event]) -> list[Event]:
-    """Leases that follow each other become one batch."""
-    found: list[Event] = []
-    batch: list[LeaseRows] = []
-    for event in events:
-        if isinstance(event, Leases):
-            batch.append(event.rows)
-            continue
-        if batch:
-            found.append(Leases(np.concatenate(batch)))
-            batch = []
-        found.append(event)
-    if batch:
-        found.append(Leases(np.concatenate(batch)))
-    return found

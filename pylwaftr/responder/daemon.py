@@ -122,9 +122,10 @@ class Client(asyncio.Protocol):
 
     async def _start_tls(self, transport: asyncio.Transport) -> None:
         assert self._service.tls is not None
+        inside = _Inside(self)
         try:
             secure = await self._loop.start_tls(
-                transport, self, self._service.tls, server_side=True, ssl_handshake_timeout=30
+                transport, inside, self._service.tls, server_side=True, ssl_handshake_timeout=30
             )
         except (OSError, ssl.SSLError) as fault:
             log.warning("%s: no TLS: %s", self._peer, fault)
@@ -137,7 +138,7 @@ class Client(asyncio.Protocol):
         secure.set_write_buffer_limits(high=BUFFER)
         self._upgrade = None
         self.connection.secured()
-        self.pump()
+        self.data_received(inside.opened())
 
     def tick(self, now: float) -> None:
         if self._paused_at is not None and now - self._paused_at >= SEND_S:
@@ -152,6 +153,33 @@ class Client(asyncio.Protocol):
         if self._transport is not None and self._paused_at is None:
             self._transport.write(self.connection.terminate(int(time.time())))
             self._transport.close()
+
+
+class _Inside(asyncio.Protocol):
+    """What TLS carried comes in here, what came in clear text never does. The first of it waits for `opened`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._early: bytes | None = b""
+
+    def opened(self) -> bytes:
+        early, self._early = self._early or b"", None
+        return early
+
+    def data_received(self, data: bytes) -> None:
+        if self._early is None:
+            self._client.data_received(data)
+        else:
+            self._early += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._client.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._client.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._client.resume_writing()
 
 
 class Tail:

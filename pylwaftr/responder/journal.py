@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 from pylwaftr.responder.database import Change
 
+_ipv4 = lru_cache(maxsize=65536)(IPv4Address)  # leases share addresses
 _KNOWN = {"at", "state", "ipv4", "offset", "psid_len", "psid", "b4", "client", "lifetime", "cltt"}
 
 
@@ -36,7 +38,7 @@ def parse(line: str) -> Change:
             raise ValueError(f"{name} is {number!r}, no whole number")
     b4, client = told.get("b4"), told.get("client") or ""
     return Change(
-        ipv4=IPv4Address(told["ipv4"]),
+        ipv4=_ipv4(told["ipv4"]),
         state=str(told["state"]),
         b4=None if b4 is None else IPv6Address(b4),
         client=bytes.fromhex(client),
