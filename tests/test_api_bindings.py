@@ -140,19 +140,26 @@ def test_validate_only_changes_nothing(client: Client, bindings: Bindings) -> No
     assert (held(bindings), bindings.revision) == (1, 1)
 
 
-def test_an_update_without_etag_stands_against_others(client: Client, bindings: Bindings) -> None:
-    """Somebody else changes the binding between look and change; once, then it holds still."""
+@pytest.mark.parametrize("times, end", [(1, "done"), (2, "done"), (3, "ETAG_MISMATCH")])
+def test_an_update_without_etag_stands_against_others(client: Client, bindings: Bindings, times: int, end: str) -> None:
+    """Somebody else changes the binding between look and change, so many times."""
     client.create(SHARED)
-    real, meddled = bindings.bind, []
+    real, meddled = bindings.bind, 0
+    key = int(one("203.0.113.5")["ipv4"][0]), 33
 
     async def meddling(*args: Any, **options: Any) -> Any:
-        if not meddled:
-            meddled.append(True)
-            bindings.held[int(one("203.0.113.5")["ipv4"][0]), 33] = (one("203.0.113.5", 6, 33, "::5:1").tobytes(), 1)
+        nonlocal meddled
+        meddled += 1
+        if meddled <= times:
+            bindings.held[key] = (one("203.0.113.5", 6, 33, f"2001:db8:{meddled}::5").tobytes(), 1)
         return await real(*args, **options)
 
     bindings.bind = meddling  # type: ignore[method-assign]
-    assert client.update(Binding(ipv4="203.0.113.5", psid_len=6, psid=33, b4_ipv6="2001:db8:2::1")).psid == 33
+    wanted = Binding(ipv4="203.0.113.5", psid_len=6, psid=33, b4_ipv6="2001:db8:99::1")
+    if end == "done":
+        assert client.update(wanted).psid == 33
+    else:
+        assert refusal(lambda: client.update(wanted)).reason == end
 
 
 # --- batches
@@ -191,10 +198,11 @@ def test_a_bad_field_is_named_by_its_path_and_nothing_is_bound(
 def test_bad_packed_rows_are_named_by_their_index(client: Client, bindings: Bindings) -> None:
     rows = many(10)
     rows["psid_len"][3], rows["psid"][3] = 6, 64
+    rows["psid"][5] = 1  # without a length: the whole address would be given away
     rows["ipv4"][7] = 0x7F000001
     fault = refusal(lambda: client.bind(rows.tobytes()))
-    assert [path for path, _ in fault.violations] == ["rows[3].psid", "rows[7].ipv4"]
-    assert (fault.metadata, held(bindings)) == ({"violations": "2"}, 0)
+    assert [path for path, _ in fault.violations] == ["rows[3].psid", "rows[5].psid", "rows[7].ipv4"]
+    assert (fault.metadata, held(bindings)) == ({"violations": "3"}, 0)
 
 
 def test_rows_of_uneven_length(client: Client) -> None:
@@ -276,6 +284,16 @@ def test_a_change_is_finished_although_its_client_gave_up(client: Client, bindin
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert client.stubs.bindings.CreateBinding(request, timeout=5).psid == 33  # waits for the first
     assert (bindings.calls, bindings.revision) == (1, 1)
+
+
+def test_so_is_one_without_an_id(client: Client, bindings: Bindings) -> None:
+    bindings.pause_s = 0.3
+    with pytest.raises(grpc.RpcError):
+        client.stubs.bindings.CreateBinding(pb.CreateBindingRequest(binding=SHARED), timeout=0.1)
+    deadline = time.monotonic() + 10
+    while not bindings.held:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 # --- lists, look-ups, history

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def test_every_method_and_service_has_a_comment() -> None:
     bare = []
     for file in (ROOT / "proto").rglob("*.proto"):
         lines = file.read_text().splitlines()
-        for above, line in zip(lines, lines[1:], strict=False):
+        for above, line in itertools.pairwise(lines):
             if re.match(r"\s*(rpc|service) ", line) and not above.lstrip().startswith("//"):
                 bare.append(f"{file.name}: {line.strip()}")
     assert bare == []

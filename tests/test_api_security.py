@@ -115,9 +115,12 @@ def test_without_a_list_of_roles_every_certificate_is_admin(authority: Authority
         assert may(client) == MAY["admin"]
 
 
-def test_a_client_without_certificate_only_reads(authority: Authority) -> None:
-    api = secure(authority, (), require=False)
-    with Served(parts(), api) as served, Client(served.target, Tls(authority.ca)) as client:
+@pytest.mark.parametrize("named", [False, True])
+def test_where_no_certificate_is_required_everybody_only_reads(authority: Authority, named: bool) -> None:
+    """gRPC does not ask for certificates then, so that of an admin is not seen either."""
+    identity = authority.client("boss") if named else Tls(authority.ca)
+    api = secure(authority, require=False)
+    with Served(parts(), api) as served, Client(served.target, identity) as client:
         assert may(client) == MAY["viewer"]
 
 

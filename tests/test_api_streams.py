@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from pylwaftr.api.channel import failed
 from pylwaftr.api.client import Binding, CallFailed, Client, LoadProgress, WatchEvent, unpack
 from pylwaftr.api.generated.lwaftr.v1 import bindings_pb2 as pb
 from pylwaftr.api.limits import Limits
+from pylwaftr.config.services import Api
+from pylwaftr.config.values import Endpoint
 from tests.fake_router import Bindings, Served, many, parts
 
 TIGHT = Limits(loads=2, watches=2, idle_s=0.5, write_s=0.5)
@@ -152,6 +155,25 @@ def test_a_client_that_disappears_in_a_replacement(client: Client, bindings: Bin
     assert len(bindings.held) == 100
 
 
+def test_a_batch_that_has_begun_is_finished_before_its_replacement_is_given_up(
+    client: Client, bindings: Bindings
+) -> None:
+    bindings.pause_s = 0.5
+    gone = threading.Event()
+
+    def requests() -> Iterator[pb.LoadBindingsRequest]:
+        yield pb.LoadBindingsRequest(start=pb.LoadStart())
+        yield pb.LoadBindingsRequest(rows=many(5).tobytes())
+        gone.wait(10)
+
+    call = client.stubs.bindings.ReplaceBindings(requests())
+    until(lambda: bindings.calls == 1)
+    call.cancel()
+    until(lambda: bindings.abandoned == 1)
+    assert (len(bindings.held), bindings.revision) == (5, 1)
+    gone.set()
+
+
 @pytest.mark.parametrize("method", ["LoadBindings", "ReplaceBindings"])
 def test_a_stream_without_its_end_broke_off(client: Client, bindings: Bindings, method: str) -> None:
     client.load(many(100).tobytes())
@@ -239,6 +261,22 @@ def test_a_method_that_does_not_exist(client: Client) -> None:
     assert fault.code == "UNIMPLEMENTED"
 
 
+def test_a_question_whose_deadline_is_over_ends(client: Client, bindings: Bindings) -> None:
+    ended = threading.Event()
+
+    async def listing(*_: object) -> object:
+        try:
+            return await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    bindings.list = listing  # type: ignore[method-assign,assignment]
+    with pytest.raises(grpc.RpcError) as caught:
+        client.stubs.bindings.ListBindings(pb.ListBindingsRequest(), timeout=0.3)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert ended.wait(5)
+
+
 def test_more_loads_than_allowed(client: Client) -> None:
     wait = threading.Event()
 
@@ -263,11 +301,11 @@ def test_more_loads_than_allowed(client: Client) -> None:
 
 
 def test_snapshot_marker_changes(client: Client) -> None:
-    client.load(many(10_000).tobytes())
+    client.load(many(2000).tobytes())
     events = client.watch()
     kinds = [next(events) for _ in range(3)]
     assert [event.kind for event in kinds] == [WatchEvent.SNAPSHOT, WatchEvent.SNAPSHOT, WatchEvent.MARKER]
-    assert [len(event.bindings) for event in kinds] == [8192, 1808, 0]
+    assert [len(event.bindings) for event in kinds] == [1024, 976, 0]
     made = client.create(Binding(ipv4="203.0.113.5", b4_ipv6="2001:db8:1::1"))
     client.delete("203.0.113.5")
     bound, unbound = next(events), next(events)
@@ -321,16 +359,14 @@ def test_following_survives_a_restart_of_the_router() -> None:
         client = Client(first.target)
         events = client.follow(packed=True)
         assert next(events).kind == WatchEvent.MARKER
-        client.create(Binding(ipv4="203.0.113.1", b4_ipv6="2001:db8:1::1"))
-        assert next(events).revision == 1
+        for last in range(3):
+            client.create(Binding(ipv4=f"203.0.113.{last}", b4_ipv6="2001:db8:1::1"))
+            assert next(events).revision == last + 1
     bindings.changed = type(bindings.changed)()  # of the next loop
-    from pylwaftr.config.services import Api
-    from pylwaftr.config.values import Endpoint
-
     with Served(parts(bindings), Api(Endpoint("127.0.0.1", port), None, False, ())):
-        client.create(Binding(ipv4="203.0.113.2", b4_ipv6="2001:db8:1::1"))
+        client.create(Binding(ipv4="203.0.113.9", b4_ipv6="2001:db8:1::1"))
         found = [next(events), next(events)]
-    assert [event.revision for event in found] == [1, 2]  # the last one seen may have come in part: it comes again
+    assert [event.revision for event in found] == [3, 4]  # the last one seen may have come in part: it comes again
     client.close()
 
 

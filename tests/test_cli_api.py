@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from pylwaftr.binding_files import load, save
 from pylwaftr.cli.connection import MOMENT
 from pylwaftr.cli.main import main
 from pylwaftr.store import Life
-from tests.fake_router import Bindings, Served, Settings, many, one, parts
+from tests.fake_router import Bindings, Served, Settings, one, parts
 
 B4 = "2001:db8:1::1"
 Run = Callable[..., Result]
@@ -101,180 +100,6 @@ def test_exit_status(run: Run, words: list[str], status: int, said: str) -> None
 def test_a_router_that_does_not_answer() -> None:
     result = CliRunner().invoke(main, ["health", "--server", "127.0.0.1:1"])
     assert (result.exit_code, result.stderr.startswith("pylwaftr: 127.0.0.1:1 does not answer")) == (1, True)
-
-
-# --- files
-
-
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".json", ".snapshot"])
-def test_export_and_import_are_inverse(run: Run, bindings: Bindings, tmp_path: Path, suffix: str) -> None:
-    file = tmp_path / f"table{suffix}"
-    run("bindings", "add", "203.0.113.5", "--psid-len", 6, "--psid", 33, "--b4", B4)
-    run("bindings", "add", "203.0.113.6", "--b4", "2001:db8:2::1")
-    before = dict(bindings.held)
-    result = run("bindings", "export", file)
-    assert (result.exit_code, result.stdout) == (0, f"{file}: 2 bindings\n")
-    bindings.held.clear()
-    result = run("bindings", "import", file)
-    assert (result.exit_code, result.stdout) == (0, f"{file}: 2 added\n")
-    assert bindings.held == before
-    assert run("bindings", "import", file).stdout == f"{file}: 2 unchanged\n"
-    assert lines(run("bindings", "import", file, "--json"))[0]["unchanged"] == 2
-
-
-def test_an_import_of_many(run: Run, bindings: Bindings, tmp_path: Path) -> None:
-    file = tmp_path / "many.csv"
-    save(file, many(70_000))
-    assert run("bindings", "import", file, "--dry-run").stdout == f"{file}: would be 70000 added\n"
-    assert not bindings.held
-    assert run("bindings", "import", file).stdout == f"{file}: 70000 added\n"
-    assert len(bindings.held) == 70_000
-
-
-def test_a_faulty_file_is_refused_before_anything_is_sent(run: Run, bindings: Bindings, tmp_path: Path) -> None:
-    file = tmp_path / "bad.csv"
-    file.write_text(
-        "ipv4,psid_len,psid,b4_ipv6\n1.2.3.4,6,99,::5:1\n1.2.3.5,0,0,2001:db8::1\n1.2.3.5,0,0,2001:db8::2\n"
-    )
-    result = run("bindings", "import", file)
-    assert result.exit_code == 2
-    assert result.stderr.splitlines() == [
-        f"{file}:2: b4_ipv6: ::5:1 is no address that a B4 can have; give a global unicast address",
-        f"{file}:2: psid: is 99; with psid_len 6 the range is 0 to 63",
-        f"{file}:4: psid: 1.2.3.5 (whole) is bound already at {file}:3; remove one",
-        f"pylwaftr: {file}: 3 faults; nothing was sent",
-    ]
-    assert bindings.calls == 0
-
-
-def test_a_row_that_the_router_refuses_is_named_by_its_line(run: Run, bindings: Bindings, tmp_path: Path) -> None:
-    run("bindings", "add", "10.0.156.64", "--psid-len", 6, "--psid", 33, "--b4", B4)
-    file = tmp_path / "many.csv"
-    save(file, many(50_000))
-    result = run("bindings", "import", file)
-    assert (result.exit_code, len(bindings.held)) == (1, 32769)
-    assert result.stderr.splitlines() == [
-        f"{file}:40002: OVERLAP: row 7232 overlaps",
-        f"pylwaftr: {file}: row 7232 overlaps [OVERLAP]; 32768 added before that",
-    ]
-
-
-def test_diff_and_replace(run: Run, bindings: Bindings, tmp_path: Path) -> None:
-    file = tmp_path / "table.csv"
-    save(file, many(3))
-    run("bindings", "import", file)
-    file.write_text(
-        "ipv4,b4_ipv6\n10.0.0.0,2001:db8::1\n10.0.0.1,2001:db8::9\n10.0.0.7,2001:db8::7\n"  # without BR: that is alike
-    )
-    result = run("bindings", "diff", file)
-    assert (result.exit_code, result.stdout.splitlines()) == (
-        3,
-        [
-            "+ 10.0.0.7 (whole) 2001:db8::7",
-            "- 10.0.0.2 (whole) 2001:db8::3",
-            "~ 10.0.0.1 (whole) 2001:db8::2 -> 2001:db8::9",
-        ],
-    )
-    (found,) = lines(run("bindings", "diff", file, "--json"))
-    assert [len(found[name]) for name in ("added", "removed", "changed")] == [1, 1, 1]
-    assert run("bindings", "replace", file).exit_code == 2  # nobody can be asked
-    assert len(bindings.held) == 3
-    result = run("bindings", "replace", file, "--yes")
-    assert (result.exit_code, result.stdout) == (0, f"{file}: 1 added, 1 replaced, 1 unchanged, 1 removed\n")
-    assert run("bindings", "diff", file).exit_code == 0
-
-
-SNABB = """
-// of Snabb's lwAFTR
-softwire-config {
-  instance { device "00:05.0"; queue { id 1; external-interface { ip 10.10.10.10; mac 12:12:12:12:12:12; } } }
-  binding-table {
-    softwire { ipv4 203.0.113.5; psid 33; b4-ipv6 2001:db8:1::1; br-address 2001:db8:aa::1;
-               port-set { psid-length 6; } }
-    softwire { ipv4 "203.0.113.6"; /* whole */ psid 0; b4-ipv6 2001:db8:2::1; br-address 2001:db8:aa::1;
-               port-set { psid-length 0; reserved-ports-bit-count 0; } }
-    version { number 7; }
-    softwire { padding 0; port-set { reserved-ports-bit-count 6; psid-length 8; } ipv4 203.0.113.7; psid 52;
-               b4-ipv6 2001:db8:3::1; br-address 2001:db8:aa::1; }
-  }
-  external-interface { mtu 1460; }
-}
-"""
-SNABB_V1 = """
-binding-table {
-  psid-map { addr 203.0.113.5; psid-length 6; shift 10; }
-  psid-map { addr 203.0.113.7; end-addr 203.0.113.9; psid-length 8; shift 2; }
-  psid-map { addr 203.0.113.6; psid-length 0; }
-  br-address 2001:db8:bb::1;
-  br-address 2001:db8:aa::1;
-  softwire { ipv4 203.0.113.5; psid 33; br 1; b4-ipv6 2001:db8:1::1; }
-  softwire { ipv4 203.0.113.6; psid 0; br 1; b4-ipv6 2001:db8:2::1; }
-  softwire { ipv4 203.0.113.7; psid 52; br 1; b4-ipv6 2001:db8:3::1; }
-}
-"""
-
-
-@pytest.mark.parametrize("text", [SNABB, SNABB_V1], ids=["since v2", "v1"])
-def test_a_configuration_of_snabb_is_imported(run: Run, bindings: Bindings, tmp_path: Path, text: str) -> None:
-    file = tmp_path / "lwaftr.conf"
-    file.write_text(text)
-    assert run("bindings", "import", file).stdout == f"{file}: 3 added\n"
-    wanted = [
-        one("203.0.113.5", 6, 33),
-        one("203.0.113.6", 0, 0, "2001:db8:2::1"),
-        one("203.0.113.7", 8, 52, "2001:db8:3::1", 6),
-    ]
-    assert sorted(octets for octets, _ in bindings.held.values()) == sorted(rows.tobytes() for rows in wanted)
-
-
-SNABB_FAULTS = [  # the table, line, what is said
-    ("softwire { ipv4 1.2.3; psid 1; b4-ipv6 ::a:1; port-set { psid-length 6; } }", "2: ipv4: '1.2.3' is not an IPv4"),
-    ("softwire { ipv4 1.2.3.4; b4-ipv6 2001:db8::1; port-set { } }", "2: psid-length: is 'missing'"),
-    ("softwire { ipv4 1.2.3.4; psid 1; b4-ipv6 2001:db8::1; }", "2: ipv4: 1.2.3.4 is in no psid-map"),
-    (
-        "softwire { ipv4 1.2.3.4; psid 1; colour red; b4-ipv6 2001:db8::1; port-set { psid-length 6; } }",
-        "2: colour: is",
-    ),
-    ("psid-map { psid-length 6; }", "2: has a psid-map without addr"),
-    ("psid-map { addr 1.2.3.4; psid-length x; }", "2: has a psid-map that is none"),
-    ("softwire { ipv4 1.2.3.4", "3: ipv4 1.2.3.4: expected ; behind it"),
-    ("/* without an end", "2: has a quotation or comment without an end"),
-]
-
-
-@pytest.mark.parametrize("table, said", SNABB_FAULTS, ids=[row[1] for row in SNABB_FAULTS])
-def test_a_faulty_configuration_of_snabb(run: Run, tmp_path: Path, table: str, said: str) -> None:
-    file = tmp_path / "lwaftr.conf"
-    file.write_text("binding-table {\n" + table + "\n}\n")
-    result = run("bindings", "import", file)
-    assert result.exit_code == 2
-    assert any(line.startswith((f"{file}:{said}", f"pylwaftr: {file}:{said}")) for line in result.stderr.splitlines())
-
-
-def test_bindings_from_a_plan(tmp_path: Path) -> None:
-    file = tmp_path / "plan.csv"
-    words = ["gen-bindings", str(file), "--ipv4", "203.0.113.0/30", "--b4", "2001:db8:8000::/40"]
-    result = CliRunner().invoke(main, [*words, "--br", "2001:db8:aa::1", "--psid-len", "6"])
-    assert (result.exit_code, result.stdout) == (0, f"{file}: 252 bindings\n")
-    text = file.read_text().splitlines()
-    assert text[1] == "203.0.113.0,0,6,1,2001:db8:8000::cb00:7100:1,2001:db8:aa::1"
-    assert text[-1] == "203.0.113.3,0,6,63,2001:db8:8000:fb00:0:cb00:7103:3f,2001:db8:aa::1"
-    assert len(load(file, bytes(16)).rows) == 252
-
-
-PLANS = [
-    (["--b4-len", "41"], "has 2 prefixes of length 41, and 252 bindings are wanted"),
-    (["--b4-len", "39"], "the range is 40 to 80 here"),
-    (["--psid-offset", "11"], "are more than the 16 bits of a port"),
-    (["--skip", "64"], "leaves none of the 64 port sets"),
-]
-
-
-@pytest.mark.parametrize("words, said", PLANS, ids=[" ".join(row[0]) for row in PLANS])
-def test_plans_that_do_not_fit(tmp_path: Path, words: list[str], said: str) -> None:
-    plan = ["--ipv4", "203.0.113.0/30", "--b4", "2001:db8:8000::/40", "--br", "2001:db8:aa::1"]
-    result = CliRunner().invoke(main, ["gen-bindings", str(tmp_path / "x.csv"), *plan, *words])
-    assert (result.exit_code, said in result.stderr, list(tmp_path.iterdir())) == (2, True, [])
 
 
 # --- questions
@@ -418,3 +243,18 @@ def test_every_command_has_help_with_its_exit_status() -> None:
         result = CliRunner().invoke(main, [name, "--help"])
         assert result.exit_code == 0
         assert "Exit status" in " ".join(result.stdout.split())
+
+
+def test_explain_asks_the_running_router(run: Run) -> None:
+    result = run("explain", "--side", "v4", "--hex", "01 02")
+    assert (result.exit_code, result.stdout.splitlines()) == (
+        0,
+        [
+            "packet 1 on v4: 0102",
+            "  link     for this router",
+            "  dropped  drop_x (DP-1): because",
+            "  sent     v4: y",
+            "",
+        ],
+    )
+    assert lines(run("explain", "--side", "v4", "--hex", "01 02", "--json"))[0]["verdict"] == "drop_x"

@@ -1,8 +1,8 @@
-"""The manual pages: one for each command, and none that groff complains about."""
+"""The manual pages: one for each command, in plain roff."""
 
 from __future__ import annotations
 
-import shutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,8 +29,9 @@ def test_every_command_has_a_page(folder: Path) -> None:
     assert r"\fB\-\-at TIME\fR" in text
 
 
-@pytest.mark.skipif(shutil.which("groff") is None, reason="needs groff")
-def test_groff_has_no_complaint(folder: Path) -> None:
+def test_roff_reads_nothing_as_a_request_that_is_text(folder: Path) -> None:
     for page in sorted(folder.iterdir()):
-        done = subprocess.run(["groff", "-man", "-Tutf8", "-ww", "-z", page], capture_output=True, text=True)
-        assert (page.name, done.stderr) == (page.name, "")
+        for line in page.read_text().splitlines():
+            if line.startswith((".", "'")):
+                assert line.split()[0] in (".TH", ".SH", ".PP", ".TP"), f"{page.name}: {line}"
+            assert re.sub(r"\\(?:fB|fR|-|e|&)", "", line).count("\\") == 0, f"{page.name}: {line}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from pylwaftr.changes import Op, Source
 from pylwaftr.rows import BINDING_ROW, Rows
 
 DUMP_ROWS = 65536  # in one message
-WATCH_ROWS = 8192
+WATCH_ROWS, WATCH_BINDINGS = 8192, 1024
 
 Context = aio.ServicerContext[Any, Any]
 Requests = AsyncIterator[pb.LoadBindingsRequest]
@@ -67,12 +67,12 @@ class BindingStreams(bindings_pb2_grpc.BindingServiceServicer):
 
     async def _replace(self, requests: Requests) -> Answers:
         replacement: Replacement = await self._backend.replace_all(Source.OPERATOR)
+        load = _Load(self._default_br, replacement.feed, go_on=False)
         try:
-            load = _Load(self._default_br, replacement.feed, go_on=False)
             async for progress in load.run(requests):
                 yield progress
         except BaseException:  # also the client's leaving
-            await asyncio.shield(replacement.abandon())
+            await asyncio.shield(_given_up(load, replacement))
             raise
         swept = await asyncio.shield(replacement.finish())
         if not swept.ok:
@@ -129,32 +129,31 @@ def binding_filter(given: pb.BindingFilter) -> ListFilter:
     )
 
 
-def _messages(event: Event, marked: bool, packed: bool) -> list[pb.WatchBindingsResponse]:
+def _messages(event: Event, marked: bool, packed: bool) -> Iterator[pb.WatchBindingsResponse]:
+    """One after the other: an event may hold a whole table."""
+    at = translate.timestamp(event.at)
     if event.marker or event.change is None:
-        return [
-            pb.WatchBindingsResponse(
-                kind=pb.WatchBindingsResponse.MARKER, revision=event.revision, at=translate.timestamp(event.at)
-            )
-        ]
-    kind = pb.WatchBindingsResponse.SNAPSHOT
+        yield pb.WatchBindingsResponse(kind=pb.WatchBindingsResponse.MARKER, revision=event.revision, at=at)
+        return
+    change, kind = event.change, pb.WatchBindingsResponse.SNAPSHOT
     if marked:
-        bound = event.change.op is Op.BIND
+        bound = change.op is Op.BIND
         kind = pb.WatchBindingsResponse.BOUND if bound else pb.WatchBindingsResponse.UNBOUND
-    found, made = event.change.rows, []
-    for start in range(0, len(found), WATCH_ROWS):
-        part = found[start : start + WATCH_ROWS]
-        message = pb.WatchBindingsResponse(
-            kind=kind,
-            revision=event.revision,
-            at=translate.timestamp(event.at),
-            source=translate.to_source(event.change.source),
-        )
+    size = WATCH_ROWS if packed else WATCH_BINDINGS
+    source = translate.to_source(change.source)
+    for start in range(0, len(change.rows), size):
+        part = change.rows[start : start + size]
+        message = pb.WatchBindingsResponse(kind=kind, revision=event.revision, at=at, source=source)
         if packed:
             message.rows = translate.packed(part)
         else:
-            message.bindings.extend(translate.bindings(part, translate.all_of(event.change.source, len(part))))
-        made.append(message)
-    return made
+            message.bindings.extend(translate.bindings(part, translate.all_of(change.source, len(part))))
+        yield message
+
+
+async def _given_up(load: _Load, replacement: Replacement) -> None:
+    await load.settled()
+    await replacement.abandon()
 
 
 async def _started(requests: Requests) -> bool:
@@ -173,6 +172,12 @@ class _Load:
         self._rows = self._refused = 0
         self._total = Report()
         self._fault: ApiError | None = None
+        self._running: asyncio.Future[Report] | None = None
+
+    async def settled(self) -> None:
+        """A batch that was begun is finished although its client has left."""
+        if self._running is not None:
+            await asyncio.wait([self._running])
 
     async def run(self, requests: Requests) -> Answers:
         """Raises for the first refused batch; with `go_on` at the end."""
@@ -197,7 +202,8 @@ class _Load:
         progress = pb.LoadProgress()
         try:
             rows = translate.from_packed(octets, self._default_br, self._rows, translate.MAX_REFUSALS)
-            report = await asyncio.shield(self._feed(rows))
+            self._running = asyncio.ensure_future(self._feed(rows))
+            report = await asyncio.shield(self._running)
         except Invalid as fault:
             progress.refused.extend(translate.refusals_of(fault))
             self._refused += fault.total

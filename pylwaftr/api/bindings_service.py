@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from grpc import aio
 
 from pylwaftr.api import errors, gate, translate
-from pylwaftr.api.backend import ListFilter, Parts, Report
+from pylwaftr.api.backend import Listed, ListFilter, Parts, Report
 from pylwaftr.api.binding_streams import BindingStreams, binding_filter
 from pylwaftr.api.errors import ApiError
 from pylwaftr.api.generated.lwaftr.v1 import bindings_pb2 as pb
@@ -24,6 +25,7 @@ from pylwaftr.store import Life
 
 MAX_LIVES = 1000  # of a look-up
 DEFAULT_PAGE = 1000
+FEW = 256  # bindings that are translated on the spot
 TRIES = 3  # of an update without etag, when others change the same binding
 
 Context = aio.ServicerContext[Any, Any]
@@ -55,8 +57,9 @@ class BindingService(BindingStreams):
         if size > translate.MAX_BINDINGS:
             raise invalid("page_size", f"is {size}; the range is 1 to {translate.MAX_BINDINGS}")
         listed = await self._listed(binding_filter(request.filter), size, request.page_token)
+        made = await translated(listed)
         return pb.ListBindingsResponse(
-            bindings=translate.bindings(listed.rows, listed.sources),
+            bindings=made,
             next_page_token=listed.next,
             revision=listed.revision,
         )
@@ -173,8 +176,15 @@ class BindingService(BindingStreams):
 
     async def _all_that(self, wanted: ListFilter) -> pb.LookupResponse:
         listed = await self._backend.list(wanted, MAX_LIVES, "")
-        found = translate.bindings(listed.rows, listed.sources)
+        found = await translated(listed)
         return pb.LookupResponse(lives=[common_pb2.Life(binding=one) for one in found], truncated=bool(listed.next))
+
+
+async def translated(listed: Listed) -> list[common_pb2.Binding]:
+    """Many take milliseconds, in which the event loop has other things to do."""
+    if len(listed.rows) <= FEW:
+        return translate.bindings(listed.rows, listed.sources)
+    return await asyncio.to_thread(translate.bindings, listed.rows, listed.sources)
 
 
 def _lives(found: Sequence[Life]) -> pb.LookupResponse:

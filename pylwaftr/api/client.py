@@ -213,12 +213,14 @@ class Client:
     def who_held(self, ipv4: str, port: int | None, began: Moment = None, ended: Moment = None) -> Iterator[Life]:
         request = history_pb2.WhoHeldRequest(ipv4=ipv4, port=port, began=_moment(began), ended=_moment(ended))
         with told():
-            yield from self.stubs.history.WhoHeld(request)
+            for part in self.stubs.history.WhoHeld(request):
+                yield from part.lives
 
     def lives_of(self, b4: str, began: Moment = None, ended: Moment = None) -> Iterator[Life]:
         request = history_pb2.ListLivesRequest(b4_ipv6=b4, began=_moment(began), ended=_moment(ended))
         with told():
-            yield from self.stubs.history.ListLives(request)
+            for part in self.stubs.history.ListLives(request):
+                yield from part.lives
 
     # --- the router
 

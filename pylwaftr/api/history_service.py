@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -10,14 +10,17 @@ from grpc import aio
 
 from pylwaftr.api import translate
 from pylwaftr.api.backend import Parts
-from pylwaftr.api.generated.lwaftr.v1 import common_pb2, history_pb2_grpc
 from pylwaftr.api.generated.lwaftr.v1 import history_pb2 as pb
+from pylwaftr.api.generated.lwaftr.v1 import history_pb2_grpc
 from pylwaftr.api.limits import Limits, Slots
+from pylwaftr.store import Life
 
 Context = aio.ServicerContext[Any, Any]
 
 
-Lives = AsyncGenerator[common_pb2.Life, None]
+LIVES = 512  # in a message
+
+Answers = AsyncGenerator[pb.LivesResponse, None]
 
 
 class HistoryService(history_pb2_grpc.HistoryServiceServicer):
@@ -25,20 +28,25 @@ class HistoryService(history_pb2_grpc.HistoryServiceServicer):
         self._backend = parts.backend
         self._slots = Slots(limits.histories, "queries of the history")
 
-    async def WhoHeld(self, request: pb.WhoHeldRequest, context: Context) -> Lives:
+    async def WhoHeld(self, request: pb.WhoHeldRequest, context: Context) -> Answers:
         address, _ = translate.from_key(request.ipv4, 0)
         port = translate.from_port(request.port, "port") if request.HasField("port") else None
         began, ended = _interval(request)
         with self._slots.one():
-            for life in await self._backend.who_held(translate.ipv4(address), port, began, ended):
-                yield translate.life(life)
+            for message in _messages(await self._backend.who_held(translate.ipv4(address), port, began, ended)):
+                yield message
 
-    async def ListLives(self, request: pb.ListLivesRequest, context: Context) -> Lives:
+    async def ListLives(self, request: pb.ListLivesRequest, context: Context) -> Answers:
         prefix = translate.prefix6(request.b4_ipv6, "b4_ipv6")
         began, ended = _interval(request)
         with self._slots.one():
-            for life in await self._backend.lives_of(prefix, began, ended):
-                yield translate.life(life)
+            for message in _messages(await self._backend.lives_of(prefix, began, ended)):
+                yield message
+
+
+def _messages(lives: Sequence[Life]) -> Iterator[pb.LivesResponse]:
+    for start in range(0, len(lives), LIVES):
+        yield pb.LivesResponse(lives=[translate.life(life) for life in lives[start : start + LIVES]])
 
 
 def _interval(request: pb.WhoHeldRequest | pb.ListLivesRequest) -> tuple[float, float]:

@@ -1,9 +1,9 @@
 """Who may connect, and who may do what: TLS, and roles by the client's certificate.
 
 Without TLS there is nobody to tell apart: whoever reaches the listener is admin, which is why that is loopback unless
-the configuration says otherwise. With TLS a client without a certificate is viewer. A certificate that the CA signed
-has the role that api.roles gives its name; if api.roles is empty it is admin, else a name that is not there may not
-call anything.
+the configuration says otherwise. With TLS and require_client_cert a certificate that the CA signed has the role that
+api.roles gives its name; if api.roles is empty it is admin, else a name that is not there may not call anything.
+Without require_client_cert gRPC asks nobody for a certificate, and everybody is viewer.
 """
 
 from __future__ import annotations

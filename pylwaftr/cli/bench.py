@@ -131,6 +131,28 @@ def updates(
         end(f"{bad} look-ups or updates went wrong", FAILED)
 
 
+@bench.command("sync")
+@click.option("--leases", callback=parsed(lambda text: plan.numbers(text, 512)), default="1M", show_default=True)
+@click.option("--rate", type=click.IntRange(1, 1_000_000), default=20_000, show_default=True, help="Changes a second.")
+@click.option("--seconds", type=click.FloatRange(0.1, 600), default=5.0, show_default=True, help="Of changes.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
+def sync_leases(leases: tuple[int, ...], rate: int, seconds: float, as_json: bool) -> None:
+    """DHCP leases from `pylwaftr leasequery-server` to the binding table: a full bulk, then changes."""
+    from pylwaftr.bench import sync
+
+    notes = Console(stderr=True, highlight=False)
+    results: list[dict[str, Any]] = []
+    with notes.status("starting") as status:
+        for count in leases:
+            results += sync.run(sync.Plan(leases=count, rate=rate, seconds=seconds), status.update)
+    if as_json:
+        click.echo(json.dumps(results, indent=2))
+        return
+    for result in results:
+        told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in result.items() if name != "name")
+        click.echo(f"{result['name']}: {told}")
+
+
 def _run(
     make: Callable[[plan.Common], plan.Plan],
     windows: int,

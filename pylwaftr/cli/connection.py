@@ -91,7 +91,7 @@ def connected(command: F) -> F:
 def end_with(fault: CallFailed, server: str) -> None:
     """One sentence, then each violation on a line of its own; the exit status tells whose fault it is."""
     if fault.unreachable:
-        end(f"{server} does not answer: {fault.message or 'is the router running, and --server right?'}", FAILED)
+        end(f"{server} does not answer ({fault.message.rpartition(': ')[2]}): is the router running?", FAILED)
     click.echo(f"pylwaftr: {fault.message}" + (f" [{fault.reason}]" if fault.reason else ""), err=True)
     for path, text in fault.violations if len(fault.violations) > 1 else ():
         click.echo(f"  {path}: {text}", err=True)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 
 from pylwaftr import pcap
+from pylwaftr.api.client import Client
 from pylwaftr.cli.common import BAD_INPUT, FAILED, end, loaded, start_logging
-from pylwaftr.explain.story import Given
+from pylwaftr.cli.connection import connected
+from pylwaftr.explain.story import Given, Step, Story
+
+MAX_FRAMES = 256  # in one question to a running router
 
 
 @click.command()
 @click.option(
-    "-c", "--config", "path", metavar="CONFIG", required=True, type=click.Path(), help="The configuration file."
+    "-c", "--config", "path", metavar="CONFIG", type=click.Path(), help="Not given: the running router is asked."
 )
 @click.option("--pcap", "file", type=click.Path(path_type=Path), help="Frames from a classic pcap file.")
 @click.option(
@@ -23,26 +27,54 @@ from pylwaftr.explain.story import Given
 )
 @click.option("--side", type=click.Choice(["v4", "v6"]), required=True, help="Where it arrives.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a packet.")
-def explain(path: str, file: Path | None, hex_text: str | None, side: str, as_json: bool) -> None:
+@connected
+def explain(
+    router: Client, path: str | None, file: Path | None, hex_text: str | None, side: str, as_json: bool
+) -> None:
     """Tell the way of packets through the stages: the binding that was tried, what left, or the one reason why not.
 
     A packet that starts with an IP header instead of an Ethernet frame is taken as sent to the router's own MAC.
+    With --config the bindings are those of the file, else those of the running router; nothing is sent either way.
     """
     if (file is None) == (hex_text is None):
         end("give either --pcap or --hex", BAD_INPUT)
+    try:
+        given = list(_frames(file, hex_text, side))
+        for story in _asked(router, given) if path is None else _offline(path, given):
+            click.echo(json.dumps(story.as_json()) if as_json else story.text() + "\n")
+    except pcap.PcapFault as fault:
+        end(str(fault), BAD_INPUT)
+
+
+def _offline(path: str, given: Sequence[Given]) -> Iterator[Story]:
     config = loaded(path)
     start_logging("warning", "console")
     from pylwaftr import offline
     from pylwaftr.daemon.router import StartFault
 
     try:
-        given = list(_frames(file, hex_text, side))
-        for story in offline.explain(config, given):
-            click.echo(json.dumps(story.as_json()) if as_json else story.text() + "\n")
-    except pcap.PcapFault as fault:
-        end(str(fault), BAD_INPUT)
+        yield from offline.explain(config, given)
     except StartFault as fault:
         end(str(fault), FAILED)
+
+
+def _asked(router: Client, given: Sequence[Given]) -> Iterator[Story]:
+    """Frames that are asked for together are one burst, so fragments find their first one."""
+    for start in range(0, len(given), MAX_FRAMES):
+        part = given[start : start + MAX_FRAMES]
+        for told in router.explain((one.side, one.octets, one.bare) for one in part):
+            yield Story(
+                number=start + told.number,
+                side=told.side,
+                packet=told.packet,
+                steps=tuple(Step(step.stage, step.text) for step in told.steps),
+                verdict=told.verdict,
+                kind=told.kind,
+                requirement=told.requirement,
+                reason=told.reason,
+                also=tuple(told.also),
+                sent=tuple((sent.side, sent.packet) for sent in told.sent),
+            )
 
 
 def _frames(file: Path | None, hex_text: str | None, side: str) -> Iterator[Given]:
