@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
@@ -99,12 +98,12 @@ def leasequery_server(**given: Any) -> None:
     level = logging.WARNING if given["quiet"] else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
     try:
-        asyncio.run(_serve(given))
+        _serve(given)
     except OSError as fault:
         raise click.ClickException(str(fault)) from None
 
 
-async def _serve(given: dict[str, Any]) -> None:
+def _serve(given: dict[str, Any]) -> None:
     cert, key = given["tls_cert"], given["tls_key"]
     tls = None if cert is None else daemon.context(cert, key, given["tls_ca"])
     links: dict[IPv6Address, tuple[IPv4Network, ...]] = {}
@@ -117,4 +116,4 @@ async def _serve(given: dict[str, Any]) -> None:
     reader = kea.Leases(dict(given["ports"]), given["kea_b4_prefix"])
     host, port = given["listen"]
     sources = daemon.Sources(given["journal"], given["kea_leases"], reader)
-    await daemon.serve(service, host, port, sources, lambda bound: click.echo(f"listening on port {bound}"))
+    daemon.run(service, host, port, sources, lambda bound: click.echo(f"listening on port {bound}"))

@@ -278,6 +278,10 @@ def context(cert: Path, key: Path, ca: Path | None) -> ssl.SSLContext:
     return made
 
 
+def run(service: Service, host: str, port: int, sources: Sources, ready: Callable[[int], None]) -> None:
+    asyncio.run(serve(service, host, port, sources, ready))
+
+
 async def serve(
     service: Service, host: str, port: int, sources: Sources, ready: Callable[[int], None] | None = None
 ) -> None:

@@ -28,6 +28,8 @@ STATES = {
 }
 # A change may be written down a little after it happened, and by then we may have told a later base-time.
 SLACK_S = 10
+Slots = npt.NDArray[np.int32]
+_NO_B4 = bytes(16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,11 @@ class Change:
         return int(self.ipv4) << 26 | self.offset << 21 | self.psid_len << 16 | self.psid
 
 
+def _params(change: Change) -> bytes:
+    field = change.psid << (16 - change.psid_len) & 0xFFFF
+    return bytes((change.offset, change.psid_len, field >> 8, field & 255))
+
+
 class Database:
     def __init__(self, log_size: int = 1 << 20, horizon: int = 0) -> None:
         """`horizon`: what happened before is not known in full."""
@@ -90,15 +97,30 @@ class Database:
     def apply(self, changes: Iterable[Change], now: int | None = None) -> int:
         """In order. Returns how many there were. `now`: when they became known; None = when they happened."""
         before = self.head
+        run: dict[int, Change] = {}
         for change in changes:
-            slot = self._slots.get(change.key)
-            if slot is None:
-                slot = self._slots[change.key] = self._new_slot()
-            self._fill(self._leases[slot], change)
-            self._note(slot, change.at if now is None else max(now, change.at))
-            if change.state == "ACTIVE":
-                self.next_expiry = min(self.next_expiry, float(self._leases["expires"][slot]))
+            key = change.key
+            if key in run:  # a lease that changes twice: in order
+                self._apply(run, now)
+                run = {}
+            run[key] = change
+        if run:
+            self._apply(run, now)
         return self.head - before
+
+    def _apply(self, run: dict[int, Change], now: int | None) -> None:
+        """Changes of different keys, in columns."""
+        slots = np.array([self._slot(key) for key in run], np.int32)
+        changes = list(run.values())
+        self._fill(slots, changes)
+        for slot, change in zip(slots.tolist(), changes, strict=True):
+            self._note(slot, change.at if now is None else max(now, change.at))
+
+    def _slot(self, key: int) -> int:
+        slot = self._slots.get(key)
+        if slot is None:
+            slot = self._slots[key] = self._new_slot()
+        return slot
 
     def load(self, leases: Leases, at: int) -> None:
         """Many new active leases at once, as LEASE."""
@@ -128,25 +150,35 @@ class Database:
         self.next_expiry = float(rest.min()) if len(rest) else float("inf")
         return len(over)
 
-    def _fill(self, lease: np.void, change: Change) -> None:
-        active = change.state == "ACTIVE"
-        state = STATES[change.state]
-        if int(lease["state"]) != state:
-            lease["since"] = change.at
-        lease["ipv4"], lease["state"] = int(change.ipv4), state
-        field = change.psid << (16 - change.psid_len) & 0xFFFF
-        lease["params"] = (change.offset, change.psid_len, field >> 8, field & 255)
-        if active or change.cltt is not None:
-            lease["cltt"] = change.at if change.cltt is None else change.cltt
-        if change.b4 is not None or active:
-            lease["has_b4"] = change.b4 is not None
-            lease["b4"] = np.frombuffer(bytes(16) if change.b4 is None else change.b4.packed, np.uint8)
-        if change.client or active:
-            lease["client_len"] = len(change.client)
-            lease["client"] = np.frombuffer(change.client.ljust(CLIENT_MOST, b"\0"), np.uint8)
-        if active:
-            forever = change.lifetime == INFINITE
-            lease["expires"] = INFINITE if forever else min(int(lease["cltt"]) + change.lifetime, INFINITE - 1)
+    def _fill(self, slots: Slots, changes: list[Change]) -> None:
+        """What a change does not say of an ended lease stays as it was."""
+        leases, count = self._leases, len(changes)
+        at = np.fromiter((c.at for c in changes), np.uint32, count)
+        states = np.fromiter((STATES[c.state] for c in changes), np.uint8, count)
+        active = states == ACTIVE
+        moved = leases["state"][slots] != states
+        leases["since"][slots[moved]] = at[moved]
+        leases["state"][slots] = states
+        leases["ipv4"][slots] = np.fromiter((int(c.ipv4) for c in changes), np.uint32, count)
+        fields = np.frombuffer(b"".join(map(_params, changes)), np.uint8).reshape(-1, 4)
+        leases["params"][slots] = fields
+        told = active | np.fromiter((c.cltt is not None for c in changes), np.bool_, count)
+        cltt = np.fromiter((c.at if c.cltt is None else c.cltt for c in changes), np.uint32, count)
+        leases["cltt"][slots[told]] = cltt[told]
+        has_b4 = np.fromiter((c.b4 is not None for c in changes), np.bool_, count)
+        b4 = b"".join(_NO_B4 if c.b4 is None else c.b4.packed for c in changes)
+        told = active | has_b4
+        leases["b4"][slots[told]] = np.frombuffer(b4, np.uint8).reshape(-1, 16)[told]
+        leases["has_b4"][slots[told]] = has_b4[told]
+        size = np.fromiter((len(c.client) for c in changes), np.uint8, count)
+        client = b"".join(c.client.ljust(CLIENT_MOST, b"\0") for c in changes)
+        told = active | (size > 0)
+        leases["client"][slots[told]] = np.frombuffer(client, np.uint8).reshape(-1, CLIENT_MOST)[told]
+        leases["client_len"][slots[told]] = size[told]
+        lifetime = np.fromiter((c.lifetime for c in changes), np.int64, count)
+        expires = np.where(lifetime == INFINITE, INFINITE, np.minimum(cltt + lifetime, INFINITE - 1))
+        leases["expires"][slots[active]] = expires[active]
+        self.next_expiry = min(self.next_expiry, float(expires[active].min(initial=INFINITE)))
 
     def _note(self, slot: int, at: int) -> None:
         self._now = max(self._now, at)
