@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import generate_grpc as protos  # noqa: E402
 import native_build  # noqa: E402
 from native_build import BuildError  # noqa: E402
 
@@ -119,35 +119,10 @@ def build_stub(core: Path) -> None:
 
 
 def generate_grpc(out: Path) -> None:
-    """Python code and its types for everything in proto/, importable below pylwaftr.api.generated."""
-    protos = sorted((ROOT / "proto").rglob("*.proto"))
-    newest = max((p.stat().st_mtime_ns for p in protos), default=0)
-    stamp = out / "__init__.py"
-    if not protos or (stamp.exists() and stamp.stat().st_mtime_ns > newest):
-        return
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    flags = [f"--{kind}_out={out}" for kind in ("python", "pyi", "grpc_python", "mypy_grpc")]
-    protoc = [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT / 'proto'}", *flags, *map(str, protos)]
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # the mypy plug-in's place
-    done = subprocess.run(protoc, capture_output=True, text=True, check=False, env=os.environ | {"PATH": path})
-    if done.returncode:
-        raise BuildError(f"protoc refused proto/:\n{done.stderr}")
-    # protoc writes imports as if its output were on sys.path.
-    ours = "|".join(sorted({re.escape(p.relative_to(ROOT / "proto").parts[0].removesuffix(".proto")) for p in protos}))
-    absolute = re.compile(rf"^(from|import) ((?:{ours})(?:_pb2(?:_grpc)?)?\b)", re.MULTILINE)
-    for file in [*out.rglob("*.py"), *out.rglob("*.pyi")]:
-        file.write_text(absolute.sub(as_member_of_package, file.read_text()))
-    for folder in {p.parent for p in out.rglob("*_pb2.py")} | {out}:
-        for parent in [folder, *(p for p in folder.parents if p.is_relative_to(out))]:
-            (parent / "__init__.py").write_text("")
-    os.utime(stamp)
-
-
-def as_member_of_package(statement: re.Match[str]) -> str:
-    word, module = statement.groups()
-    where = "pylwaftr.api.generated"
-    return f"from {where} import {module}" if word == "import" else f"from {where}.{module}"
+    try:
+        protos.generate(ROOT / "proto", out)
+    except protos.ProtoFault as fault:
+        raise BuildError(str(fault)) from None
 
 
 if __name__ == "__main__":
