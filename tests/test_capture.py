@@ -31,6 +31,9 @@ bindings:
   entries:
     - {{ipv4: {PUBLIC}, psid_len: 6, psid: 1, b4_ipv6: "{B4}"}}
 dataplane: {{hugepages: never, lcores: [1]}}
+state: {{directory: state}}
+api: {{listen: null}}
+metrics: {{listen: null}}
 """
 
 DOWN, LOST = udp(INET, PUBLIC, 53, 1024), udp(INET, PUBLIC, 53, 1023)

@@ -24,6 +24,9 @@ interfaces:
   v6: {port: "%s", addresses: ["2001:db8:ffff::2/64"], next_hop: "2001:db8:ffff::1", mtu: 1540}
 softwire: {br_addresses: ["2001:db8:aa::1"]}
 dataplane: {hugepages: never%s}
+state: {directory: state}
+api: {listen: null}
+metrics: {listen: null}
 """
 
 
@@ -94,11 +97,52 @@ def test_it_gets_ready_and_ends_cleanly_with_its_counters(tmp_path: Path, how: s
         assert "Traceback" not in router.log
 
 
-def test_a_hangup_does_not_end_it(tmp_path: Path) -> None:
-    with running(config_file(tmp_path)) as router:
+# what is added to the file, what a hangup then makes of it
+RELOADS = [
+    ("a live key", "icmp: {unbound_v4: false}", ["reload: icmp.unbound_v4: True -> False", "reload: 1 keys changed"]),
+    (
+        "a binding",
+        'bindings: {entries: [{ipv4: 203.0.113.9, b4_ipv6: "2001:db8:9::1"}]}',
+        ["reload: 1 keys changed, other bindings"],
+    ),
+    (
+        "a faulty file",
+        "icmp: {unbound_v4: 7}\npcp: {no: 1}",
+        ["icmp.unbound_v4", "pcp.no", "reload: nothing was changed"],
+    ),
+    (
+        "what needs a restart",
+        "icmp: {unbound_v4: false}\npcp: {third_party: {listen: 127.0.0.1:5351}}",
+        ["pcp.third_party.listen", "needs a restart", "reload: nothing was changed"],
+    ),
+]
+
+
+@pytest.mark.parametrize("what, more, said", RELOADS, ids=[row[0] for row in RELOADS])
+def test_a_hangup_takes_over_the_file(tmp_path: Path, what: str, more: str, said: list[str]) -> None:
+    path = config_file(tmp_path)
+    with running(path) as router:
         router.wait_for("ready\n")
+        path.write_text(f"{path.read_text()}{more}\n")
         router.process.send_signal(signal.SIGHUP)
-        router.wait_for("SIGHUP", "log")
+        for text in said:
+            router.wait_for(text, "log")
+        assert router.end() == 0
+
+
+def test_bindings_outlive_a_restart(tmp_path: Path) -> None:
+    """A binding of the file that goes while the router is down is gone, and its life is in the history."""
+    path = config_file(tmp_path)
+    plain = path.read_text()
+    path.write_text(f'{plain}bindings: {{entries: [{{ipv4: 203.0.113.9, b4_ipv6: "2001:db8:9::1"}}]}}\n')
+    with running(path) as router:
+        router.wait_for("1 bindings, revision", "log")
+        router.wait_for("ready\n")
+        assert router.end() == 0
+    path.write_text(plain)
+    with running(path) as router:
+        router.wait_for("0 bindings, revision", "log")
+        router.wait_for("ready\n")
         assert router.end() == 0
 
 

@@ -1,0 +1,87 @@
+"""A running router through its documented doors: the commands, the metrics endpoint and the dashboard."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.test_run import PYLWAFTR, Running, config_file, running
+
+ROOT = Path(__file__).resolve().parent.parent
+API, METRICS = "127.0.0.1:50951", "127.0.0.1:9951"
+
+
+@pytest.fixture(scope="module")
+def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    path = config_file(tmp_path_factory.mktemp("services"))
+    text = path.read_text().replace("api: {listen: null}", f'api: {{listen: "{API}"}}')
+    text = text.replace("metrics: {listen: null}", f'metrics: {{listen: "{METRICS}"}}')
+    path.write_text(f"{text}pcp: {{pools: [{{ipv4: 203.0.113.128/28}}]}}\n")
+    with running(path) as process:
+        process.wait_for("ready\n")
+        yield process
+
+
+def said(*words: str, status: int = 0) -> str:
+    done = subprocess.run([PYLWAFTR, *words, "--server", API], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == status, done.stderr
+    return done.stdout
+
+
+def scrape() -> str:
+    with urllib.request.urlopen(f"http://{METRICS}/metrics", timeout=10) as answer:
+        text: bytes = answer.read()
+    return text.decode()
+
+
+def test_a_binding_is_looked_up_and_remembered(router: Running) -> None:
+    said("bindings", "add", "203.0.113.9", "--psid-len", "6", "--psid", "5", "--b4", "2001:db8:505::1")
+    found = json.loads(said("lookup", "203.0.113.9", "5400", "--json"))
+    assert (found["b4_ipv6"], found["source"]) == ("2001:db8:505::1", "operator")
+    said("bindings", "rm", "203.0.113.9", "--psid", "5", "--yes")
+    said("lookup", "203.0.113.9", "5400", status=3)
+    life = json.loads(said("history", "203.0.113.9", "5400", "--json"))
+    assert life["b4"] == "2001:db8:505::1"
+    assert life["ended"]
+
+
+def test_every_part_is_healthy(router: Running) -> None:
+    parts = json.loads(said("health", "--json"))["parts"]
+    assert parts == {"dataplane": True, "pcp": True, "store": True}
+
+
+def test_the_dashboard_asks_for_what_there_is(router: Running) -> None:
+    dashboard = json.loads((ROOT / "configs/grafana.json").read_text())
+    asked = {
+        name
+        for panel in dashboard["panels"]
+        for target in panel.get("targets", ())
+        for name in re.findall(r"\blwaftr_\w+", target["expr"])
+    }
+    assert len(asked) > 20
+    said("bindings", "add", "203.0.113.10", "--b4", "2001:db8:506::1")  # an update to be timed
+    offered = set(re.findall(r"^(lwaftr_\w+)", scrape(), re.MULTILINE))
+    assert sorted(asked - offered) == []
+
+
+def test_the_dashboard_is_up_to_date() -> None:
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("make_dashboard", ROOT / "scripts/make_dashboard.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (ROOT / "configs/grafana.json").read_text() == module.text()
+
+
+def test_explain_asks_the_running_router(router: Running) -> None:
+    said("bindings", "add", "203.0.113.11", "--b4", "2001:db8:507::1")
+    packet = "45000028000040004006" + "a8a4" + "c6336401" + "cb00710b" + "04d20050" + "00000000000000005002ffff00000000"
+    assert "203.0.113.11" in said("explain", "--side", "v4", "--hex", packet)
