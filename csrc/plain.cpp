@@ -419,17 +419,17 @@ unsigned PlainWay::hairpin(Context& ctx, const unsigned from, unsigned last) {
   Run run(*this, ctx, SideId::v6, last - from);
   if (!run.to.resolved) return from;
   unsigned k = from;
-  std::uint64_t octets = 0;
   for (; k < last && kinds_[k] >= kHairpin; ++k) {
     const auto first = load<std::uint64_t>(packets_[k].ip);
     std::uint8_t tos;
     BindingTable::Found onward;
     if (!vouched(ctx, k, first, tos) || !ctx.table.take(second_, kinds_[k] - unsigned{kHairpin}, onward)) break;
     if (!run.wrap(packets_[k], onward, first, tos)) break;
-    octets += total_length(first);
   }
   run.end(k - from, Counter::rx_v6, Counter::rx_v6_bytes, Counter::hairpin);
-  ctx.count(Counter::hairpin_bytes, octets);
+  // Of those that no filter refused, less what was put before them.
+  const auto queued = static_cast<std::uint32_t>(run.next - run.start);
+  ctx.count(Counter::hairpin_bytes, run.octets_out - queued * (std::uint32_t{run.outer.overhead} + run.to.length));
   return k;
 }
 

@@ -69,11 +69,15 @@ ROWS: list[tuple[str, str, Sequence[bytes], Settings, dict[str, Counts]]] = [
 ]
 
 
+# A watched lane uses the stages alone, others the short way of plain packets where they can.
+@pytest.mark.parametrize("watched", [False, True], ids=["short-way", "stages"])
 @pytest.mark.parametrize(("what", "side", "frames", "changes", "wanted"), ROWS, ids=[row[0] for row in ROWS])
 def test_which_packets_count(
-    what: str, side: str, frames: Sequence[bytes], changes: Settings, wanted: dict[str, Counts]
+    what: str, side: str, frames: Sequence[bytes], changes: Settings, wanted: dict[str, Counts], watched: bool
 ) -> None:
     with router(changed(settings(), changes), accounts=True) as lane:
+        if watched:
+            lane.lane.watch()
         lane.send(side, *frames)
         for of in (B1, B2, WHOLE):
             assert counts(lane, of) == wanted.get(of.name, (0, 0, 0, 0)), of.name
@@ -88,10 +92,18 @@ def test_a_fragment_that_came_before_the_first_counts_when_it_goes() -> None:
         assert counts(lane) == (2, len(first) + len(second), 0, 0)
 
 
-def test_a_burst_of_many_counts_for_each() -> None:
+@pytest.mark.parametrize("watched", [False, True], ids=["short-way", "stages"])
+def test_a_burst_of_many_counts_for_each(watched: bool) -> None:
+    """Plain packets and others by turns; out of softwires also from one into another."""
+    expired = ethernet("v4", edit4(udp(INET, B1.ipv4, 53, 1500), 8, b"\1"))
     with router(accounts=True) as lane:
-        lane.burst("v4", [_in(B1), _in(B2), _in(B1), _in(WHOLE)] * 16)
-        assert [counts(lane, of)[0] for of in (B1, B2, WHOLE)] == [32, 16, 16]
+        if watched:
+            lane.lane.watch()
+        lane.burst("v4", [_in(B1), _in(B2), expired, _in(WHOLE, size=1452)] * 16)
+        lane.burst("v6", [_out(B1), _out(B1, B2.ipv4, 2500), _out(B2), _out(B1, B2.ipv4, 63000)] * 16)
+        assert counts(lane, B1) == (16, 16 * 46, 32, 32 * 46)
+        assert counts(lane, B2) == (32, 32 * 46, 16, 16 * 46)
+        assert counts(lane, WHOLE) == (16, 16 * 1480, 0, 0)
 
 
 def test_a_packet_counts_when_it_leaves_not_while_it_waits_for_the_next_hop() -> None:

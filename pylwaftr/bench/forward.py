@@ -10,7 +10,7 @@ import yaml
 
 from pylwaftr import _core, config
 from pylwaftr.bench import stats
-from pylwaftr.bench.plan import Forward, frame_octets, frames, settings_of
+from pylwaftr.bench.plan import COUNTED, Forward, frame_octets, frames, settings_of
 
 MBUFS, DATA_ROOM = 8_192, 2_048
 MTU4, MTU6 = 1_500, 1_560  # room for a tunnelled packet of 1500
@@ -39,8 +39,8 @@ def settings(feature: str) -> dict[str, Any]:
     return config.core_settings(config.load_text(yaml.safe_dump(configuration(feature)), "bench"))
 
 
-def filled(bindings: int) -> _core.BindingTable:
-    table = _core.BindingTable(bindings)
+def filled(bindings: int, counted: bool = False) -> _core.BindingTable:
+    table = _core.BindingTable(bindings, accounts=counted)
     report = table.bind(_core.bench_rows(0, bindings), _core.SOURCE_CONFIG, 1)
     if report["refused"]:
         raise AssertionError(f"the table refused {len(report['refused'])} of {bindings} bindings")
@@ -49,12 +49,11 @@ def filled(bindings: int) -> _core.BindingTable:
 
 def run(plan: Forward, lcore: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
     ports = _core.BenchPorts(list(DEVICES), MBUFS, DATA_ROOM, MTU6)
-    one = filled(1)
     results: list[dict[str, Any]] = []
     for bindings in plan.bindings:
-        table = filled(bindings)
         for feature in plan.features:
-            chosen = settings(feature)
+            chosen, counted = settings(feature), COUNTED in feature.split("+")
+            one, table = filled(1, counted), filled(bindings, counted)
             lanes = _core.BenchLane(ports, chosen, one), _core.BenchLane(ports, chosen, table)
             for direction, size in ((d, s) for d in plan.directions for s in plan.sizes):
                 say(f"{direction}, {size} octets, {bindings} bindings, {feature}")

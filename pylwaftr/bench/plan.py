@@ -19,7 +19,9 @@ FEATURES: Mapping[str, Mapping[str, Any]] = {
     "pipe-dscp": {"dscp": "pipe:0"},
     "ecn-compatibility": {"ecn": "compatibility"},
     "hairpin-external": {"hairpinning": False},
+    "binding-counters": {},  # of the table, not of the lane
 }
+COUNTED = "binding-counters"
 
 LEAST_OCTETS = {"v4": 64, "v6": 94}
 # Simple IMIX, 7 : 4 : 1 by IPv4 packets of 50, 576 and 1500 octets, mixed so that no size comes in a row for long.
