@@ -10,7 +10,7 @@ import socket
 from pylwaftr.api.backend import Backend
 from pylwaftr.changes import Op
 from pylwaftr.config.services import Syslog
-from pylwaftr.store import Compacted
+from pylwaftr.store import Compacted, StoreFault
 from pylwaftr.telemetry import syslog
 
 log = logging.getLogger("pylwaftr")
@@ -49,12 +49,16 @@ async def _until_broken(backend: Backend, wanted: Syslog, after: int) -> int:
         raise _Broken(after, str(fault)) from None
     try:
         async for event in backend.watch(after):
+            after = event.revision - 1  # its events are sent again if one of them cannot be
             if event.change is not None and event.change.op in (Op.BIND, Op.UNBIND):
                 for message in syslog.messages(event.change, event.at, wanted.facility, host, pid):
                     await writer.send(message)
             after = event.revision
     except OSError as fault:
         raise _Broken(after, str(fault)) from None
+    except StoreFault as fault:  # they cannot be read, now or later
+        log.warning("history.syslog: %s: some changes were not sent", fault)
+        return backend.revision
     finally:
         writer.close()
     return after

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +15,17 @@ from pylwaftr.daemon.router import COUNTERS, CounterInfo, Router
 from pylwaftr.telemetry.histogram import Reading
 from pylwaftr.telemetry.metrics import Fill, Value
 
+T = TypeVar("T")
+
+_TURN_S = 5.0
+
 
 class Machine:
     """Implements api.backend.Machine and telemetry.metrics.Watched."""
 
     def __init__(self, router: Router) -> None:
         self._router = router
+        self._loop = asyncio.get_running_loop()
         self._started = time.time()
         self.remarks: list[str] = list(router.engine.remarks)
         # Of the services that are switched on, set as they start.
@@ -59,8 +65,15 @@ class Machine:
         return self.healthy
 
     def update_seconds(self) -> Mapping[str, Reading]:
-        return self.updates()
+        return self._on_loop(self.updates)
 
     def services(self) -> Iterable[Value]:
-        for values in self.values:
-            yield from values()
+        return self._on_loop(lambda: [value for values in self.values for value in values()])
+
+    def _on_loop(self, read: Callable[[], T]) -> T:
+        """A scrape has a thread of its own, and what services hold changes only between turns of the loop."""
+
+        async def turn() -> T:
+            return read()
+
+        return asyncio.run_coroutine_threadsafe(turn(), self._loop).result(_TURN_S)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from wsgiref.simple_server import WSGIServer
+from typing import Any
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, start_http_server
 
@@ -25,16 +24,18 @@ class MetricsPort:
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         try:
-            served: tuple[WSGIServer, threading.Thread] = start_http_server(listen.port, listen.host, registry)
+            self._server, self._thread = start_http_server(listen.port, listen.host, registry)
         except OSError as fault:
             raise StartFault(f"metrics.listen: {listen}: {fault.strerror}; choose another, or null for none") from None
-        self._server, self._thread = served
+        server: Any = self._server
+        server.daemon_threads = False  # close() waits for a scrape that is under way
 
     @property
     def port(self) -> int:
         return int(self._server.server_port)
 
     def close(self) -> None:
+        """Not on the event loop's thread: a scrape may wait for that."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

@@ -29,6 +29,7 @@ log = logging.getLogger("pylwaftr")
 
 SPACE = "pcp"
 _RETRY_S = 1.0  # a store that failed is asked again this often
+_MOST = 1 << 15  # requests that wait; who asks more often than the disk takes them asks again
 Answer = Callable[[bytes], None]  # to where a request came from
 Inject = Callable[[Sequence[bytes]], None]
 
@@ -54,14 +55,15 @@ class PcpService:
 
     def punted(self, packets: Iterable[bytes]) -> None:
         for packet in packets:
-            if (datagram := framing.strip(packet)) is not None:
+            if len(self._waiting) < _MOST and (datagram := framing.strip(packet)) is not None:
                 sender = Sender(datagram.tunnel, datagram.br, IPV4_MAPPED + datagram.source, datagram.source_port)
                 self._waiting.append((datagram.payload, sender, datagram))
         self._wake.set()
 
     def moved(self, packets: Iterable[bytes]) -> None:
         """Data from a B4 address that the binding does not name."""
-        self._moves += [source for packet in packets if (source := framing.inner_source(packet)) is not None]
+        if len(self._moves) < _MOST:
+            self._moves += [source for packet in packets if (source := framing.inner_source(packet)) is not None]
         self._wake.set()
 
     async def listen(self, at: Endpoint) -> None:
@@ -82,7 +84,8 @@ class PcpService:
         address = ip_address(peer[0].partition("%")[0])
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
-        self._waiting.append((datagram, Sender(b"", b"", address16(address), peer[1]), answer))
+        if len(self._waiting) < _MOST:
+            self._waiting.append((datagram, Sender(b"", b"", address16(address), peer[1]), answer))
         self._wake.set()
 
     # --- turns
@@ -140,11 +143,12 @@ class PcpService:
         for event in outcome.events:
             about = str(IPv6Address(event.tunnel)) if event.tunnel else "-"
             log.warning("PCP %s: %s: %s", event.kind, about, event.text)
-        if not outcome.changes_nothing and (why := await self._obstacle(outcome)):
-            self.server.revert(outcome)
-            self._unhealthy(why)
-            return False
-        self.healthy = True
+        if not outcome.changes_nothing:
+            if why := await self._obstacle(outcome):
+                self.server.revert(outcome)
+                self._unhealthy(why)
+                return False
+            self.healthy = True
         self._send(outcome.sends)
         return True
 
