@@ -148,10 +148,14 @@ class Writer:
         return group
 
     async def _serve(self, group: list[_Operation]) -> None:
-        if sum(operation.rows for operation in group) <= _INLINE_ROWS:
-            commits = self._applied(group)
-        else:
-            commits = await asyncio.to_thread(self._applied, group)
+        try:
+            if sum(operation.rows for operation in group) <= _INLINE_ROWS:
+                commits = self._applied(group)
+            else:
+                commits = await asyncio.to_thread(self._applied, group)
+        except Exception:  # none of it is in the store
+            await asyncio.to_thread(self._take_back, group)
+            raise
         at = self._clock()
         if commits:
             try:
@@ -172,7 +176,10 @@ class Writer:
     def _note(self, operation: _Operation) -> None:
         for applied in operation.done:
             for observer in self.observers:
-                observer(applied)
+                try:
+                    observer(applied)
+                except Exception:  # what was done is durable, whatever becomes of them
+                    log.exception("a part of the control side does not know what is bound")
         if operation.done:
             first = operation.done[0]
             some = first.come if len(first.come) else first.gone
