@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 import time
 from collections.abc import Awaitable, Callable
@@ -76,8 +77,14 @@ def run(story: Callable[[], Awaitable[None]]) -> None:
     async def whole() -> None:
         async with asyncio.timeout(60):
             await story()
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+        await asyncio.sleep(0.02)  # transports close
 
     asyncio.run(whole())
+    gc.collect()  # what complains of being left over does it here
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from pylwaftr.responder.server import SEND_S, Connection, Counts, Settings
 
 log = logging.getLogger("leasequery-server")
 
-POLL_S = 0.005  # how often growing files are looked at
+POLL_S = 0.002  # how often growing files are looked at
 TICK_S = 1.0
 BUFFER = 1 << 18  # octets that may wait for a client
 READ = 1 << 20
