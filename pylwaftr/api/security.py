@@ -54,6 +54,10 @@ class Caller:
 class Roles:
     def __init__(self, api: Api) -> None:
         self._secure = api.tls is not None
+        self.take(api)
+
+    def take(self, api: Api) -> None:
+        """Whoever calls from now on has these roles."""
         self._by_name = {name: ROLES[role] for name, role in api.roles}
 
     def caller(self, context: aio.ServicerContext[object, object]) -> Caller:

@@ -37,9 +37,9 @@ VITAL = ("dataplane", "store")
 class Running:
     """A server that serves."""
 
-    def __init__(self, server: aio.Server, port: int, parts: Health, once: Once) -> None:
+    def __init__(self, server: aio.Server, port: int, parts: Health, once: Once, roles: security.Roles) -> None:
         self._server, self._health, self._once = server, parts, once
-        self.port = port
+        self.port, self.roles = port, roles
 
     async def health(self, part: str, serves: bool) -> None:
         """Of dataplane, store, pcp or leasequery."""
@@ -74,9 +74,9 @@ def _word(serves: bool) -> Any:
 
 async def start(api: Api, parts: Parts, limits: Limits | None = None) -> Running:
     """Serves on api.listen until stop(). Port 0 takes a free one. Raises ApiFault."""
-    limits = limits or Limits()
+    limits, roles = limits or Limits(), security.Roles(api)
     server = aio.server(
-        interceptors=[Gate(security.Roles(api), limits)], options=_options(limits), maximum_concurrent_rpcs=limits.calls
+        interceptors=[Gate(roles, limits)], options=_options(limits), maximum_concurrent_rpcs=limits.calls
     )
     healthy, once = Health(), Once(limits)
     await healthy.set("dataplane", True)
@@ -92,7 +92,7 @@ async def start(api: Api, parts: Parts, limits: Limits | None = None) -> Running
     reflection.enable_server_reflection((*security.SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     port = _listen(server, api)
     await server.start()
-    return Running(server, port, healthy, once)
+    return Running(server, port, healthy, once, roles)
 
 
 def _options(limits: Limits) -> list[tuple[str, int]]:
