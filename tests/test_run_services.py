@@ -43,11 +43,11 @@ def scrape() -> str:
 def test_a_binding_is_looked_up_and_remembered(router: Running) -> None:
     said("bindings", "add", "203.0.113.9", "--psid-len", "6", "--psid", "5", "--b4", "2001:db8:505::1")
     found = json.loads(said("lookup", "203.0.113.9", "5400", "--json"))
-    assert (found["b4_ipv6"], found["source"]) == ("2001:db8:505::1", "operator")
-    said("bindings", "rm", "203.0.113.9", "--psid", "5", "--yes")
+    assert (found["binding"]["b4_ipv6"], found["binding"]["psid"]) == ("2001:db8:505::1", 5)
+    said("bindings", "rm", "203.0.113.9", "--psid", "5")
     said("lookup", "203.0.113.9", "5400", status=3)
     life = json.loads(said("history", "203.0.113.9", "5400", "--json"))
-    assert life["b4"] == "2001:db8:505::1"
+    assert life["binding"]["b4_ipv6"] == "2001:db8:505::1"
     assert life["ended"]
 
 

@@ -14,16 +14,20 @@ from pylwaftr import _core
 from pylwaftr.api.backend import SourceStatus
 from pylwaftr.changes import Change, Op, Record, Source
 from pylwaftr.config import Config
-from pylwaftr.daemon.control import Control
+from pylwaftr.daemon.control import CommitRefused, Control
 from pylwaftr.daemon.leasequery import Edge, of_config
 from pylwaftr.daemon.quarantine import Quarantine
+from pylwaftr.daemon.router import StartFault
+from pylwaftr.daemon.writer import Closed
 from pylwaftr.dhcp.winners import Changes
 from pylwaftr.rows import Rows
+from pylwaftr.store import StoreFault
 from pylwaftr.telemetry.metrics import Value
 
 log = logging.getLogger("pylwaftr")
 
 SPACE = "leasequery"
+_RETRY_S = 1.0
 _B4 = slice(8, 24)  # the outer source of a packet
 
 
@@ -34,12 +38,16 @@ class LeaseService:
         self._control, self._table = control, table
         saved = {key.decode(): value for key, value in control.records.get(SPACE, {}).items()}
         br = config.softwire.br_addresses[0]
-        requestor, endpoints = of_config(config.leasequery.servers, br, config.softwire.br_addresses, saved)
+        try:
+            requestor, endpoints = of_config(config.leasequery.servers, br, config.softwire.br_addresses, saved)
+        except OSError as fault:  # TLS files; ssl.SSLError is one
+            raise StartFault(f"leasequery.servers: {fault.filename or 'tls'}: {fault.strerror or fault}") from None
         rows, sources, _ = table.dump_chunk(0, 1 << 40)
         limits = config.subscribers
         self._quarantine = Quarantine(limits.mask, limits.max_softwires, rows)
         control.observe(self._quarantine.observe)
         self.edge = Edge(requestor, endpoints, self._apply)
+        self.refused = 0
         self._restore(rows[sources == Source.DHCP], max(server.expiry_hold_s for server in config.leasequery.servers))
 
     def _restore(self, rows: Rows, hold_s: float) -> None:
@@ -53,8 +61,26 @@ class LeaseService:
         unbind, bind = self._quarantine.admit(changes.unbind, changes.bind, rows[sources == Source.DHCP])
         if len(self._quarantine.waiting) > before:
             log.warning("leasequery: %d leases over their subscriber's limit wait", len(self._quarantine.waiting))
-        wanted = [Change(op, Source.DHCP, rows) for op, rows in ((Op.UNBIND, unbind), (Op.BIND, bind)) if len(rows)]
-        await self._control.commit(wanted, [Record(SPACE, k.encode(), v) for k, v in saved.items()], Source.DHCP)
+        await self._commit(unbind, bind, [Record(SPACE, name.encode(), value) for name, value in saved.items()])
+
+    async def _commit(self, unbind: Rows, bind: Rows, records: Sequence[Record]) -> None:
+        """Until it is done: a lease that cannot be bound is named and left out, a store that fails is asked again."""
+        while True:
+            wanted = [Change(op, Source.DHCP, rows) for op, rows in ((Op.UNBIND, unbind), (Op.BIND, bind)) if len(rows)]
+            try:
+                await self._control.commit(wanted, records, Source.DHCP)
+                return
+            except CommitRefused as fault:
+                log.warning("leasequery: %d leases are not bound: %s", len(fault.report.refused), fault)
+                refused = np.zeros(len(bind), np.bool_)
+                refused[[refusal.index for refusal in fault.report.refused]] = True
+                self.refused += int(refused.sum())
+                bind = bind[~refused]
+            except Closed:
+                raise
+            except StoreFault as fault:
+                log.error("leasequery: %s; trying again", fault)
+                await asyncio.sleep(_RETRY_S)
 
     # --- packets without a binding
 
@@ -70,6 +96,10 @@ class LeaseService:
         await self.edge.query(b4)
 
     # --- views
+
+    def live(self) -> list[str]:
+        """Servers whose news reach us."""
+        return [name for name, session in self.edge.requestor.sessions.items() if session.current]
 
     def sources(self) -> Sequence[SourceStatus]:
         requestor, now = self.edge.requestor, asyncio.get_running_loop().time()
@@ -93,6 +123,7 @@ class LeaseService:
     def values(self) -> Iterable[Value]:
         """For the metrics."""
         waiting = len(self._quarantine.waiting)
+        yield Value("lwaftr_leases_refused", "Leases that the table did not take", "counter", {}, self.refused)
         yield Value("lwaftr_leases_quarantined", "Leases over their subscriber's limit", "gauge", {}, waiting)
         for source in self.sources():
             label = {"server": source.name}

@@ -38,6 +38,7 @@ from pylwaftr.daemon.settings import Settings
 from pylwaftr.icmp_policy import IcmpPolicy, Policy
 from pylwaftr.pcp import settings as pcp_settings
 from pylwaftr.pcp.mapping import EPOCH_KEY
+from pylwaftr.pcp.outcome import Outcome
 from pylwaftr.pcp.server import PcpServer
 from pylwaftr.rows import Rows
 from pylwaftr.store import StoreFault
@@ -47,6 +48,7 @@ log = logging.getLogger("pylwaftr")
 
 _DAY_S = 86400.0
 _HEALTH_S = 1.0
+_RESTORING_S = 300.0  # a server that gives no leases for so long silences ICMPv6 1/5 no longer
 _ASK_MS = 1000  # no ICMPv6 1/5 for so long while a server is asked about a B4
 
 
@@ -70,6 +72,7 @@ class Services:
         self.control.observe(self._applied.put_nowait)
         self.leases: LeaseService | None = None
         self._api: api_server.Running | None = None
+        self._log_task: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stack = AsyncExitStack()
 
@@ -109,14 +112,15 @@ class Services:
             await self.pcp.listen(config.pcp.third_party.listen)
         self._run(self._follow(), "PCP's view of other bindings")
         self._run(self._forget(), "retention of the history")
+        self._log_task = self._start_log(config)
         self._start_metrics()
         await self._start_api()
         self._run(self._watch_health(), "health")
-        self._log_task = self._start_log(config)
 
     async def stop(self) -> None:
         if self._api is not None:
             await self._api.stop()
+        await self.settings.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -128,8 +132,22 @@ class Services:
             return
         self.leases = LeaseService(self.config, self.control, self._router.table)
         self.machine.values.append(self.leases.values)
+        for source in self.leases.sources():
+            self.policy.hold(source.name, time.time() + _RESTORING_S)
         self._run(self.leases.edge.run(), "leasequery")
         self._router.engine.apply(self._core_settings(self.config))
+        self._run(self._watch_restoring(self.leases), "hold of ICMPv6 1/5")
+
+    async def _watch_restoring(self, leases: LeaseService) -> None:
+        """No B4 is sent away while its lease may still be among those that are read."""
+        while self.policy.holding(time.time()):
+            await asyncio.sleep(_HEALTH_S)
+            for name in leases.live():
+                self.policy.restored(name)
+        await self.settings.again(self._apply_settings)
+
+    async def _apply_settings(self, config: Config) -> None:
+        await asyncio.to_thread(self._router.engine.apply, self._core_settings(config))
 
     def _ask(self, b4: IPv6Address) -> None:
         if self.leases is not None:
@@ -148,7 +166,7 @@ class Services:
         machine.updates = self.control.update_seconds
         if listen is not None:
             port = MetricsPort(listen, machine)
-            self._stack.callback(port.close)
+            self._stack.push_async_callback(asyncio.to_thread, port.close)
 
     async def _start_api(self) -> None:
         if self.config.api.listen is None:
@@ -171,7 +189,8 @@ class Services:
         self._tasks.discard(task)
         if not task.cancelled() and (fault := task.exception()) is not None:
             log.error("%s has ended, the router forwards on: %r", task.get_name(), fault, exc_info=fault)
-            self.machine.remarks.append(f"{task.get_name()} has ended: {fault!r}")
+            if (remark := f"{task.get_name()} has ended: {fault!r}") not in self.machine.remarks:
+                self.machine.remarks.append(remark)
 
     # --- what goes on beside
 
@@ -183,9 +202,14 @@ class Services:
             gone = applied.gone.rows[applied.gone.sources != Source.PCP]
             come = applied.come.rows[applied.come.sources != Source.PCP]
             if len(gone):
-                server.unreserve(gone, time.time())
-            if len(come):
-                await self.pcp.settle(partial(server.reserve, come))
+                await self.pcp.settle(partial(_unreserved, server, gone))
+            while len(come):
+                try:
+                    await self.pcp.settle(partial(server.reserve, come))
+                    break
+                except StoreFault:  # what was noted of it goes before the next try
+                    await self.pcp.settle(partial(_unreserved, server, come))
+                    await asyncio.sleep(_HEALTH_S)
 
     async def _forget(self) -> None:
         while True:
@@ -204,6 +228,8 @@ class Services:
             healthy["store"], faults = now == faults, now
             if self.config.pcp.enabled:
                 healthy["pcp"] = self.pcp.healthy
+            if self.leases is not None:
+                healthy["leasequery"] = bool(self.leases.live())
             if self._api is not None:
                 for part, well in healthy.items():
                     await self._api.health(part, well)
@@ -242,6 +268,8 @@ class Services:
             log.error("reload: nothing was changed")
         except (StoreFault, ConfigRefused) as fault:
             log.error("reload: %s; nothing was changed", fault)
+        except Exception:
+            log.exception("reload: it may have been done in part")
 
     async def _take(self, old: Config, new: Config, plan: Plan) -> None:
         if new.dataplane.max_bindings > old.dataplane.max_bindings:
@@ -249,12 +277,20 @@ class Services:
         if plan.rows_changed:
             await self.control.reload(binding_rows(new))
         self.policy.policy = Policy.from_config(new.icmp)
-        await asyncio.to_thread(self._router.engine.apply, self._core_settings(new))
+        await self._apply_settings(new)
         self.pcp.server.reconfigure(_pcp_settings(new))
+        logging.getLogger().setLevel(new.logging.level.upper())
+        if self._api is not None:
+            self._api.roles.take(new.api)
         if new.history.syslog != old.history.syslog:
             if self._log_task is not None:
                 self._log_task.cancel()
             self._log_task = self._start_log(new)
+
+
+def _unreserved(server: PcpServer, rows: Rows, now: float) -> Outcome:
+    server.unreserve(rows, now)
+    return Outcome()
 
 
 def _pcp_settings(config: Config) -> pcp_settings.Settings:

@@ -34,7 +34,7 @@ class Settings:
     def __init__(self, config: Config, takers: Sequence[Taker], revision: Callable[[], int]) -> None:
         self._config, self._takers, self._revision = config, takers, revision
         self._file = Path(config.source)
-        self._text = self._file.read_text()
+        self._text = self._file.read_text(errors="replace")
         self._applied = time.time()
         self._lock = asyncio.Lock()
 
@@ -48,6 +48,10 @@ class Settings:
 
     def now(self) -> SettingsNow:
         return SettingsNow(self._text, str(self._file), _etag(self._text), self._applied)
+
+    async def close(self) -> None:
+        """When a change that has begun is done; from then on none begins."""
+        await self._lock.acquire()
 
     async def validate(self, text: str | None) -> Sequence[Fault]:
         try:
@@ -69,17 +73,44 @@ class Settings:
                 await self._take(found, new, plan, write=text is not None)
             return Applied(_shown(plan), _etag(found), self._revision())
 
+    async def again(self, act: Callable[[Config], Awaitable[None]]) -> None:
+        """Something beside the configuration changed what follows from it."""
+        async with self._lock:
+            await act(self._config)
+
     async def _take(self, text: str, new: Config, plan: Plan, write: bool) -> None:
-        for taker in self._takers:
-            await taker(self._config, new, plan)
-        if write:
-            await asyncio.to_thread(_replace, self._file, text)
+        part = await asyncio.to_thread(self._written, text) if write else None
+        try:
+            for taker in self._takers:
+                await taker(self._config, new, plan)
+            if part is not None:
+                part.replace(self._file)
+        except BaseException:
+            if part is not None:
+                part.unlink(missing_ok=True)
+            raise
         self._config, self._text, self._applied = new, text, time.time()
         for difference in plan.differences:
             log.info("reload: %s", difference)
         log.info(
             "reload: %d keys changed, %s bindings", len(plan.differences), "other" if plan.rows_changed else "same"
         )
+
+    def _written(self, text: str) -> Path:
+        """Beside the file, with its owner and rights. Raises SettingsFaulty."""
+        part = self._file.with_name(f".{self._file.name}.{os.getpid()}.part")
+        try:
+            before = self._file.stat()
+            with part.open("w") as out:
+                out.write(text)
+                out.flush()
+                os.fsync(out.fileno())
+            part.chmod(before.st_mode & 0o7777)
+            os.chown(part, before.st_uid, before.st_gid)
+        except OSError as fault:
+            part.unlink(missing_ok=True)
+            raise SettingsFaulty([Fault(str(self._file), 1, "file", f"cannot be written: {fault.strerror}")]) from None
+        return part
 
     async def _compared(self, text: str | None) -> tuple[str, Config, Plan]:
         try:
@@ -108,16 +139,3 @@ def _shown(plan: Plan) -> tuple[Difference, ...]:
 
 def _etag(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def _replace(file: Path, text: str) -> None:
-    """All or nothing, with the owner's rights of before."""
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    before = file.stat()
-    with part.open("w") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    part.chmod(before.st_mode & 0o7777)
-    os.chown(part, before.st_uid, before.st_gid)
-    part.replace(file)
