@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from pylwaftr import _core
-from pylwaftr.bench import child, machine, plan, plot, report, stats
+from pylwaftr.bench import child, machine, pcp, plan, plot, report, stats
 from pylwaftr.bench.plan import PlanFault
 from pylwaftr.cli.bench import bench
 
@@ -233,3 +233,15 @@ def test_without_matplotlib_nothing_is_measured(monkeypatch: pytest.MonkeyPatch)
     result = CliRunner().invoke(bench, ["forward", "--plot", "out.png"])
     assert result.exit_code == 1
     assert "pip install matplotlib" in result.output
+
+
+def test_pcp_requests_are_all_answered_and_counted() -> None:
+    found = {result["name"]: result for result in pcp.results(pcp.Plan(subscribers=300, batch=64))}
+    assert {name for name in found if "readable" not in name} == {
+        "pcp.first set", "pcp.renewal", "pcp.renewal from packet to packet", "pcp.set claimed after a loss"
+    }  # fmt: skip
+    for result in found.values():
+        assert result["requests"] == 300
+        check_pair(result["requests_per_second"], best_is_least=False)
+        check_pair(result["microseconds_each"], best_is_least=True)
+    assert 0 < pcp.octets_per_mapping(pcp.Plan(subscribers=2000, batch=64)) < 1000

@@ -1,0 +1,274 @@
+"""Leases from a leasequery server to the binding table: decoding alone, a full bulk, changes one by one and in streams.
+
+The server is `pylwaftr leasequery-server` in a process of its own, on a journal made here; the table is the real one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Any
+
+from pylwaftr import _core
+from pylwaftr.dhcp import _bulk, codec4, codec6
+from pylwaftr.dhcp.codec4 import Code, Message4, Type
+from pylwaftr.dhcp.events import Channel, Open, Shut
+from pylwaftr.dhcp.leasequery import Settings
+from pylwaftr.dhcp.leases import Policy
+from pylwaftr.dhcp.requestor import Requestor, Server
+from pylwaftr.dhcp.s46 import PortParams
+
+BR = IPv6Address("2001:db8:ffff::1")
+DUID = b"\0\3\0\1pylwaftr-bench"
+PSID_LEN = 6
+READ = 1 << 20
+READY_S = 600.0
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    leases: int = 1_000_000
+    windows: int = 7
+    changes: int = 100  # one by one
+    rate: int = 20_000  # changes a second
+    seconds: float = 5.0
+
+
+def run(plan: Plan, say: Say) -> list[dict[str, Any]]:
+    say("decoding")
+    results = [decode(plan)]
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Path(folder) / "journal"
+        say(f"writing a journal of {plan.leases} leases")
+        with journal.open("w") as out:
+            out.writelines(_line(n, "ACTIVE") for n in range(plan.leases))
+        say("the server reads it")
+        with _server(journal) as port:
+            client = _Client(port, plan.leases + plan.changes + 65536)
+            say("bulk")
+            results.append(bulk(client, plan))
+            say("changes")
+            results += [one_by_one(client, plan, journal), stream(client, plan, journal)]
+            client.close()
+    return results
+
+
+# --- decoding alone ---------------------------------------------------------------------------------------------------
+
+
+def decode(plan: Plan) -> dict[str, Any]:
+    frames = bytearray(b"".join(_frame(n) for n in range(2048)) * 16)
+    best = float("inf")
+    for _ in range(plan.windows):
+        begun = time.perf_counter()
+        rows, *_ = _bulk.decode(frames, 0, 1)
+        best = min(best, time.perf_counter() - begun)
+    assert len(rows) == 2048 * 16
+    return {
+        "name": "sync.decode",
+        "leases": len(rows),
+        "octets_per_lease": len(frames) // len(rows),
+        "leases_per_s": round(len(rows) / best),
+        "ns_per_lease": round(best / len(rows) * 1e9, 1),
+    }
+
+
+def _frame(number: int) -> bytes:
+    base = 1_772_366_400
+    options = (
+        (int(Code.MESSAGE_TYPE), bytes([Type.LEASEACTIVE])),
+        (int(Code.BASE_TIME), base.to_bytes(4)),
+        (int(Code.LEASE_TIME), (3600).to_bytes(4)),
+        (int(Code.CLIENT_ID), _client(number)),
+        (int(Code.LAST_TRANSACTION), bytes(4)),
+        (int(Code.START_OF_STATE), bytes(4)),
+        (int(Code.DHCP_STATE), b"\2"),
+        (int(Code.PORTPARAMS), codec4.port_params_data(PortParams(0, PSID_LEN, number % 64))),
+        (int(Code.S46_SADDR), _b4(number).packed),
+    )
+    nested = codec4.encode(Message4(2, 1, options, _ipv4(number)))
+    inside = codec6.join(((int(codec6.Code.CLT_TIME), bytes(4)), (int(codec6.Code.DHCPV4_MSG), nested)))
+    outer = (
+        (int(codec6.Code.LQ_BASE_TIME), (base - codec6.EPOCH).to_bytes(4)),
+        (int(codec6.Code.CLIENT_DATA), inside),
+    )
+    return codec6.frame(codec6.encode(codec6.Message6(codec6.Type.LEASEQUERY_DATA, 1, outer)))
+
+
+# --- over TCP ---------------------------------------------------------------------------------------------------------
+
+
+class _Client:
+    """A requestor on sockets that it waits for, and a table."""
+
+    def __init__(self, port: int, capacity: int) -> None:
+        self._port = port
+        self.requestor = Requestor([Server(Settings(DUID, secure=False), Policy("bench"))], BR.packed)
+        self.table = _core.BindingTable(capacity)
+        self._sockets: dict[Channel, socket.socket] = {}
+
+    def run(self, until: Callable[[], bool], limit_s: float) -> None:
+        end = time.monotonic() + limit_s
+        while not until():
+            if time.monotonic() > end:
+                raise TimeoutError(f"not done after {limit_s:.0f} seconds")
+            self._turn()
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        self.requestor.set_unix_offset(time.time() - now)
+        due = self.requestor.timer()
+        if due is not None and now >= due:
+            self.requestor.handle_timer(now)
+        self._obey(now)
+        if not self._sockets:
+            return
+        readable, _, _ = select.select(list(self._sockets.values()), [], [], 0.05)
+        for channel, one in list(self._sockets.items()):
+            if one in readable:
+                self.requestor.feed("bench", channel, one.recv(READ), time.monotonic())
+        self._obey(time.monotonic())
+
+    def _obey(self, now: float) -> None:
+        output = self.requestor.take(now)
+        for _, command in output.commands:
+            if isinstance(command, Open):
+                self._sockets[command.channel] = socket.create_connection(("127.0.0.1", self._port))
+                self.requestor.connected("bench", command.channel, now)
+                self._obey(now)
+            elif isinstance(command, Shut):
+                self._sockets.pop(command.channel).close()
+        if len(output.changes.unbind):
+            unbind = output.changes.unbind
+            self.table.unbind(unbind["ipv4"].copy(), unbind["psid"].copy(), _core.SOURCE_DHCP)
+        if len(output.changes.bind):
+            report = self.table.bind(output.changes.bind, _core.SOURCE_DHCP, 1)
+            assert not len(report["refused"]), report
+        for channel, one in self._sockets.items():
+            one.sendall(self.requestor.data_to_send("bench", channel))
+
+    def close(self) -> None:
+        for one in self._sockets.values():
+            one.close()
+
+
+def bulk(client: _Client, plan: Plan) -> dict[str, Any]:
+    begun, cpu = time.perf_counter(), time.process_time()
+    client.requestor.open(time.monotonic())
+    session = client.requestor.sessions["bench"]
+    client.run(lambda: session.counts["bulks_complete"] > 0 and len(client.table) >= plan.leases, READY_S)
+    took = time.perf_counter() - begun
+    return {
+        "name": "sync.bulk",
+        "leases": len(client.table),
+        "seconds": round(took, 2),
+        "cpu_seconds": round(time.process_time() - cpu, 2),
+        "leases_per_s": round(plan.leases / took),
+    }
+
+
+def one_by_one(client: _Client, plan: Plan, journal: Path) -> dict[str, Any]:
+    """From the line in the journal to the binding in the table."""
+    took = []
+    with journal.open("a") as out:
+        for number in range(plan.leases, plan.leases + plan.changes):
+            begun = time.perf_counter()
+            out.write(_line(number, "ACTIVE"))
+            out.flush()
+            client.run(lambda wanted=number + 1: len(client.table) >= wanted, 30)  # type: ignore[misc]
+            took.append(time.perf_counter() - begun)
+    return {
+        "name": "sync.change",
+        "changes": plan.changes,
+        "median_ms": round(statistics.median(took) * 1e3, 2),
+        "p95_ms": round(sorted(took)[int(len(took) * 0.95)] * 1e3, 2),
+    }
+
+
+def stream(client: _Client, plan: Plan, journal: Path) -> dict[str, Any]:
+    """Tunnel addresses change at a rate; how far behind is the table, and how long does the rest take at the end."""
+    total, sent = int(plan.rate * plan.seconds), 0
+    moved = 0
+    begun = time.perf_counter()
+    taken = client.requestor.leases.counts
+    session = client.requestor.sessions["bench"]
+    before = session.counts["received_data"]
+    with journal.open("a") as out:
+        while sent < total:
+            due = min(total, int((time.perf_counter() - begun) * plan.rate))
+            out.writelines(_line(n % plan.leases, "ACTIVE", moved_by=1 + n // plan.leases) for n in range(sent, due))
+            out.flush()
+            sent = due
+            client._turn()
+    fed = time.perf_counter() - begun
+    last = _line_b4(total - 1, plan.leases)
+    key = (int(_ipv4((total - 1) % plan.leases)), (total - 1) % plan.leases % 64)
+    client.run(lambda: (client.table.find_key(*key) or (b"",))[0] == last.packed, 60)
+    moved = session.counts["received_data"] - before
+    return {
+        "name": "sync.stream",
+        "changes": total,
+        "messages": moved,
+        "stale": taken["stale"],
+        "per_s": round(total / fed),
+        "behind_at_the_end_ms": round((time.perf_counter() - begun - fed) * 1e3, 1),
+    }
+
+
+@contextmanager
+def _server(journal: Path) -> Iterator[int]:
+    command = [sys.executable, "-m", "pylwaftr", "leasequery-server", "--listen", "127.0.0.1:0", "--allow-plaintext"]
+    child = subprocess.Popen([*command, "--quiet", "--journal", str(journal)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert child.stdout is not None
+        line = child.stdout.readline()
+        if not line:
+            raise RuntimeError("the leasequery server did not start")
+        yield int(line.split()[-1])
+    finally:
+        child.send_signal(signal.SIGTERM)
+        child.wait(30)
+
+
+def _line(number: int, state: str, moved_by: int = 0) -> str:
+    told = {
+        "at": int(time.time()),
+        "state": state,
+        "ipv4": str(_ipv4(number)),
+        "psid_len": PSID_LEN,
+        "psid": number % 64,
+        "b4": str(_b4(number, moved_by)),
+        "client": _client(number).hex(),
+        "lifetime": 86400,
+    }
+    return json.dumps(told) + os.linesep
+
+
+def _ipv4(number: int) -> IPv4Address:
+    return IPv4Address(0x0B000000 + number // 64)
+
+
+def _b4(number: int, moved_by: int = 0) -> IPv6Address:
+    return IPv6Address((0x20010DB8_0000 + moved_by << 80) + number)
+
+
+def _line_b4(position: int, leases: int) -> IPv6Address:
+    return _b4(position % leases, 1 + position // leases)
+
+
+def _client(number: int) -> bytes:
+    return b"\xff\0\0\0\1\0\3\0\1" + number.to_bytes(6)
