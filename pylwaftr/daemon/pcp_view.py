@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
 from pylwaftr.api.backend import PcpMapping, PoolUse
@@ -17,7 +17,9 @@ from pylwaftr.rows import array, row
 class PcpView:
     """Implements api.backend.PcpView."""
 
-    def __init__(self, service: PcpService, config: Callable[[], Config], softwires: Callable[[], int]) -> None:
+    def __init__(
+        self, service: PcpService, config: Callable[[], Config], softwires: Callable[[], Awaitable[int]]
+    ) -> None:
         """`softwires` begins an announcement to all and returns how many there are."""
         self._service, self._config, self._announce = service, config, softwires
 
@@ -62,7 +64,7 @@ class PcpView:
         return len(keys)
 
     async def announce(self) -> int:
-        return self._announce()
+        return await self._announce()
 
 
 def _releasing(service: PcpService, key: int) -> Callable[[float], Outcome]:
