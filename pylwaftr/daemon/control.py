@@ -103,9 +103,12 @@ class Control:
         self._writer.start(revision)
         return restored
 
+    def end_watches(self) -> None:
+        self._watching.close()
+
     async def stop(self) -> None:
         """What was asked for is still done; watches end."""
-        self._watching.close()
+        self.end_watches()
         await self._writer.stop()
         self._views.close()
 

@@ -239,10 +239,12 @@ class Writer:
                         await self._work(job)
             except StoreFault as fault:
                 log.error("the state is not tidied: %s", fault)
-                await asyncio.sleep(_RETRY_S)
             except Exception:
                 log.exception("the state is not tidied")
-                await asyncio.sleep(_RETRY_S)
+            else:
+                continue
+            await asyncio.sleep(_RETRY_S)
+            self._upkeep_wanted.set()
 
     async def forget(self, before: float) -> None:
         async with self._upkeep_turn:
