@@ -25,6 +25,7 @@ MAX_ROWS = 65536  # of packed rows in a message
 MAX_BINDINGS = 10_000  # in a list
 MAX_SHOWN = 64  # violations in an error: trailers are small
 MAX_REFUSALS = 1000  # of one batch of a stream
+_FEW = 32  # bindings
 
 _NO_LENGTH = "is given without psid_len; for the whole address both are 0"
 
@@ -65,9 +66,10 @@ def from_binding(given: common_pb2.Binding, default_br: bytes) -> Rows:
 
 
 def _parsed(given: Sequence[common_pb2.Binding], default_br: bytes, path: Callable[[int, str], str]) -> Rows:
-    ipv4 = columns.parse_ipv4(columns.from_texts([binding.ipv4 for binding in given]))
-    b4 = columns.parse_ipv6(columns.from_texts([binding.b4_ipv6 for binding in given]))
-    brs = [binding.br_ipv6 for binding in given]
+    few = len(given) <= _FEW  # the readable parser takes them: 20 us each, where columns cost 2 ms in all
+    ipv4 = columns.parse_ipv4(columns.from_texts(["" if few else binding.ipv4 for binding in given]))
+    b4 = columns.parse_ipv6(columns.from_texts(["" if few else binding.b4_ipv6 for binding in given]))
+    brs = ["" if few else binding.br_ipv6 for binding in given]
     br = None
     if any(brs):
         octets, length, taken = columns.parse_ipv6(columns.from_texts(brs))

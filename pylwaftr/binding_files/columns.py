@@ -37,8 +37,9 @@ def gather(data: Chars, starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int6
 def from_texts(texts: Sequence[object]) -> Chars:
     """A column of strings; what is not a string, not ASCII or too long comes out empty."""
     usable = [t if type(t) is str and len(t) <= MAX_WIDTH and t.isascii() and "\0" not in t else "" for t in texts]
-    column = np.array([t.encode() for t in usable], f"S{MAX_WIDTH}")
-    return np.ascontiguousarray(column.view(np.uint8).reshape(len(usable), MAX_WIDTH).T)
+    width = max(1, max(map(len, usable), default=0))
+    column = np.array([t.encode() for t in usable], f"S{width}")
+    return np.ascontiguousarray(column.view(np.uint8).reshape(len(usable), width).T)
 
 
 def empty(chars: Chars) -> Flags:
