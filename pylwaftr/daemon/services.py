@@ -118,6 +118,7 @@ class Services:
         self._run(self._watch_health(), "health")
 
     async def stop(self) -> None:
+        self.control.end_watches()  # or the API waits for their clients
         if self._api is not None:
             await self._api.stop()
         await self.settings.close()
@@ -242,8 +243,8 @@ class Services:
     def _bindings_by_source(self) -> Mapping[str, int]:
         return {source.name.lower(): self._router.table.size_of(source) for source in Source}
 
-    def _announce(self) -> int:
-        softwires = self._router.table.dump()
+    async def _announce(self) -> int:
+        softwires = await asyncio.to_thread(self._router.table.dump)
         count = self.pcp.server.announce(time.time(), softwires)
         self.pcp.wake()
         return count
