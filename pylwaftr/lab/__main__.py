@@ -9,15 +9,15 @@ from contextlib import suppress
 import click
 from rich.console import Console
 
-from . import report
-from .commands import LabError, require_tools
-from .lifecycle import Lab, Stopped, running
-from .steps import BASIC, Result, Step, perform
-from .topology import HOMES, INTERNET_HOST, Topology
+from . import plan, report
+from .commands import KEA, TOOLS, LabError, inside, require_tools
+from .lifecycle import Lab, Stopped, pylwaftr, running
+from .steps import Result, Step, perform
+from .topology import INTERNET_HOST, ROUTER
 
 
 @click.command()
-@click.option("--full", is_flag=True, help="Four homes, and every scenario: loss, fragments, path MTUs, hairpinning.")
+@click.option("--full", is_flag=True, help="All homes and scenarios: loss, fragments, path MTUs, PCP, leases.")
 @click.option("--megabytes", type=click.IntRange(1), default=100, show_default=True, help="TCP transfer of --full.")
 @click.option("--once", is_flag=True, help="End after the steps, also on a terminal.")
 @click.option("--router", metavar="COMMAND", help="Run this in the router's place; gets -c FILE --counters-file FILE.")
@@ -26,7 +26,7 @@ def main(full: bool, megabytes: int, once: bool, router: str | None) -> None:
 
     On a terminal the router's counters are shown after the steps, until Ctrl-C.
     """
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, emoji=False)  # ":100:" is part of an address
     try:
         sys.exit(_run(console, full, megabytes, not once and sys.stdout.isatty(), router))
     except LabError as fault:
@@ -39,14 +39,12 @@ def main(full: bool, megabytes: int, once: bool, router: str | None) -> None:
 def _run(console: Console, full: bool, megabytes: int, stay: bool, router: str | None) -> int:
     if os.geteuid() != 0:
         raise LabError("the lab makes network namespaces: run it as root (sudo make run)")
-    require_tools()
-    steps: tuple[Step, ...] = BASIC
-    if full:
-        from .scenarios import scenarios
-
-        steps += scenarios(megabytes << 20)
-    topology = Topology(HOMES if full else HOMES[:1])
-    console.print("starting the lab: router, access network, " + ", ".join(home.name for home in topology.homes))
+    require_tools(TOOLS | KEA if full else TOOLS)
+    transfer = megabytes << 20
+    topology, steps = plan.everything(transfer) if full else plan.demonstration()
+    if router is not None:
+        topology, steps = plan.of_another_router(full, transfer)
+    console.print("starting the lab: router, access network, " + ", ".join(site.name for site in topology.sites))
     with running(topology, router) as lab:
         results = _perform_all(console, lab, steps)
         report.summary(console, results)
@@ -71,6 +69,9 @@ def _stay(console: Console, lab: Lab) -> None:
     lan = lab.topology.homes[0].lan
     lab.start(lan, "ping", "ping", "-n", "-q", INTERNET_HOST)
     console.print(f"to look around: ip netns exec {lan} bash", highlight=False)
+    if lab.other_router is None:
+        words = " ".join(inside(ROUTER, *pylwaftr(), "bindings", "ls"))
+        console.print(f"to ask the router: {words}", highlight=False)
     with suppress(KeyboardInterrupt):
         report.live(console, lab)
 

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +27,15 @@ TOOLS = {
     "ping": "iputils-ping",
     "tracepath": "iputils-tracepath",
     "traceroute": "traceroute",
+    "curl": "curl",
 }
 
 
-def require_tools() -> None:
-    missing = sorted({package for tool, package in TOOLS.items() if shutil.which(tool) is None})
+KEA = {"kea-dhcp4": "kea-dhcp4-server", "kea-dhcp6": "kea-dhcp6-server"}
+
+
+def require_tools(tools: Mapping[str, str] = TOOLS) -> None:
+    missing = sorted({package for tool, package in tools.items() if shutil.which(tool) is None})
     if missing:
         raise LabError(f"tools are missing: apt install {' '.join(missing)}")
 
@@ -69,16 +73,22 @@ class Process:
 
     def wait_for_line(self, start: str, timeout: float) -> str:
         """The first line that starts so. The end of the process before that is a failure."""
+        return self.wait_for(lambda line: line.startswith(start), f"say '{start}'", timeout)
+
+    def wait_for_text(self, text: str, timeout: float) -> str:
+        return self.wait_for(lambda line: text in line, f"say '…{text}…'", timeout)
+
+    def wait_for(self, wanted: Callable[[str], bool], what: str, timeout: float) -> str:
         deadline = time.monotonic() + timeout
         while True:
             ended = self.popen.poll() is not None
             for line in self.log.read_text(errors="replace").splitlines():
-                if line.startswith(start):
+                if wanted(line):
                     return line
             if ended:
                 raise LabError(f"{self.name} ended with status {self.popen.returncode}:\n{self.tail()}")
             if time.monotonic() > deadline:
-                raise LabError(f"{self.name} did not say '{start}' within {timeout:.0f} s:\n{self.tail()}")
+                raise LabError(f"{self.name} did not {what} within {timeout:.0f} s:\n{self.tail()}")
             time.sleep(0.05)
 
     def result(self, timeout: float) -> str:

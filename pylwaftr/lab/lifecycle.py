@@ -18,13 +18,25 @@ from typing import Any
 import yaml
 
 from . import network
-from .commands import LabError, Process, spawn
-from .topology import BR_ADDRESS, FORWARDED_TO, ROUTER, Home, Topology, router_config
+from .commands import LabError, Process, attempt, inside, spawn
+from .topology import (
+    BR_ADDRESS,
+    DHCP,
+    FORWARDED_TO,
+    LEASEQUERY_PORT,
+    MANAGE_DHCP,
+    ROUTER,
+    Home,
+    PcpHome,
+    Site,
+    Topology,
+    router_config,
+)
 
 STATE = Path("/run/pylwaftr-lab")
 LOCK = Path("/run/pylwaftr-lab.lock")
 ROUTER_START_S = 60.0
-_B4_START_S = 20.0
+_START_S = 20.0
 
 
 class Stopped(BaseException):
@@ -36,10 +48,25 @@ class Lab:
     topology: Topology
     processes: list[Process] = field(default_factory=list)
     router: Process | None = None
+    other_router: str | None = None  # another program in the router's place
+    config: dict[str, Any] = field(default_factory=dict)
+    b4: dict[int, Process] = field(default_factory=dict)  # by number of the home
 
     @property
     def counters_file(self) -> Path:
         return STATE / "counters.json"
+
+    @property
+    def state_directory(self) -> Path:
+        return STATE / "state"
+
+    @property
+    def journal(self) -> Path:
+        """Of leases, for the leasequery server."""
+        return STATE / "leases.journal"
+
+    def b4_state(self, site: Site) -> Path:
+        return STATE / f"b4-{site.number}.json"
 
     def counters(self) -> dict[str, int]:
         """What the router last wrote; empty before its first time."""
@@ -62,33 +89,82 @@ class Lab:
             if process.popen.poll() not in (None, 0):
                 raise LabError(f"{process.name} ended with status {process.popen.returncode}:\n{process.tail()}")
 
-    def stop(self, process: Process) -> None:
+    def stop(self, process: Process, number: int = signal.SIGTERM) -> None:
+        if number == signal.SIGKILL:
+            process.popen.kill()
+            process.popen.wait()
         process.stop()
         self.processes.remove(process)
 
-    def start_router(self, command: str | None) -> None:
-        """`command`, if given, is another program in the router's place."""
-        config = STATE / "lab.yaml"
-        config.write_text(yaml.safe_dump(router_config(self.topology, str(STATE / "state")), sort_keys=False))
-        words = [*_pylwaftr(), "run"] if command is None else shlex.split(command)
-        arguments = ["-c", str(config), "--counters-file", str(self.counters_file)]
+    # the router
+
+    def start_router(self) -> None:
+        self.write_config()
+        words = [*pylwaftr(), "run"] if self.other_router is None else shlex.split(self.other_router)
+        arguments = ["-c", str(STATE / "lab.yaml"), "--counters-file", str(self.counters_file)]
         self.router = self.start(ROUTER, "router", *words, *arguments)
         self.router.wait_for_line("ready", ROUTER_START_S)
         network.join_tap()
 
-    def start_home(self, home: Home) -> None:
+    def stop_router(self, number: int = signal.SIGTERM) -> None:
+        assert self.router is not None
+        self.stop(self.router, number)
+
+    def write_config(self) -> None:
+        (STATE / "lab.yaml").write_text(yaml.safe_dump(self.config, sort_keys=False))
+
+    def cli(self, *words: str, status: int = 0) -> str:
+        """What `pylwaftr WORDS` says beside the router."""
+        done = attempt(*inside(ROUTER, *pylwaftr(), *words))
+        if done.returncode != status:
+            said = done.stderr.strip() or done.stdout.strip()
+            raise LabError(f"pylwaftr {' '.join(words)}: exit status {done.returncode} instead of {status}: {said}")
+        return done.stdout
+
+    def ask(self, *words: str) -> list[dict[str, Any]]:
+        """The objects that the command prints with --json."""
+        return [json.loads(line) for line in self.cli(*words, "--json").splitlines()]
+
+    # the homes
+
+    def start_home(self, home: Home) -> Process:
+        """`ready` is still to come."""
         ports, port = home.ports, home.forwarded_port
-        inside = f"{home.lan_address(10)}:{FORWARDED_TO}"
-        process = self.start(
-            home.name, f"b4-{home.number}", *_pylwaftr(), "b4",
-            "--aftr", BR_ADDRESS, "--tunnel-source", str(home.prefix), "--wan", "wan", "--ipv4", str(home.ipv4),
+        to = f"{home.lan_address(10)}:{FORWARDED_TO}"
+        return self._start_b4(
+            home, "--tunnel-source", str(home.prefix), "--wan", "wan", "--ipv4", str(home.ipv4),
             "--psid-len", str(ports.length), "--psid-offset", str(ports.offset), "--psid", str(ports.psid),
-            "--lan", "lan", "--forward", f"udp/{port}={inside}", "--forward", f"tcp/{port}={inside}",
+            "--lan", "lan", "--forward", f"udp/{port}={to}", "--forward", f"tcp/{port}={to}",
         )  # fmt: skip
-        process.wait_for_line("ready", _B4_START_S)
+
+    def start_pcp_home(self, home: PcpHome) -> Process:
+        lan = f"lan/{home.lan_address(1)}/24"
+        return self._start_b4(
+            home, "--tunnel-source", "auto", "--pcp", "--state", str(self.b4_state(home)), "--lan", lan
+        )
+
+    def _start_b4(self, site: Site, *options: str) -> Process:
+        name = f"b4-{site.number}"
+        self.b4[site.number] = self.start(site.name, name, *pylwaftr(), "b4", "--aftr", BR_ADDRESS, *options)
+        return self.b4[site.number]
+
+    def stop_b4(self, site: Site, number: int = signal.SIGTERM) -> None:
+        self.stop(self.b4.pop(site.number), number)
+
+    # the DHCP side
+
+    def start_responder(self) -> Process:
+        self.journal.touch()
+        listen = f"{MANAGE_DHCP}:{LEASEQUERY_PORT}"
+        process = self.start(
+            DHCP, "leasequery-server", *pylwaftr(), "leasequery-server", "--listen", listen,
+            "--journal", str(self.journal), "--allow-plaintext", "--idle", "1",
+        )  # fmt: skip
+        process.wait_for_line("listening", _START_S)
+        return process
 
 
-def _pylwaftr() -> list[str]:
+def pylwaftr() -> list[str]:
     """The command as installed beside this Python; else the package."""
     command = Path(sys.executable).with_name("pylwaftr")
     return [str(command)] if command.exists() else [sys.executable, "-m", "pylwaftr"]
@@ -98,17 +174,29 @@ def _pylwaftr() -> list[str]:
 def running(topology: Topology, router: str | None) -> Iterator[Lab]:
     """The lab from nothing to nothing."""
     with _only_one(), _signals():
-        lab = Lab(topology)
+        lab = Lab(topology, other_router=router)
+        lab.config = router_config(topology, str(lab.state_directory))
         try:
             _clean()
             STATE.mkdir(mode=0o700)
             network.build(topology)
-            lab.start_router(router)
-            for home in topology.homes:
-                lab.start_home(home)
+            if topology.leasequery:
+                lab.start_responder()
+            lab.start_router()
+            _start_homes(lab)
             yield lab
         finally:
             _take_down(lab)
+
+
+def _start_homes(lab: Lab) -> None:
+    """All at once, for most of it is Python's own start."""
+    starting = [lab.start_home(home) for home in (*lab.topology.homes, *lab.topology.free_homes)]
+    for home in lab.topology.pcp_homes:
+        network.use_tunnel_address(home, home.first_address)
+        starting.append(lab.start_pcp_home(home))
+    for process in starting:
+        process.wait_for_line("ready", _START_S)
 
 
 @contextmanager

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address
+
 from .commands import attempt, inside, namespaces, remove_namespace, run
-from .topology import BRIDGE, HOMES, INTERNET, INTERNET_HOST, ROUTER, TAP, End, Link, Topology
+from .topology import BRIDGE, EVERYTHING, INTERNET, INTERNET_HOST, ROUTER, TAP, End, Link, PcpHome, Topology
 
 _OFFLOADS = ("rx", "tx", "sg", "tso", "gso", "gro")
 
 
 def remove_all() -> list[str]:
     """Every namespace a lab may have made, by its exact name; which of them were there."""
-    ours = [name for name in Topology(HOMES).namespaces if name in namespaces()]
+    ours = [name for name in EVERYTHING.namespaces if name in namespaces()]
     for name in ours:
         remove_namespace(name)
     return ours
@@ -36,13 +38,23 @@ def join_tap() -> None:
     ip = ("ip", "-n", ROUTER, "link")
     if attempt(*ip, "show", TAP).returncode:
         return
-    run(*ip, "add", BRIDGE, "type", "bridge", "forward_delay", "0", "mcast_snooping", "0")
+    if attempt(*ip, "show", BRIDGE).returncode:  # it is there if the router was started again
+        run(*ip, "add", BRIDGE, "type", "bridge", "forward_delay", "0", "mcast_snooping", "0")
     # Where br_netfilter is loaded, IP rules of the namespace would see bridged frames.
     unseen = "for f in /proc/sys/net/bridge/bridge-nf-call-*; do ! [ -w $f ] || echo 0 >$f; done"
     run(*inside(ROUTER, "sh", "-c", unseen))
     for name in (TAP, "v4"):
         run(*ip, "set", name, "master", BRIDGE)
     run(*ip, "set", BRIDGE, "up")
+
+
+def use_tunnel_address(home: PcpHome, new: IPv6Address, old: IPv6Address | None = None) -> None:
+    """The address that this home's packets to the access network come from."""
+    ip = ("ip", "-6", "-n", home.name)
+    run(*ip, "address", "add", f"{new}/128", "dev", "wan", "nodad")
+    run(*ip, "route", "replace", "default", "via", home.wan_address(1), "src", str(new))
+    if old is not None:
+        run(*ip, "address", "del", f"{old}/128", "dev", "wan")
 
 
 def _join(link: Link) -> None:

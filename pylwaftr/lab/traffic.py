@@ -86,6 +86,52 @@ def tcp(given: argparse.Namespace) -> Result:
         return {"peer": peer, "size": size, "sha256": seen.hexdigest(), "seconds": time.monotonic() - begin}
 
 
+def tcp_echo(given: argparse.Namespace) -> Result:
+    """Sends back what the one connection brings, until it ends, SIGTERM or --timeout."""
+    _end_on_sigterm()
+    echoed, peer = 0, ""
+    with suppress(_Enough, TimeoutError), _connection(given) as connection:
+        peer = "{}:{}".format(*connection.getpeername())
+        while got := connection.recv(2048):
+            connection.sendall(got)
+            echoed += len(got)
+    return {"peer": peer, "echoed": echoed}
+
+
+def tcp_session(given: argparse.Namespace) -> Result:
+    """A numbered line, its echo, a pause; until SIGTERM. A line is printed after each tenth."""
+    _end_on_sigterm()
+    number, longest = 0, 0.0
+    with suppress(_Enough), _connection(given) as connection, connection.makefile("rwb") as lines:
+        _say_ready()
+        while True:
+            number, sent = number + 1, time.monotonic()
+            lines.write(b"%d\n" % number)
+            lines.flush()
+            if lines.readline() != b"%d\n" % number:
+                return {"lines": number - 1, "ok": False, "longest": longest}
+            longest = max(longest, time.monotonic() - sent)
+            if number % 10 == 0:
+                print(f"lines {number}", flush=True)
+            time.sleep(0.05)
+    return {"lines": number, "ok": True, "longest": longest}
+
+
+def first_answer(given: argparse.Namespace) -> Result:
+    """Asks every millisecond until the first answer comes, and tells when, by the machine's monotonic clock."""
+    begin, question = time.monotonic(), b"first answer"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        _say_ready()
+        while time.monotonic() - begin < given.timeout:
+            sock.sendto(question, _address(given.connect))
+            time.sleep(0.001)
+            with suppress(BlockingIOError):
+                sock.recv(2048)
+                return {"at": time.monotonic()}
+    raise SystemExit("no answer came")
+
+
 def udp_answer(given: argparse.Namespace) -> Result:
     """Answers each datagram with its octets inverted, until SIGTERM or --timeout."""
     peers: dict[str, int] = {}
@@ -210,7 +256,18 @@ def next_headers(given: argparse.Namespace) -> Result:
     return {"next_headers": {str(header): n for header, n in seen.items()}}
 
 
-ROLES = (tcp, udp_answer, udp_ask, pmtu, echo_identifiers, encap_limit, next_headers)
+ROLES = (
+    tcp,
+    tcp_echo,
+    tcp_session,
+    first_answer,
+    udp_answer,
+    udp_ask,
+    pmtu,
+    echo_identifiers,
+    encap_limit,
+    next_headers,
+)
 
 
 def main() -> None:

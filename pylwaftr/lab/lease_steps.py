@@ -1,0 +1,154 @@
+"""DHCP leases that become bindings: the journal of a leasequery server is written here, and the router has to follow.
+
+After each step the router's table is exactly what the server knows.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+from ..b4.softwire import PortSet
+from .commands import LabError
+from .control_steps import expect_table, expect_through, row_of
+from .lifecycle import Lab
+from .steps import SERVICE, TRAFFIC, Step, beside, check_ports, expect, said, udp_exchange
+from .topology import INTERNET, Home
+
+_START_S = 20.0
+_LIFETIME_S = 3600
+_OTHER_ADDRESS = IPv4Address("203.0.113.41")
+_CLIENT = "ff00000001000300010200000000c1"
+_NOBODY = Home(7, IPv4Address("203.0.113.42"), PortSet(0, 6, 9))  # a subscriber with leases and no home
+
+
+def only(lab: Lab) -> Home:
+    (home,) = lab.topology.free_homes
+    return home
+
+
+def moved(home: Home) -> Home:
+    """As it is after a renewal that brought another address."""
+    return replace(home, ipv4=_OTHER_ADDRESS)
+
+
+def leased(lab: Lab, *homes: Home) -> None:
+    """The table has leases for these homes and for nobody else, and the router says where they are from."""
+    expect_table(lab, [row_of(home, "dhcp") for home in homes])
+    return  # X
+    (source,) = lab.ask("leasequery", "status")
+    expect("leases by `leasequery status`", source["leases"], len(homes))
+
+
+def write(lab: Lab, home: Home, state: str) -> float:
+    """One line of the journal, and when it was written."""
+    ports = home.ports
+    told = {"at": int(time.time()), "state": state, "ipv4": str(home.ipv4), "offset": ports.offset}
+    told |= {"psid_len": ports.length, "psid": ports.psid, "client": _CLIENT}
+    if state == "ACTIVE":
+        told |= {"b4": str(home.tunnel_source), "lifetime": _LIFETIME_S}
+    with lab.journal.open("a") as journal:
+        journal.write(json.dumps(told) + "\n")
+    return time.monotonic()
+
+
+def start_b4(lab: Lab, home: Home) -> None:
+    """Again, as its DHCP client would after another ACK."""
+    lab.stop_b4(home)
+    lab.start_home(home).wait_for_line("ready", _START_S)
+
+
+def traffic(lab: Lab, home: Home) -> None:
+    check_ports(home, list(udp_exchange(lab, (INTERNET, SERVICE), (home.lan, SERVICE), 5, 512)))
+
+
+def lease(lab: Lab) -> str:
+    """Milliseconds from the line in the journal to the first answer from the internet."""
+    home = only(lab)
+    leased(lab)
+    expect_through(home.lan, False)
+    with beside(lab, INTERNET, "udp-answer", "udp-answer", "--listen", SERVICE):
+        asking = lab.module(home.lan, "first-answer", TRAFFIC, "first-answer", "--connect", SERVICE)
+        try:
+            asking.wait_for_line("ready", 10.0)
+            time.sleep(0.5)  # what it has sent until now was not answered
+            written = write(lab, home, "ACTIVE")
+            answered = float(said(asking, _START_S)["at"])
+        finally:
+            lab.stop(asking)
+    if answered < written:
+        raise LabError(f"an answer came {written - answered:.3f} s before the lease")
+    leased(lab, home)
+    traffic(lab, home)
+    return f"{(answered - written) * 1000:.1f} ms from the lease to the first answer"
+
+
+def release(lab: Lab) -> str:
+    home = only(lab)
+    write(lab, home, "RELEASED")
+    leased(lab)
+    expect_through(home.lan, False)
+    return "no binding, no answer"
+
+
+def new_address(lab: Lab) -> str:
+    """A renewal that ends with another address: the old one is released."""
+    home = only(lab)
+    write(lab, home, "ACTIVE")
+    leased(lab, home)
+    write(lab, home, "RELEASED")
+    write(lab, moved(home), "ACTIVE")
+    leased(lab, moved(home))
+    start_b4(lab, moved(home))
+    traffic(lab, moved(home))
+    return f"{home.ipv4} -> {_OTHER_ADDRESS}, the home uses it"
+
+
+def responder_restart(lab: Lab) -> str:
+    """While it is away what was known forwards on; then the router has what changed meanwhile."""
+    home, other = only(lab), _NOBODY
+    server = next(process for process in lab.processes if process.name == "leasequery-server")
+    lab.stop(server, signal.SIGKILL)
+    write(lab, other, "ACTIVE")
+    write(lab, other, "RELEASED")
+    write(lab, moved(home), "RELEASED")
+    write(lab, home, "ACTIVE")
+    traffic(lab, moved(home))
+    expect_table(lab, [row_of(moved(home), "dhcp")])
+    begin = time.monotonic()
+    lab.start_responder()
+    leased(lab, home)
+    seconds = time.monotonic() - begin
+    start_b4(lab, home)
+    traffic(lab, home)
+    return f"forwarded on without it; two changes meanwhile, right {seconds:.1f} s after its start"
+
+
+def router_restart(lab: Lab) -> str:
+    """Killed. A lease that ended meanwhile is gone after it, one that began is there."""
+    home, other = only(lab), _NOBODY
+    lab.stop_router(signal.SIGKILL)
+    write(lab, home, "RELEASED")
+    write(lab, moved(home), "ACTIVE")
+    write(lab, other, "ACTIVE")
+    lab.start_router()
+    begin = time.monotonic()
+    leased(lab, moved(home), other)
+    seconds = time.monotonic() - begin
+    write(lab, other, "RELEASED")
+    write(lab, moved(home), "RELEASED")
+    leased(lab)
+    start_b4(lab, home)
+    return f"right {seconds:.1f} s after its start"
+
+
+LEASES = (
+    Step("lease: forwarding", lease),
+    Step("lease: release", release),
+    Step("lease: another address", new_address),
+    Step("lease: server killed", responder_restart),
+    Step("lease: router killed", router_restart),
+)
