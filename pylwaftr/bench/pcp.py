@@ -28,7 +28,7 @@ from pylwaftr.pcp.server import PcpServer
 from pylwaftr.pcp.settings import Settings
 
 _NOW = 1_700_000_000.0
-_BR = IPv6Address("2001:db8:ffff::1").packed
+BR = IPv6Address("2001:db8:ffff::1").packed
 _B4_INSIDE, _SERVER = IPv4Address("192.0.0.2"), IPv4Address("192.0.0.1")
 Batch = Sequence[tuple[bytes, Sender]]
 _Item = TypeVar("_Item")
@@ -48,10 +48,13 @@ class _Pool:
     signalling: str = "rfc7753"
 
 
+POOLS = (_Pool(IPv4Network("10.0.0.0/12")),)
+
+
 def _server(compiled: bool) -> PcpServer:
     most = 1 << 40
     return PcpServer(
-        Settings((_Pool(IPv4Network("10.0.0.0/12")),), _BR, per_s=most, per_subscriber=most), _NOW, compiled
+        Settings(POOLS, BR, per_s=most, per_subscriber=most), _NOW, compiled
     )
 
 
@@ -63,14 +66,14 @@ def _request(hint: tuple[bytes, int] = (NO_IPV4, 0), first: int = 1) -> bytes:
     )
 
 
-def _senders(plan: Plan) -> list[Sender]:
+def _senders(subscribers: int) -> list[Sender]:
     inside = address16(_B4_INSIDE)
     first = int(IPv6Address("2001:db8::1"))
-    return [Sender((first + (number << 72)).to_bytes(16), _BR, inside, 49152) for number in range(plan.subscribers)]
+    return [Sender((first + (number << 72)).to_bytes(16), BR, inside, 49152) for number in range(subscribers)]
 
 
 def _batches(plan: Plan, datagram: bytes) -> list[Batch]:
-    requests = [(datagram, sender) for sender in _senders(plan)]
+    requests = [(datagram, sender) for sender in _senders(plan.subscribers)]
     return [requests[begin : begin + plan.batch] for begin in range(0, len(requests), plan.batch)]
 
 
@@ -106,10 +109,15 @@ def _framed(server: PcpServer, at: float) -> Callable[[Sequence[bytes]], None]:
     return work
 
 
-def _packets(plan: Plan) -> list[list[bytes]]:
+def packets_of_senders(subscribers: int) -> list[bytes]:
+    """A first request of each, from its IPv6 header on."""
     datagram = _request()
     ends = _B4_INSIDE.packed, 49152, _SERVER.packed, 5351
-    packets = [framing.wrap(datagram, sender.tunnel, _BR, *ends) for sender in _senders(plan)]
+    return [framing.wrap(datagram, sender.tunnel, BR, *ends) for sender in _senders(subscribers)]
+
+
+def _packets(plan: Plan) -> list[list[bytes]]:
+    packets = packets_of_senders(plan.subscribers)
     return [packets[begin : begin + plan.batch] for begin in range(0, len(packets), plan.batch)]
 
 
@@ -128,7 +136,7 @@ def _result(name: str, measured: Iterator[tuple[int, int]]) -> dict[str, Any]:
 def _claims(plan: Plan) -> list[Batch]:
     """Everybody suggests what it had: some address, some set of it."""
     requests: list[tuple[bytes, Sender]] = []
-    for number, sender in enumerate(_senders(plan)):
+    for number, sender in enumerate(_senders(plan.subscribers)):
         address = IPv4Address("10.0.0.0") + number // 32
         requests.append((_request((address16(address), 1024 * (8 + number % 32))), sender))
     return [requests[begin : begin + plan.batch] for begin in range(0, len(requests), plan.batch)]

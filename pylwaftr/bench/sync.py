@@ -1,6 +1,7 @@
 """Leases from a leasequery server to the binding table: decoding alone, a full bulk, changes one by one and in streams.
 
-The server is `pylwaftr leasequery-server` in a process of its own, on a journal made here; the table is the real one.
+The server is `pylwaftr leasequery-server` in a process of its own, on a journal made here. The leases go once into a
+table by the requestor alone, and once into a running router (live.py): durable, and asked for over its API.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from pylwaftr import _core
+from pylwaftr.api.client import Client
+from pylwaftr.bench import live
 from pylwaftr.dhcp import _bulk, codec4, codec6
 from pylwaftr.dhcp.codec4 import Code, Message4, Type
 from pylwaftr.dhcp.events import Channel, Open, Shut
@@ -48,6 +51,9 @@ class Plan:
     seconds: float = 5.0
 
 
+QUICK = Plan(leases=4_000, windows=2, changes=5, rate=500, seconds=0.5)
+
+
 def run(plan: Plan, say: Say) -> list[dict[str, Any]]:
     say("decoding")
     results = [decode(plan)]
@@ -64,6 +70,7 @@ def run(plan: Plan, say: Say) -> list[dict[str, Any]]:
             say("changes")
             results += [one_by_one(client, plan, journal), stream(client, plan, journal)]
             client.close()
+        results += list(_through_router(Path(folder), plan, say))
     return results
 
 
@@ -80,6 +87,7 @@ def decode(plan: Plan) -> dict[str, Any]:
     assert len(rows) == 2048 * 16
     return {
         "name": "sync.decode",
+        "goal": ">= 2000000 leases/s",
         "leases": len(rows),
         "octets_per_lease": len(frames) // len(rows),
         "leases_per_s": round(len(rows) / best),
@@ -174,6 +182,7 @@ def bulk(client: _Client, plan: Plan) -> dict[str, Any]:
     took = time.perf_counter() - begun
     return {
         "name": "sync.bulk",
+        "goal": "",
         "leases": len(client.table),
         "seconds": round(took, 2),
         "cpu_seconds": round(time.process_time() - cpu, 2),
@@ -193,6 +202,7 @@ def one_by_one(client: _Client, plan: Plan, journal: Path) -> dict[str, Any]:
             took.append(time.perf_counter() - begun)
     return {
         "name": "sync.change",
+        "goal": "",
         "changes": plan.changes,
         "median_ms": round(statistics.median(took) * 1e3, 2),
         "p95_ms": round(sorted(took)[int(len(took) * 0.95)] * 1e3, 2),
@@ -221,6 +231,7 @@ def stream(client: _Client, plan: Plan, journal: Path) -> dict[str, Any]:
     moved = session.counts["received_data"] - before
     return {
         "name": "sync.stream",
+        "goal": "",
         "changes": total,
         "messages": moved,
         "stale": taken["stale"],
@@ -229,10 +240,95 @@ def stream(client: _Client, plan: Plan, journal: Path) -> dict[str, Any]:
     }
 
 
+# --- into a running router --------------------------------------------------------------------------------------------
+
+
+def _through_router(folder: Path, plan: Plan, say: Say) -> Iterator[dict[str, Any]]:
+    """A journal and a server anew: what the one before has moved would be in the way."""
+    journal, place = folder / "journal2", folder / "router"
+    place.mkdir()
+    say(f"writing a journal of {plan.leases} leases")
+    with journal.open("w") as out:
+        out.writelines(_line(n, "ACTIVE") for n in range(plan.leases))
+    room = plan.leases + plan.changes + 65536
+    with _server(journal) as port:
+        servers = [{"address": "127.0.0.1", "port": port, "profile": "W", "require_tls": False}]
+        say("the bulk of a router")
+        with live.router(place, room, {"leasequery": {"servers": servers}}) as router:
+            began = time.perf_counter()  # it begins to ask as it says that it is ready
+            with Client(router.target, timeout_s=60) as client:
+                meanwhile = live.Traffic(client)
+                while (bound := client.status().bindings) <= plan.leases:
+                    if time.perf_counter() - began > READY_S:
+                        raise TimeoutError(f"{bound} bindings after {READY_S:.0f} seconds")
+                    time.sleep(0.01)
+                took = time.perf_counter() - began
+                yield {
+                    "name": "sync.router, bulk",
+                    "goal": "<= 5 s",
+                    "leases": plan.leases,
+                    "seconds": round(took, 2),
+                    "leases_per_s": round(plan.leases / took),
+                    "peak_rss_mib": router.memory("VmHWM"),
+                    "traffic": meanwhile.told(),
+                }
+                say("changes of a router")
+                yield _router_changes(client, plan, journal)
+                yield _router_stream(client, plan, journal)
+
+
+def _router_changes(client: Client, plan: Plan, journal: Path) -> dict[str, Any]:
+    """From the line in the journal to the answer of the router that it has the binding."""
+    took = []
+    with journal.open("a") as out:
+        for number in range(plan.leases, plan.leases + plan.changes):
+            began = time.perf_counter()
+            out.write(_line(number, "ACTIVE"))
+            out.flush()
+            took.append(live.wait_for(client, str(_ipv4(number)), number % 64) - began)
+    return {
+        "name": "sync.router, change",
+        "goal": "median <= 5 ms",
+        "changes": plan.changes,
+        "median_ms": round(statistics.median(took) * 1e3, 2),
+        "p95_ms": round(sorted(took)[int(len(took) * 0.95)] * 1e3, 2),
+    }
+
+
+def _router_stream(client: Client, plan: Plan, journal: Path) -> dict[str, Any]:
+    total, sent = int(plan.rate * plan.seconds), 0
+    meanwhile = live.Traffic(client)
+    began = time.perf_counter()
+    with journal.open("a") as out:
+        while sent < total:
+            due = min(total, int((time.perf_counter() - began) * plan.rate))
+            out.writelines(_line(n % plan.leases, "ACTIVE", moved_by=1 + n // plan.leases) for n in range(sent, due))
+            out.flush()
+            sent = due
+            time.sleep(0.005)
+    fed = time.perf_counter()
+    number = (total - 1) % plan.leases
+    wanted = str(_line_b4(total - 1, plan.leases))
+    while client.get(str(_ipv4(number)), number % 64).b4_ipv6 != wanted:
+        if time.perf_counter() - fed > READY_S:
+            raise TimeoutError("the last change has not arrived")
+        time.sleep(0.002)
+    return {
+        "name": "sync.router, stream",
+        "goal": ">= 20000 changes/s",
+        "changes": total,
+        "per_s": round(total / (time.perf_counter() - began)),
+        "fed_per_s": round(total / (fed - began)),
+        "behind_at_the_end_ms": round((time.perf_counter() - fed) * 1e3, 1),
+        "traffic": meanwhile.told(),
+    }
+
+
 @contextmanager
 def _server(journal: Path) -> Iterator[int]:
     command = [sys.executable, "-m", "pylwaftr", "leasequery-server", "--listen", "127.0.0.1:0", "--allow-plaintext"]
-    child = subprocess.Popen([*command, "--quiet", "--journal", str(journal)], stdout=subprocess.PIPE, text=True)
+    command += ["--quiet", "--journal", str(journal)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=live.environment())
     try:
         assert child.stdout is not None
         line = child.stdout.readline()
@@ -263,7 +359,8 @@ def _ipv4(number: int) -> IPv4Address:
 
 
 def _b4(number: int, moved_by: int = 0) -> IPv6Address:
-    return IPv6Address((0x20010DB8_0000 + moved_by << 80) + number)
+    """Each subscriber has a /56 and moves within it."""
+    return IPv6Address((0x2400 << 112) + (number << 72) + moved_by + 1)
 
 
 def _line_b4(position: int, leases: int) -> IPv6Address:
