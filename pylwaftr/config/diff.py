@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pylwaftr.config.model import Config
+from pylwaftr.config.model import Config, Entry
 from pylwaftr.config.values import Endpoint
 from pylwaftr.rows import Rows
 
@@ -18,6 +18,7 @@ RESTART = (
     "dataplane.rss",
     "dataplane.eal_args",
     "dataplane.binding_counters",
+    "dataplane.offloads",
     "interfaces.v4.port",
     "interfaces.v4.mac",
     "interfaces.v4.mtu",
@@ -26,12 +27,14 @@ RESTART = (
     "interfaces.v6.mtu",
     "softwire.reassembly.max_packets",
     "pcp.third_party.listen",
+    "leasequery",
     "api.listen",
     "api.tls",
     "api.allow_plaintext",
     "metrics",
     "state",
     "fleet",
+    "logging.format",
 )
 
 
@@ -86,6 +89,8 @@ def _differing(old: Any, new: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
 def _text(value: object) -> str:
     if isinstance(value, bytes):
         return value.hex(":")
+    if isinstance(value, tuple) and value and isinstance(value[0], Entry):
+        return f"{len(value)} entries"  # may be a million
     if isinstance(value, tuple):
         return f"[{', '.join(map(_text, value))}]"
     return "none" if value is None else str(value)
