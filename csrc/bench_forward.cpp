@@ -88,7 +88,8 @@ std::uint32_t Ports::mbufs_in_use() const { return rte_mempool_in_use_count(pool
 Forwarder::Forwarder(const Ports& ports, Settings settings, const BindingTable& table)
     : settings_(std::move(settings)),
       shared_(settings_, kSecret),
-      sink_({{}, {ports.id(SideId::v4), 0}, {ports.id(SideId::v6), 0}}, rte_get_tsc_hz(), counters_) {
+      sink_({{}, {ports.id(SideId::v4), 0}, {ports.id(SideId::v6), 0}}, rte_get_tsc_hz(), counters_),
+      ports_{ports.id(SideId::v4), ports.id(SideId::v6)} {
   lane_ = std::make_unique<Lane>(Lane::Parts{.index = 0,
                                              .settings = settings_,
                                              .table = table,
@@ -97,6 +98,14 @@ Forwarder::Forwarder(const Ports& ports, Settings settings, const BindingTable& 
                                              .sink = sink_,
                                              .counters = counters_,
                                              .offloads = {ports.offloads(SideId::v4), ports.offloads(SideId::v6)}});
+}
+
+void Forwarder::arm_capture() {
+  constexpr std::uint32_t kSnap = 128, kBuffers = 256;
+  static unsigned number = 0;  // there are several lanes, and each needs buffers of another name
+  filter_ = std::make_unique<const Filter>("ether proto 0x88cc");
+  tap_ = std::make_unique<CaptureTap>(CaptureTap::Setup{filter_.get(), ports_, number++, kSnap, kBuffers});
+  lane_->watch(tap_.get());
 }
 
 std::vector<std::vector<Window>> forward(const Ports& ports, std::vector<Job>& jobs, const Measure& measure) {

@@ -5,6 +5,7 @@
 // Windows of all jobs alternate, so that a noisy neighbour hits them alike and ratios hold.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -13,7 +14,9 @@
 #include "bench_lcore.hpp"
 #include "bench_traffic.hpp"
 #include "binding_table.hpp"
+#include "capture_tap.hpp"
 #include "counters.hpp"
+#include "filter.hpp"
 #include "lane.hpp"
 #include "port.hpp"
 #include "settings.hpp"
@@ -48,12 +51,17 @@ class Forwarder {
   const Settings& settings() const { return settings_; }
   const Counters& counters() const { return counters_; }
   Counters& counters() { return counters_; }
+  // As while a capture runs whose filter takes no frame.
+  void arm_capture();
 
  private:
   Settings settings_;
   Counters counters_;
   Shared shared_;
   Worker sink_;
+  std::array<std::uint16_t, 2> ports_;
+  std::unique_ptr<const Filter> filter_;
+  std::unique_ptr<CaptureTap> tap_;
   std::unique_ptr<Lane> lane_;
 };
 

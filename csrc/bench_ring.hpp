@@ -28,11 +28,11 @@ class Ring {
   }
   void turn(std::uint32_t steps) { first_ = (first_ + steps) % size_; }
 
-  std::vector<BindingRow> rows() const {
+  std::vector<BindingRow> rows(std::uint32_t variant = 0) const {
     std::vector<BindingRow> all;
     all.reserve(stable_ + churn_);
-    for (std::uint32_t i = 0; i < stable_; ++i) all.push_back(fleet::row(i));
-    for (std::uint32_t i = 0; i < churn_; ++i) all.push_back(fleet::row(number(i)));
+    for (std::uint32_t i = 0; i < stable_; ++i) all.push_back(fleet::row(i, variant));
+    for (std::uint32_t i = 0; i < churn_; ++i) all.push_back(fleet::row(number(i), variant));
     return all;
   }
 

@@ -29,7 +29,24 @@ constexpr std::uint32_t kReplaceEvery = 16;  // turns
 constexpr std::uint32_t kChurnEvery = 8;     // look-ups of which one is for a binding that comes and goes
 
 struct Tally {
-  std::atomic<std::uint64_t> updates{}, replaced{}, refused{};
+  std::atomic<std::uint64_t> updates{}, replaced{}, refused{}, job{};
+};
+
+// Tells the writer where the reader is, as a worker's turns do (engine.cpp has the fence that spares it the second
+// turn).
+class Turns {
+ public:
+  void begin() { reading_.store(true, std::memory_order_seq_cst); }
+  void next() { turn_.store(turn_.load(std::memory_order_relaxed) + 1, std::memory_order_release); }
+  void end() { reading_.store(false, std::memory_order_release); }
+  void wait() const {
+    const std::uint64_t seen = turn_.load(std::memory_order_acquire);
+    while (reading_.load(std::memory_order_acquire) && turn_.load(std::memory_order_acquire) < seen + 2) rte_pause();
+  }
+
+ private:
+  std::atomic<bool> reading_{};
+  std::atomic<std::uint64_t> turn_{};
 };
 
 // Written by one thread; a reader may take any moment of it.
@@ -47,9 +64,11 @@ class Changing {
     }
     keys_.resize(batch);
     rows_.resize(batch);
+    table_.set_grace([this] { reader_.wait(); });
   }
   const BindingTable& table() const { return table_; }
   const Ring& ring() const { return ring_; }
+  Turns& turns_of_reader() { return reader_; }
 
   // `batch` bindings go, as many come. Returns updates done.
   std::uint64_t turn(Tally& tally) {
@@ -58,7 +77,7 @@ class Changing {
       rows_[i] = fleet::row(ring_.number(ring_.churn() + i), turns_ & 1);
     }
     const std::uint64_t removed = table_.unbind(keys_, Source::config).removed;
-    const std::uint64_t added = table_.bind(rows_, Source::config, 1).added;
+    const std::uint64_t added = table_.bind(rows_, Source::config, generation_).added;
     ring_.turn(batch_);
     add(tally.updates, removed + added);
     add(tally.refused, 2 * batch_ - removed - added);
@@ -66,12 +85,28 @@ class Changing {
     return removed + added;
   }
 
+  // What a control side does after it was away: all there is once more, then the rest goes.
+  void replace_all(Tally& tally) {
+    const std::vector<BindingRow> rows = ring_.rows(++generation_ & 1);
+    const std::uint64_t start = rte_rdtsc();
+    const Report report = table_.bind(rows, Source::config, generation_);
+    const std::size_t swept = table_.sweep(Source::config, generation_).size();
+    add(tally.job, rte_rdtsc() - start);
+    add(tally.replaced, report.replaced);
+    add(tally.refused, swept + rows.size() - report.replaced - report.unchanged);
+  }
+  void grow(Tally& tally) {
+    const std::uint64_t start = rte_rdtsc();
+    table_.grow(table_.capacity() + table_.capacity() / 20);
+    add(tally.job, rte_rdtsc() - start);
+  }
+
  private:
   void replace(Tally& tally) {
     const std::uint32_t variant = turns_ / kReplaceEvery & 1;
     for (BindingRow& row : rows_) row = fleet::row(random_.below(ring_.stable()), variant);
     // Drawn twice in one batch: refused as a whole, and another time is another draw.
-    const Report report = table_.bind(rows_, Source::config, 1);
+    const Report report = table_.bind(rows_, Source::config, generation_);
     add(tally.replaced, report.replaced);
   }
 
@@ -80,6 +115,8 @@ class Changing {
   BindingTable table_;
   Random random_{3};
   std::uint32_t turns_{};
+  std::uint32_t generation_{1};
+  Turns reader_;
   std::vector<BindingKey> keys_;
   std::vector<BindingRow> rows_;
 };
@@ -107,14 +144,22 @@ class Writer {
     while (phase != Phase::end && entered_.load(std::memory_order_acquire) != phase) rte_pause();
   }
   const Tally& tally() const { return tally_; }
+  // The job of a phase that is one is done.
+  bool done() const { return done_.load(std::memory_order_acquire); }
 
  private:
   void run() {
     for (;;) {
       const Phase phase = wanted_.load(std::memory_order_acquire);
       if (phase == Phase::end) return;
+      const bool first = entered_.load(std::memory_order_relaxed) != phase;
+      if (first) done_.store(false, std::memory_order_relaxed);
       entered_.store(phase, std::memory_order_release);
-      if (phase == Phase::idle) {
+      const bool job = phase == Phase::replacing || phase == Phase::growing;
+      if (job && first) {
+        phase == Phase::replacing ? shared_.replace_all(tally_) : shared_.grow(tally_);
+        done_.store(true, std::memory_order_release);
+      } else if (job || phase == Phase::idle) {
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
       } else {
         write(phase);
@@ -143,6 +188,7 @@ class Writer {
   Tally tally_;
   std::atomic<Phase> wanted_{Phase::idle};
   std::atomic<Phase> entered_{Phase::idle};
+  std::atomic<bool> done_{};
   bool pinned_{};
   std::thread thread_;
 };
@@ -177,30 +223,49 @@ void look_up(const BindingTable& table, const Ring& ring, Random& random, Update
   window.look_ups += kBurst;
 }
 
-UpdatesWindow read_for(const Changing& shared, const Tally& tally, Random& random, std::uint64_t cycles) {
+// What the writer had done at a moment.
+struct Done {
+  explicit Done(const Tally& tally)
+      : updates(tally.updates), replaced(tally.replaced), refused(tally.refused), job(tally.job) {}
+  std::uint64_t updates, replaced, refused, job;
+};
+
+// As long as go_on(cycles since the start) says; the writer's work is counted from `before` on.
+template <class GoOn>
+UpdatesWindow read_while(Changing& shared, const Tally& tally, const Done& before, Random& random, GoOn go_on) {
   UpdatesWindow window{};
-  const std::uint64_t updates = tally.updates, replaced = tally.replaced, refused = tally.refused;
+  Turns& turns = shared.turns_of_reader();
+  turns.begin();
   const std::uint64_t start = rte_rdtsc();
   std::uint64_t now = start;
-  for (; now - start < cycles; now = rte_rdtsc()) look_up(shared.table(), shared.ring(), random, window);
+  for (; go_on(now - start); now = rte_rdtsc()) {
+    turns.next();
+    look_up(shared.table(), shared.ring(), random, window);
+  }
+  turns.end();
   window.cycles = now - start;
-  window.updates = tally.updates - updates;
-  window.replaced = tally.replaced - replaced;
-  window.refused = tally.refused - refused;
+  window.updates = tally.updates - before.updates;
+  window.replaced = tally.replaced - before.replaced;
+  window.refused = tally.refused - before.refused;
+  window.job = tally.job - before.job;
   return window;
+}
+
+UpdatesWindow read_for(Changing& shared, const Tally& tally, Random& random, std::uint64_t cycles) {
+  return read_while(shared, tally, Done(tally), random, [cycles](std::uint64_t gone) { return gone < cycles; });
 }
 
 }  // namespace
 
-std::vector<std::vector<UpdatesWindow>> updates(const UpdatesPlan& plan) {
+UpdatesResult updates(const UpdatesPlan& plan) {
   Changing shared(plan.bindings, plan.batch);
   Writer writer(shared, plan);
   if (!writer.pinned()) throw std::invalid_argument("the writer may not run on CPU " + std::to_string(plan.writer_cpu));
-  std::vector<std::vector<UpdatesWindow>> all;
+  UpdatesResult all;
   on_lcore(plan.lcore, [&] {
     Random random(4);
     for (unsigned round = 0; round < plan.rounds; ++round) {
-      auto& windows = all.emplace_back();
+      auto& windows = all.rounds.emplace_back();
       for (const Phase phase : {Phase::idle, Phase::busy, Phase::writing}) {
         writer.enter(phase);
         constexpr double kWarm = 0.1;  // of a window, before it
@@ -209,6 +274,16 @@ std::vector<std::vector<UpdatesWindow>> updates(const UpdatesPlan& plan) {
         windows.back().missed += warm.missed;
         windows.back().wrong += warm.wrong;
         windows.back().refused += warm.refused;
+      }
+    }
+    for (unsigned job = 0; job < plan.jobs; ++job) {
+      auto& windows = all.jobs.emplace_back();
+      for (const Phase phase : {Phase::replacing, Phase::growing}) {
+        writer.enter(Phase::idle);
+        const Done before(writer.tally());  // a small table is done before the reading begins
+        writer.enter(phase);
+        const auto at_work = [&writer](std::uint64_t) { return !writer.done(); };
+        windows.push_back(read_while(shared, writer.tally(), before, random, at_work));
       }
     }
   });

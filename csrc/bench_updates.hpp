@@ -7,6 +7,9 @@
 //   idle     nobody writes
 //   busy     the other core does the same updates on a small table of its own: equally busy, but not writing here
 //   writing  it does them on the table that is read, which stands at 95 % of its slots
+// Two more are one job each, read until it is done:
+//   replacing  all bindings come again with other addresses and a new generation, and the old generation is swept
+//   growing    the table gets a twentieth larger (so afterwards it is not as full)
 #pragma once
 
 #include <cstdint>
@@ -22,6 +25,7 @@ struct UpdatesPlan {
   double window_s;
   unsigned lcore;       // of the reader
   unsigned writer_cpu;  // of the writer, a thread beside DPDK's
+  unsigned jobs;        // how often all are replaced and the table grows, behind the rounds
 };
 
 struct UpdatesWindow {
@@ -32,11 +36,15 @@ struct UpdatesWindow {
   std::uint64_t updates;   // insertions and removals in this window
   std::uint64_t replaced;  // bindings that got other addresses
   std::uint64_t refused;   // changes that the table did not take
+  std::uint64_t job;       // cycles of the whole job in the phases that are one
 };
 
-enum class Phase : std::uint32_t { idle, busy, writing, end };
+enum class Phase : std::uint32_t { idle, busy, writing, replacing, growing, end };
 
-// [round][idle, busy, writing]
-std::vector<std::vector<UpdatesWindow>> updates(const UpdatesPlan& plan);
+struct UpdatesResult {
+  std::vector<std::vector<UpdatesWindow>> rounds;  // [round][idle, busy, writing]
+  std::vector<std::vector<UpdatesWindow>> jobs;    // [job][replacing, growing]
+};
+UpdatesResult updates(const UpdatesPlan& plan);
 
 }  // namespace lw::bench

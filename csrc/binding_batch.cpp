@@ -104,13 +104,13 @@ std::optional<Reason> BindingTable::Attempt::judge_among_others(const BindingRow
                                                                 Seen& seen) {
   if (!seen.insert(candidate.key)) return Reason::duplicate_in_batch;
   if (candidate.bound) {
-    const Entries::Slot slot = table_.entries_.locate(candidate.key);
+    const Entries::Slot slot = table_.entries_->locate(candidate.key);
     candidate.bound = slot != Entries::kNoSlot;
     if (candidate.bound && table_.outranks(slot, source_)) return Reason::outranked;
   }
   candidate.br = table_.intern(std::bit_cast<Ipv6>(row.br));
   if (candidate.br == 0) return Reason::too_many_br;
-  if (!candidate.bound && table_.size() + ++added_ > table_.max_bindings_) return Reason::table_full;
+  if (!candidate.bound && table_.size() + ++added_ > table_.capacity()) return Reason::table_full;
   return std::nullopt;
 }
 
@@ -129,7 +129,7 @@ void BindingTable::Attempt::judge(Report& report) {
   Seen seen(ascending() ? 0 : rows_.size());
   const auto prefetch = [&](const Candidate& candidate) {
     seen.prefetch(candidate.key);
-    if (candidate.bound) table_.entries_.prefetch(candidate.key);
+    if (candidate.bound) table_.entries_->prefetch(candidate.key);
   };
   for (std::size_t i = 0; i < rows_.size(); ++i) {
     if (i + kAhead < rows_.size()) prefetch(candidates[i + kAhead]);
@@ -142,14 +142,14 @@ void BindingTable::Attempt::judge(Report& report) {
 void BindingTable::Attempt::foretell(Report& report) const {
   const std::vector<Candidate>& candidates = table_.candidates_;
   for (std::size_t i = 0; i < rows_.size(); ++i) {
-    if (i + kAhead < rows_.size()) table_.entries_.prefetch(candidates[i + kAhead].key);
+    if (i + kAhead < rows_.size()) table_.entries_->prefetch(candidates[i + kAhead].key);
     if (!candidates[i].bound) {
       ++report.added;
       continue;
     }
-    const Entries::Slot slot = table_.entries_.locate(candidates[i].key);
-    const bool same = table_.entries_.tag(slot) == candidates[i].br &&
-                      table_.entries_.value(slot) == std::bit_cast<Ipv6>(rows_[i].b4);
+    const Entries::Slot slot = table_.entries_->locate(candidates[i].key);
+    const bool same = table_.entries_->tag(slot) == candidates[i].br &&
+                      table_.entries_->value(slot) == std::bit_cast<Ipv6>(rows_[i].b4);
     ++(same ? report.unchanged : report.replaced);
   }
 }
@@ -173,15 +173,15 @@ void BindingTable::forget_brs_from(std::size_t count) {
 // Returns the row for which no slot could be made free; the rows before it are then gone again.
 std::optional<std::size_t> BindingTable::insert_new(std::span<const BindingRow> rows, Note note) {
   for (std::size_t i = 0; i < rows.size(); ++i) {
-    if (i + kAhead < rows.size()) entries_.prefetch(candidates_[i + kAhead].key);
+    if (i + kAhead < rows.size()) entries_->prefetch(candidates_[i + kAhead].key);
     const Candidate& candidate = candidates_[i];
     if (candidate.bound) continue;
     const auto b4 = std::bit_cast<Ipv6>(rows[i].b4);
     const bool counted = !accounts_ || accounts_->open(candidate.key, grace_);
-    if (counted && entries_.insert(candidate.key, candidate.br, b4, note) != Entries::kNoSlot) continue;
+    if (counted && entries_->insert(candidate.key, candidate.br, b4, note) != Entries::kNoSlot) continue;
     if (counted && accounts_) accounts_->close(candidate.key);
     for (std::size_t back = 0; back < i; ++back) {
-      if (!candidates_[back].bound) erase(entries_.locate(candidates_[back].key));
+      if (!candidates_[back].bound) erase(entries_->locate(candidates_[back].key));
     }
     return i;
   }
@@ -190,22 +190,22 @@ std::optional<std::size_t> BindingTable::insert_new(std::span<const BindingRow> 
 
 void BindingTable::replace_bound(std::span<const BindingRow> rows, Note note, Report& report) {
   for (std::size_t i = 0; i < rows.size(); ++i) {
-    if (i + kAhead < rows.size()) entries_.prefetch(candidates_[i + kAhead].key);
+    if (i + kAhead < rows.size()) entries_->prefetch(candidates_[i + kAhead].key);
     const Candidate& candidate = candidates_[i];
     if (!candidate.bound) continue;
-    const Entries::Slot slot = entries_.locate(candidate.key);
+    const Entries::Slot slot = entries_->locate(candidate.key);
     const auto b4 = std::bit_cast<Ipv6>(rows[i].b4);
-    count(entries_.note(slot).source, -1);
+    count(entries_->note(slot).source, -1);
     count(note.source, 1);
-    entries_.note(slot) = note;
-    if (entries_.tag(slot) == candidate.br && entries_.value(slot) == b4) {
+    entries_->note(slot) = note;
+    if (entries_->tag(slot) == candidate.br && entries_->value(slot) == b4) {
       ++report.unchanged;
     } else {
       if (accounts_) {  // another subscriber: it counts from zero
         accounts_->close(candidate.key);
         accounts_->open(candidate.key, grace_);
       }
-      entries_.replace(slot, candidate.br, b4);
+      entries_->replace(slot, candidate.br, b4);
       ++report.replaced;
     }
   }

@@ -10,6 +10,9 @@
 //                 ones would look up a PSID of the old division in the new one, somebody else's: so the writer calls
 //                 the grace function before the first binding of the new division goes in. It returns when every
 //                 reader has finished what it was doing at the call.
+//   growing       The larger table is complete before readers come to it, and goes on where the old one stood still.
+//   The
+//                 old one is freed when every reader has finished what it was doing: one query stays in one of them.
 //   replacing     Old or new softwire, never B4 of one with BR of the other.
 // A batch as a whole is not one instant for readers; every packet sees its binding as it was before or after.
 #pragma once
@@ -110,16 +113,23 @@ class BindingTable {
   std::uint64_t find_bulk(const BindingKey* keys, unsigned n, Softwire* out) const noexcept;
   const BindingAccounts* accounts() const noexcept { return accounts_.get(); }  // null: nothing is counted
 
-  // The same in steps, for who has something to do between them: ask() for key number i < kBulk, locate() all n, take()
-  // each. A query is begun and ended within one turn of a worker.
+  // The same in steps, for who has something to do between them: begin(), ask() for key number i < kBulk, locate() all
+  // n, take() each. A query is begun and ended within one turn of a worker.
   class Query;
   struct Found {
     Ipv6 b4;
     const Ipv6* br;
   };
+  void begin(Query& query) const noexcept;
   void ask(Query& query, unsigned i, BindingKey key) const noexcept;
   void locate(Query& query, unsigned n) const noexcept;
   bool take(const Query& query, unsigned i, Found& found) const noexcept;
+
+  // Who reads and is no worker: grow() waits for the ends of workers' turns and of visits.
+  class Visit;
+  // For benchmarks: look-ups are answered by a formula, so that all but the table's memory is measured.
+  using Formula = Found (*)(BindingKey key);
+  void answer_by(Formula formula) { formula_ = formula; }
 
   // --- the writer's side: one call at a time (a mutex sees to it), never on a worker ---
 
@@ -152,14 +162,18 @@ class BindingTable {
   Account* open_book() const;
   // Like the chunked dump, of what went through the bindings. Nothing without accounts.
   std::size_t dump_counts(std::size_t from, std::size_t limit, std::vector<BindingCount>& out) const;
+  // Room for more bindings: they are copied into a larger table, which then takes the place of this one. Readers go on
+  // all the time; binding waits. Throws std::invalid_argument if that is less than capacity() or there are
+  // accounts, std::bad_alloc without memory for both; nothing has changed then.
+  void grow(std::size_t max_bindings);
 
   // See "other (a, k)" above. Never called on a worker. Without one the writer does not wait.
   void set_grace(std::function<void()> grace);
 
-  std::size_t size() const { return entries_.size(); }
+  std::size_t size() const;
   std::size_t size(Source source) const { return sizes_[std::size_t(source)].load(std::memory_order_relaxed); }
-  std::size_t capacity() const { return max_bindings_; }
-  std::size_t slots() const { return entries_.slots(); }
+  std::size_t capacity() const { return max_bindings_.load(std::memory_order_relaxed); }
+  std::size_t slots() const;
   std::uint64_t changes() const { return changes_.load(std::memory_order_acquire); }  // batches that did something
   std::size_t reader_memory() const;                                                  // octets that look-ups touch
   std::size_t memory() const;                                                         // and the writer's own
@@ -203,9 +217,18 @@ class BindingTable {
   void changed() { changes_.store(changes_.load(std::memory_order_relaxed) + 1, std::memory_order_release); }
   BindingRow row_at(Entries::Slot slot) const;
 
-  const std::size_t max_bindings_;
-  Own own_;  // both sorted
-  Entries entries_;
+  const Entries& seen() const { return *seen_.load(std::memory_order_seq_cst); }  // see grow()
+
+  void wait_for_visits();
+  bool take_anew(const Query& query, unsigned i, Found& found) const noexcept;
+
+  std::atomic<std::size_t> max_bindings_;
+  Own own_;                                                // both sorted
+  std::unique_ptr<Entries> entries_;                       // the writer's
+  std::atomic<const Entries*> seen_;                       // the same, for readers
+  mutable std::array<std::atomic<unsigned>, 2> visits_{};  // under way, by the epoch in which they began
+  std::atomic<unsigned> epoch_{};
+  Formula formula_{};
   std::unique_ptr<BindingAccounts> accounts_;
   AddressMap addresses_;
   Pages br_pages_;
@@ -227,18 +250,44 @@ class BindingTable::Query {
 
  private:
   friend BindingTable;
+  const Entries* in_{};
   Entries::Query asked_;
 };
 
+class BindingTable::Visit {
+ public:
+  explicit Visit(const BindingTable& table) : visits_(table.visits_[table.epoch_.load(std::memory_order_relaxed)]) {
+    visits_.fetch_add(1, std::memory_order_seq_cst);
+  }
+  ~Visit() { visits_.fetch_sub(1, std::memory_order_release); }
+  Visit(const Visit&) = delete;
+  Visit& operator=(const Visit&) = delete;
+
+ private:
+  std::atomic<unsigned>& visits_;
+};
+
 // Inline: a worker takes these steps for every packet.
+inline void BindingTable::begin(Query& query) const noexcept { query.in_ = &seen(); }
 [[gnu::always_inline]] inline void BindingTable::ask(Query& query, unsigned i, BindingKey key) const noexcept {
-  entries_.ask(query.asked_, i, std::uint64_t{key.ipv4} << 16 | key.psid);
+  query.in_->ask(query.asked_, i, std::uint64_t{key.ipv4} << 16 | key.psid);
 }
-inline void BindingTable::locate(Query& query, unsigned n) const noexcept { entries_.locate(query.asked_, n); }
+inline void BindingTable::locate(Query& query, unsigned n) const noexcept {
+  if (formula_ == nullptr) [[likely]] {
+    query.in_->locate(query.asked_, n);
+  } else {
+    Entries::locate_none(query.asked_);
+  }
+}
 [[gnu::always_inline]] inline bool BindingTable::take(const Query& query, unsigned i, Found& found) const noexcept {
   Entries::Found entry;
-  if (!entries_.take(query.asked_, i, entry)) return false;
-  found = {entry.value, &br_[entry.tag]};
+  if (query.in_->take_seen(query.asked_, i, entry)) [[likely]] {
+    found = {entry.value, &br_[entry.tag]};
+    return true;
+  }
+  Found anew;  // its address is given away: `found` can stay in registers
+  if (!take_anew(query, i, anew)) return false;
+  found = anew;
   return true;
 }
 

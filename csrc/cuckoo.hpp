@@ -131,17 +131,15 @@ class Cuckoo {
     }
   }
 
-  // What locate() saw is a hint; a hit is read under its version here, everything else by find().
-  [[gnu::always_inline]] bool take(const Query& query, unsigned i, Found& found) const noexcept {
+  // In the place of locate(): every key is left to find(). For measurements.
+  static void locate_none(Query& query) noexcept { query.at.fill(cuckoo::kSlots); }
+
+  // What locate() saw is a hint; a hit is read under its version here. Whatever has to be looked up anew, a miss too,
+  // is false: find() knows.
+  [[gnu::always_inline]] bool take_seen(const Query& query, unsigned i, Found& found) const noexcept {
     const std::uint32_t bucket = query.homes[i].first;
     const unsigned at = query.at[i];
-    if (at != cuckoo::kSlots && copy(bucket, at, version_of(bucket), query.keys[i], found)) [[likely]] {
-      return true;
-    }
-    Found again;  // its address is given away: `found` can stay in registers
-    if (!find_again(query.keys[i], again)) return false;
-    found = again;
-    return true;
+    return at != cuckoo::kSlots && copy(bucket, at, version_of(bucket), query.keys[i], found);
   }
 
   // The three steps in one. Calls take(i, found) for each keys[i] that is in the table; the answer has their bits.
@@ -153,7 +151,7 @@ class Cuckoo {
     std::uint64_t hits = 0;
     for (unsigned i = 0; i < n; ++i) {
       Found found;
-      if (!take(query, i, found)) continue;
+      if (!take_seen(query, i, found) && !find_again(keys[i], found)) continue;
       take_one(i, found);
       hits |= std::uint64_t{1} << i;
     }

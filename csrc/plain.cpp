@@ -189,6 +189,8 @@ std::uint64_t PlainWay::read(const Context& ctx, PortRole role, rte_mbuf* const*
   std::uint64_t plain = 0;
   unsigned k = 0;
   onward_ = 0;
+  ctx.table.begin(first_);
+  ctx.table.begin(second_);
   const auto each = [&](auto is_plain) {
     for (unsigned i = 0; i < n; ++i) {
       if (!is_plain(frames[i])) continue;

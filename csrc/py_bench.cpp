@@ -88,8 +88,8 @@ bench::Job job_of(const JobTuple& from) {
   return job;
 }
 
-Cells forward(const Ports& ports, const std::vector<JobTuple>& wanted, unsigned rounds, double window_s, double warm_s,
-              unsigned lcore) {
+Cells measure_forward(const Ports& ports, const std::vector<JobTuple>& wanted, unsigned rounds, double window_s,
+                      double warm_s, unsigned lcore) {
   std::vector<bench::Job> jobs;
   for (const JobTuple& one : wanted) jobs.push_back(job_of(one));
   std::vector<std::vector<Window>> all;
@@ -128,16 +128,19 @@ Cells measure(TableBench& table, const std::vector<std::string>& names, unsigned
   return windows_of(all);
 }
 
-Cells updates(std::uint32_t bindings, unsigned batch, double rate, unsigned rounds, double window_s, unsigned lcore,
-              unsigned writer_cpu) {
-  std::vector<std::vector<bench::UpdatesWindow>> all;
+py::tuple updates(std::uint32_t bindings, unsigned batch, double rate, unsigned rounds, double window_s, unsigned lcore,
+                  unsigned writer_cpu, unsigned jobs) {
+  bench::UpdatesResult all;
   {
     const py::gil_scoped_release unlocked;
-    all = bench::updates({bindings, batch, rate, rounds, window_s, lcore, writer_cpu});
+    all = bench::updates({bindings, batch, rate, rounds, window_s, lcore, writer_cpu, jobs});
   }
   using Row = bench::UpdatesWindow;
-  return cells_of<Row>(
-      all, {&Row::look_ups, &Row::cycles, &Row::missed, &Row::wrong, &Row::updates, &Row::replaced, &Row::refused});
+  const auto cells = [](const std::vector<std::vector<Row>>& windows) {
+    return cells_of<Row>(windows, {&Row::look_ups, &Row::cycles, &Row::missed, &Row::wrong, &Row::updates,
+                                   &Row::replaced, &Row::refused, &Row::job});
+  };
+  return py::make_tuple(cells(all.rounds), cells(all.jobs));
 }
 
 py::tuple build_of(const TableBench::Build& build) {
@@ -159,8 +162,9 @@ void register_bench(py::module_& m) {
              return std::make_unique<Forwarder>(ports, settings_from(settings), table);
            }),
            "ports"_a, "settings"_a, "table"_a, py::keep_alive<1, 2>(), py::keep_alive<1, 4>())
+      .def("arm_capture", &Forwarder::arm_capture, "As while a capture runs whose filter takes no frame.")
       .def("counters", &counters, "Those that are not 0.");
-  m.def("bench_forward", &forward, "ports"_a, "jobs"_a, "rounds"_a, "window_s"_a, "warm_s"_a, "lcore"_a,
+  m.def("bench_forward", &measure_forward, "ports"_a, "jobs"_a, "rounds"_a, "window_s"_a, "warm_s"_a, "lcore"_a,
         "[round, job, (packets, cycles, packets that left by no edge)]");
   py::class_<TableBench>(m, "BenchTable", "A full binding table, and rte_hash beside it.")
       .def(py::init<std::uint32_t, bool, unsigned>(), "bindings"_a, "with_rte"_a, "lcore"_a, Unlocked())
@@ -168,8 +172,12 @@ void register_bench(py::module_& m) {
       .def_property_readonly("built", [](const TableBench& table) { return build_of(table.built()); })
       .def_property_readonly("rte_built", [](const TableBench& table) { return build_of(table.rte_built()); });
   m.def("bench_updates", &updates, "bindings"_a, "batch"_a, "rate"_a, "rounds"_a, "window_s"_a, "lcore"_a,
-        "writer_cpu"_a,
-        "[round, (idle, busy, writing), (look-ups, cycles, missed, wrong, updates, replaced, refused)]");
+        "writer_cpu"_a, "jobs"_a,
+        "[round, (idle, busy, writing), (look-ups, cycles, missed, wrong, updates, replaced, refused, cycles of the "
+        "job)], the same with [job, (replacing, growing), ...]");
+  m.def(
+      "bench_always_hits", [](BindingTable& table) { table.answer_by(&bench::fleet::constant_hit); }, "table"_a,
+      "Bindings of the benchmarks are found by arithmetic from now on: what all but the table costs.");
 }
 
 }  // namespace lw

@@ -113,6 +113,7 @@ std::tuple<py::array_t<BindingRow>, py::array_t<std::uint8_t>> holders(const Bin
 using Addressed = std::optional<std::tuple<py::bytes, py::bytes>>;
 
 Addressed find_key(const BindingTable& table, std::uint32_t ipv4, std::uint16_t psid) {
+  const BindingTable::Visit visit(table);
   Softwire softwire;
   if (!table.find({ipv4, psid}, softwire)) return std::nullopt;
   return std::make_tuple(octets_of(softwire.b4), octets_of(softwire.br));
@@ -138,6 +139,7 @@ py::tuple find_keys(const BindingTable& table, const Addresses& ipv4, const Psid
   std::uint8_t* br_at = br.mutable_data();
   {
     const py::gil_scoped_release unlocked;
+    const BindingTable::Visit visit(table);
     std::array<Softwire, BindingTable::kBulk> found;
     for (std::size_t first = 0; first < keys.size(); first += found.size()) {
       const auto burst = static_cast<unsigned>(std::min(found.size(), keys.size() - first));
@@ -248,6 +250,8 @@ void register_table(py::module_& m) {
       .def("unbind", &unbind, "ipv4"_a, "psid"_a, "source"_a)
       .def("sweep", &sweep, "source"_a, "generation"_a, "Removes what was bound under other generations; its rows.")
       .def("holders", &holders, "ipv4"_a, "psid"_a, "Rows and sources of these keys; NO_SOURCE: not bound.")
+      .def("grow", &BindingTable::grow, "max_bindings"_a, py::call_guard<py::gil_scoped_release>(),
+           "Room for more bindings, while readers go on. ValueError: less than now. MemoryError: nothing has changed.")
       .def("find", &find, "ipv4"_a, "port"_a)
       .def("find_key", &find_key, "ipv4"_a, "psid"_a)
       .def("find_keys", &find_keys, "ipv4"_a, "psid"_a)

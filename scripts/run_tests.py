@@ -66,6 +66,7 @@ def stages() -> Iterator[Stage]:
     programs = [Path(name).stem for name in files("tests/native/*.cpp")]
     fuzzers = [name for name in programs if name.startswith("fuzz_")]
     racers = [name for name in programs if name not in fuzzers and ("stress" in name or name.startswith("race_"))]
+    counted = [name for name in programs if name.startswith("count_")]
 
     clang_format = [f"{BIN}/clang-format", "--dry-run", "-Werror", *cpp]
     yield Stage("format", [clang_format, [f"{BIN}/ruff", "format", "--check"]], 120)
@@ -78,12 +79,14 @@ def stages() -> Iterator[Stage]:
         yield pytest("vectors", "vectors and not slow", 600, vectors)
     if slow := [name for name in tests if "mark.slow" in (ROOT / name).read_text()]:
         yield pytest("slow", "slow and not lab", 600, slow)
-    if len(fuzzers) + len(racers) < len(programs):
+    if len(fuzzers) + len(racers) + len(counted) < len(programs):
         yield native("asan", 900)
     if racers:
         yield native("tsan", 900)
     if fuzzers:
         yield native("fuzz", 900)
+    if counted:
+        yield Stage("instructions", [[f"{BIN}/python", "scripts/instructions.py"]], 600)
     if files("pylwaftr/lab/__main__.py", "pylwaftr/lab.py"):
         yield Stage("lab", [[f"{BIN}/python", "-m", "pylwaftr.lab"]], 300, needs_root=True)
     if lab := files("tests/**/test_lab*.py"):
@@ -91,7 +94,9 @@ def stages() -> Iterator[Stage]:
     if files("pylwaftr/cli/bench.py"):
         short = ["--bindings", "1k", "--windows", "2"]
         yield Stage(
-            "bench", [[f"{BIN}/pylwaftr", "bench", what, *short] for what in ("forward", "table", "updates")], 300
+            "bench",
+            [[f"{BIN}/pylwaftr", "bench", what, *short] for what in ("forward", "table", "updates", "start")],
+            300,
         )
 
 

@@ -64,21 +64,27 @@ def check_document(document: dict[str, Any], kind: str) -> None:
 def test_forward_every_direction_size_and_feature() -> None:
     document = measured(
         "forward", "--directions", "encap,decap,both,hairpin", "--bindings", "1,1k", "--sizes", "64,imix,1500",
-        "--features", "default,mss-clamp+encap-limit", "--transport", "tcp",
+        "--features", "default,mss-clamp+encap-limit,filter-in+filter-out,capture", "--transport", "tcp",
     )  # fmt: skip
     check_document(document, "forward")
     results = document["results"]
-    assert len(results) == 4 * 2 * 3 * 2
+    assert len(results) == 4 * 2 * 3 * 4
     octets = {(r["name"], r["size"]): r["frame_octets"] for r in results}
     assert octets["forward.encap", "64"] == 64
     assert octets["forward.decap", "64"] == 94
     assert octets["forward.both", "64"] == 79
     assert octets["forward.decap", "1500"] == 1500
-    assert {tuple(r["features"]) for r in results} == {(), ("mss-clamp", "encap-limit")}
+    assert {tuple(r["features"]) for r in results} == {
+        (),
+        ("mss-clamp", "encap-limit"),
+        ("filter-in", "filter-out"),
+        ("capture",),
+    }
     for result in results:
         assert result["packets"] > 0
         assert result["packets"] % 64 == 0  # whole bursts, and the core has checked that all of them left by an edge
-        check_pair(result["generator"]["cycles_per_packet"], best_is_least=True)
+        for beside in ("generator", "floor", "one_binding"):
+            check_pair(result[beside]["cycles_per_packet"], best_is_least=True)
 
 
 def test_table_against_rte_hash() -> None:
@@ -92,12 +98,24 @@ def test_table_against_rte_hash() -> None:
 
 
 def test_updates_are_seen_right() -> None:
-    document = measured("updates", "--bindings", "4k", "--batch", "16", "--rates", "0,10k")
+    document = measured("updates", "--bindings", "4k", "--batch", "16", "--rates", "0,10k", "--jobs", "4")
     check_document(document, "updates")
-    for result in document["results"]:
-        assert result["look_ups"] > 0
+    results = document["results"]
+    assert [result["name"] for result in results] == ["updates.find", "updates.replace", "updates.grow", "updates.find"]
+    for result in results:
         assert (result["missed"], result["wrong"], result["refused"]) == (0, 0, 0)
-    assert document["results"][0]["updates"] > 0
+    assert results[0]["look_ups"] > 0
+    assert results[0]["updates"] > 0
+    for job in results[1:3]:
+        check_pair(job["seconds"], best_is_least=True)
+
+
+def test_start_from_a_snapshot() -> None:
+    document = measured("start", "--bindings", "5k,20k", "--times", "2")
+    check_document(document, "start")
+    for result in document["results"]:
+        steps = [result[f"{step}_seconds"]["best"] for step in ("read", "bind", "forward")]
+        assert result["seconds"]["best"] >= sum(steps) - 0.002  # rounded
 
 
 # --- the formula of the bindings -------------------------------------------------------------------------------
@@ -158,6 +176,7 @@ def test_imix_is_seven_four_one() -> None:
         plan.Forward(plan.Common(cpu=1), sizes=("64", "imix"), features=("mss-clamp",), tcp=True),
         plan.Table(plan.Common(), rte_hash=False),
         plan.Updates(plan.Common(), rates=(0.0, 1e6)),
+        plan.Start(plan.Common(), bindings=(1, 2)),
     ],
     ids=plan.kind,
 )

@@ -214,6 +214,29 @@ def test_as_many_fit_as_were_promised() -> None:
         assert table.bind(rows, CONFIG, 1)["added"] == capacity == table.capacity
 
 
+def test_a_table_that_grows_keeps_all_it_has() -> None:
+    rows = [row(psid=psid, to=b4(psid)) for psid in range(50)]
+    table = make(rows, capacity=50)
+    assert table.bind(array([row(ipv4=A2)]), OPERATOR, 1)["refused"] == [(0, "table_full")]
+    table.grow(5_000)
+    assert (table.capacity, table.size) == (5_000, 50)
+    assert table.slots >= 5_000
+    assert set(rows_of(table.dump())) == set(rows)
+    more = _core.bench_rows(0, 4_950)
+    assert table.bind(more, OPERATOR, 1)["added"] == 4_950
+    assert table.bind(array([row(ipv4=A2)]), OPERATOR, 1)["refused"] == [(0, "table_full")]
+    for one in rows:
+        assert table.find_key(one.ipv4, one.psid) == (one.b4, one.br)
+
+
+def test_a_table_does_not_shrink() -> None:
+    table = make(capacity=100)
+    table.grow(100)
+    with pytest.raises(ValueError, match="room for 100"):
+        table.grow(99)
+    assert table.capacity == 100
+
+
 def test_a_million_bindings_at_95_percent() -> None:
     n = 1_000_000
     rows = np.zeros(n, _core.BINDING_ROW)

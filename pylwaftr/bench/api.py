@@ -79,7 +79,7 @@ class _Bench:
     # --- bulk load over gRPC
 
     def loads(self) -> Iterator[dict[str, Any]]:
-        whole, forwarding, peaks, starts, traffic = [], [], [], [], []
+        whole, forwarding, peaks, starts, traffic, cpu = [], [], [], [], [], []
         octets = self.rows.tobytes()
         for number in range(self.plan.rounds):
             self.last = self.folder / f"load{number}"
@@ -89,10 +89,11 @@ class _Bench:
                 before = router.memory("VmRSS")
                 watch = _Watch(router.target, self.rows[-1])
                 meanwhile = Traffic(client)
-                began = time.perf_counter()
+                began, cpu_before = time.perf_counter(), router.control_cpu_s()
                 report = client.load(octets).report
                 whole.append(time.perf_counter() - began)
                 forwarding.append(watch.seen_at() - began)
+                cpu.append(router.control_cpu_s() - cpu_before)
                 traffic.append(meanwhile.told())
                 peaks.append(router.memory("VmHWM"))
                 _expect(report.added, len(self.rows), "bindings loaded")
@@ -100,6 +101,7 @@ class _Bench:
             **_times("api.load", whole, "<= 5 s to durable, <= 2 s to forwarding, <= 700 MiB"),
             "bindings": len(self.rows),
             "to_forwarding_s": _pair(forwarding),
+            "cpu_seconds": _pair(cpu),
             "peak_rss_mib": max(peaks),
             "rss_before_mib": before,
             "traffic": _sum(traffic),
@@ -119,7 +121,7 @@ class _Bench:
         with self._router(self.last) as (router, client):
             yield self._dump(client)
             with live.away_from_workers():  # a busy worker lets a client on its CPU wait for milliseconds
-                yield self._create(client)
+                yield self._create(router, client)
                 yield self._create_watched(client)
                 self.say("scraping")
                 yield _scrape("api.scrape, this router", router.metrics, self.plan.scrapes)
@@ -135,18 +137,19 @@ class _Bench:
             _expect(count, len(self.rows) + 1, "bindings dumped")
         return {**_times("api.dump", took, "<= 3 s"), "bindings": count, "traffic": meanwhile.told()}
 
-    def _create(self, client: Client) -> dict[str, Any]:
+    def _create(self, router: Live, client: Client) -> dict[str, Any]:
         """Until it is acknowledged: durable, and in the table."""
         self.say("single changes")
         wanted = [_binding(row) for row in self.others[: self.plan.creates]]
         took = []
-        meanwhile = Traffic(client)
+        meanwhile, cpu = Traffic(client), router.control_cpu_s()
         for binding in wanted:
             began = time.perf_counter()
             client.create(binding)
             took.append(time.perf_counter() - began)
-        traffic = meanwhile.told()
-        return {**_latencies("api.create, to acknowledged", took), "traffic": traffic}
+        cpu_ms = _ms((router.control_cpu_s() - cpu) / len(wanted))
+        found = _latencies("api.create, to acknowledged", took)
+        return found | {"cpu_ms_each": cpu_ms, "traffic": meanwhile.told()}
 
     def _create_watched(self, client: Client) -> dict[str, Any]:
         """Until a GetBinding, asked again and again meanwhile, finds it: the look-up's own time is in it."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from pylwaftr import _core, eal_args
 from pylwaftr.bench import forward, machine, plan, table, updates
+from pylwaftr.bench import start as starting
 
 LCORE = 1  # the measured one; EAL's main lcore sleeps
 Say = Callable[[str], None]
@@ -68,6 +69,9 @@ def measure(wanted: plan.Plan, say: Say) -> dict[str, Any]:
         case plan.Updates():
             running = start(wanted.common, updates.need_mib(wanted))
             results = updates.run(wanted, LCORE, running.placement.control[0], say)
+        case plan.Start():
+            running = start(wanted.common, starting.need_mib(wanted))
+            results = starting.run(wanted, LCORE, say)
     cpu = running.placement.workers[0]
     described = machine.describe(_core.bench_tsc_hz(), running.hugepages, cpu)
     return {

@@ -56,6 +56,20 @@ class Live:
                 return int(line.split()[1]) // 1024
         raise KeyError(name)
 
+    def control_cpu_s(self) -> float:
+        """CPU time of all threads but the workers: what neighbours on the machine cannot stretch."""
+        ticks = 0
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            head, _, tail = (task / "stat").read_text().rpartition(")")
+            if not _is_worker(head.partition("(")[2]):
+                ticks += sum(map(int, tail.split()[11:13]))
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _is_worker(name: str) -> bool:
+    """Threads of DPDK that poll: their CPU time says nothing."""
+    return name.startswith(("dpdk-worker", "lcore-worker", "rte-worker"))
+
 
 def environment() -> dict[str, str]:
     """Compiled modules are kept, as where it is installed: from the second start on they are there."""
@@ -114,7 +128,11 @@ def _wait(process: subprocess.Popen[str], began: float, folder: Path) -> float:
 def _configuration(folder: Path, room: int, api: int, metrics: int) -> dict[str, Any]:
     traffic = folder / "traffic.pcap"
     traffic.write_bytes(pcap(64))
-    v4 = {"port": f"net_pcap0,rx_pcap={traffic},infinite_rx=1", "addresses": ["192.0.2.1/24"], "next_hop": "192.0.2.254"}
+    v4 = {
+        "port": f"net_pcap0,rx_pcap={traffic},infinite_rx=1",
+        "addresses": ["192.0.2.1/24"],
+        "next_hop": "192.0.2.254",
+    }
     v6 = {"port": "net_null1,no-rx=1", "addresses": ["2001:db8:fffe::2/64"], "next_hop": "2001:db8:fffe::1"}
     for side, mac in zip((v4, v6), MACS, strict=True):
         side |= {"mac": mac, "next_hop_mac": PEER}

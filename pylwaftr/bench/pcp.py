@@ -1,25 +1,22 @@
 """PCP requests a second that the server's core answers: decode, grant, encode, in batches as the daemon gives them.
 
-`python -m pylwaftr.bench.pcp [subscribers [batch]]` prints one JSON document. Times are of this process's CPU, so that
-a busy neighbour costs less; commits, rings and the data plane are not in them.
+Times are of this process's CPU, so that a busy neighbour costs less; commits, rings and the data plane are not in them
+(those: pcp_way).
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import Any, TypeVar
 
 import numpy as np
 
 from pylwaftr import framing
-from pylwaftr.bench import machine, stats
+from pylwaftr.bench import stats
 from pylwaftr.pcp import codec
 from pylwaftr.pcp.numbers import NO_IPV4, address16
 from pylwaftr.pcp.options import PortSet
@@ -40,6 +37,9 @@ class Plan:
     batch: int = 512
 
 
+QUICK = Plan(subscribers=300, batch=64)
+
+
 @dataclass(frozen=True, slots=True)
 class _Pool:
     ipv4: IPv4Network
@@ -53,9 +53,7 @@ POOLS = (_Pool(IPv4Network("10.0.0.0/12")),)
 
 def _server(compiled: bool) -> PcpServer:
     most = 1 << 40
-    return PcpServer(
-        Settings(POOLS, BR, per_s=most, per_subscriber=most), _NOW, compiled
-    )
+    return PcpServer(Settings(POOLS, BR, per_s=most, per_subscriber=most), _NOW, compiled)
 
 
 def _request(hint: tuple[bytes, int] = (NO_IPV4, 0), first: int = 1) -> bytes:
@@ -167,16 +165,10 @@ def octets_per_mapping(plan: Plan) -> float:
     return round(used / server.active, 1)
 
 
-def document(plan: Plan) -> dict[str, Any]:
+def memory(plan: Plan) -> dict[str, Any]:
     return {
-        "machine": {**machine.describe(0, "none", sorted(os.sched_getaffinity(0))[-1]), "remarks": []},
-        "commit": machine.commit(),
-        "plan": {"kind": "pcp", **asdict(plan)},
-        "results": results(plan),
+        "name": "pcp.memory",
+        "goal": "<= 1024 octets",
+        "subscribers": plan.subscribers,
         "octets_per_mapping": octets_per_mapping(plan),
     }
-
-
-if __name__ == "__main__":
-    json.dump(document(Plan(*map(int, sys.argv[1:]))), sys.stdout, indent=1)
-    print()

@@ -17,14 +17,15 @@ import socket
 import struct
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pylwaftr import _core, config
+from pylwaftr import _core
 from pylwaftr.b4.storm import Storm, StormPlan
 from pylwaftr.bench import forward, live, stats
 from pylwaftr.bench.pcp import BR, POOLS, packets_of_senders
@@ -57,10 +58,10 @@ class Plan:
     rate: int = 15_000  # requests a second at which answers are timed
     seconds: float = 4.0
     storm: int = 100_000
-    storm_limit_s: float = 60.0
+    storm_limit_s: float = 120.0
 
 
-QUICK = Plan(subscribers=600, rate=500, seconds=0.3, storm=500, storm_limit_s=20.0)
+QUICK = Plan(subscribers=600, rate=500, seconds=0.3, storm=500)
 
 
 class _Way:
@@ -69,15 +70,16 @@ class _Way:
     def __init__(self, folder: Path, room: int, limited: bool) -> None:
         settings = forward.settings("default")
         settings["pcp"]["enabled"] = True
-        limits = {} if limited else {"per_s": NO_LIMIT, "per_subscriber": NO_LIMIT}
+        of_server = Settings(POOLS, BR)
         if not limited:
+            of_server = replace(of_server, per_s=NO_LIMIT, per_subscriber=NO_LIMIT)
             settings["pcp"]["rate_limit"] = (0, 0)
         self.table = _core.BindingTable(room)
         self._lane = _core.Lane(settings, self.table, MBUFS // 4)
         for side in ("v4", "v6"):
             self._lane.set_next_hop(side, bytes.fromhex(live.PEER.replace(":", "")))
         self.control = Control(self.table, SqliteStore(folder, time.time()))
-        server = PcpServer(Settings(POOLS, BR, **limits), time.time())
+        server = PcpServer(of_server, time.time())
         self.service = PcpService(server, self.control, self._inject)
         self.answered: Callable[[Sequence[bytes]], None] = lambda _: None
         self._began, self._ms = time.monotonic(), 0
@@ -151,18 +153,18 @@ async def _throughput(way: _Way, name: str, frames: Sequence[bytes], goal: str) 
         await asyncio.wait_for(wake.wait(), 30)
         marks.append((time.perf_counter(), done))  # behind a turn of the service: its answers come at once
     took, cpu = time.perf_counter() - began, time.process_time() - cpu
-    rates = _rates(marks, max(2 * WINDOW, len(frames) // 20))
+    windows = rates(marks, max(2 * WINDOW, len(frames) // 20))
     return {
         "name": f"pcp.end to end, {name}",
         "goal": goal,
         "requests": len(frames),
-        "requests_per_second": stats.pair(max(rates), float(np.median(rates))),
+        "requests_per_second": stats.pair(max(windows), float(np.median(windows))),
         "seconds": round(took, 3),
         "cpu_microseconds_each": round(cpu / len(frames) * 1e6, 1),
     }
 
 
-def _rates(marks: Sequence[tuple[float, int]], least: int) -> list[float]:
+def rates(marks: Sequence[tuple[float, int]], least: int) -> list[float]:
     """Of windows with so many answers at least."""
     found, (since, had) = [], marks[0]
     for at, count in marks[1:]:
@@ -307,9 +309,9 @@ class _Worker:
 
     def told(self) -> dict[str, Any]:
         marks = self._marks
-        rates = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in zip(marks, marks[1:], strict=False)] or [0.0]
+        each = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(marks)] or [0.0]
         lost = int(self._engine.counters()[:, self._drops].sum())
-        return {"mpps": stats.pair(max(rates) / 1e6, float(np.median(rates)) / 1e6), "lost": lost}
+        return {"mpps": stats.pair(max(each) / 1e6, float(np.median(each)) / 1e6), "lost": lost}
 
     def close(self) -> None:
         self._engine.stop()
@@ -341,7 +343,7 @@ async def _storm(plan: Plan, folder: Path, lcore: int, own_table: bool) -> list[
                     way.service.server.announce(time.time(), softwires)
                     way.service.wake()
                 try:
-                    report = await asyncio.wait_for(clients.reports.get(), plan.storm_limit_s)
+                    report = await _report(clients, plan, kind)
                     took = report["ended"] - (began if len(softwires) else report["began"])
                     softwires = way.table.dump()
                     found.append(_stormed(kind, report, took, way, worker.told()))
@@ -352,6 +354,14 @@ async def _storm(plan: Plan, folder: Path, lcore: int, own_table: bool) -> list[
         serving.cancel()
         await clients.close()
     return found
+
+
+async def _report(clients: _Clients, plan: Plan, kind: str) -> dict[str, Any]:
+    try:
+        return await asyncio.wait_for(clients.reports.get(), plan.storm_limit_s)
+    except TimeoutError:
+        text = f"{kind}: not all of the {plan.storm} lwB4s are provisioned after {plan.storm_limit_s:.0f} seconds"
+        raise TimeoutError(text) from None
 
 
 def _stormed(kind: str, report: dict[str, Any], took: float, way: _Way, worker: dict[str, Any]) -> dict[str, Any]:

@@ -9,17 +9,21 @@ from typing import Any
 DIRECTIONS = ("encap", "decap", "both", "hairpin")
 WORKS = ("find", "insert", "remove", "mixed")
 HUGEPAGES = ("auto", "always", "never")
+FILTER = "arp or icmp6 or tcp or udp or ip6 proto 4"  # passes all of the benchmark's traffic
 
-# Configuration of `softwire` (and nothing else) that a feature changes from its default.
+# What a feature changes in the configuration, or in what runs beside the lane.
 FEATURES: Mapping[str, Mapping[str, Any]] = {
     "default": {},
-    "mss-clamp": {"tcp_mss": "auto"},
-    "no-flow-label": {"flow_label": "zero"},
-    "encap-limit": {"encap_limit": 4},
-    "pipe-dscp": {"dscp": "pipe:0"},
-    "ecn-compatibility": {"ecn": "compatibility"},
-    "hairpin-external": {"hairpinning": False},
+    "mss-clamp": {"softwire": {"tcp_mss": "auto"}},
+    "no-flow-label": {"softwire": {"flow_label": "zero"}},
+    "encap-limit": {"softwire": {"encap_limit": 4}},
+    "pipe-dscp": {"softwire": {"dscp": "pipe:0"}},
+    "ecn-compatibility": {"softwire": {"ecn": "compatibility"}},
+    "hairpin-external": {"softwire": {"hairpinning": False}},
     "binding-counters": {},  # of the table, not of the lane
+    "filter-in": {"interfaces": {"v4": {"ingress_filter": FILTER}, "v6": {"ingress_filter": FILTER}}},
+    "filter-out": {"interfaces": {"v4": {"egress_filter": FILTER}, "v6": {"egress_filter": FILTER}}},
+    "capture": {},  # armed with a filter that takes no frame
 }
 COUNTED = "binding-counters"
 
@@ -70,10 +74,18 @@ class Updates:
     rates: tuple[float, ...] = (0.0,)  # updates a second, 0 = as many as can be
     batch: int = 32
     writer_cpu: int | None = None
+    jobs: int = 3  # times that all bindings are replaced, and that the table grows
 
 
-Plan = Forward | Table | Updates
-_KINDS: Mapping[str, Callable[..., Plan]] = {"forward": Forward, "table": Table, "updates": Updates}
+@dataclass(frozen=True, slots=True)
+class Start:
+    common: Common
+    bindings: tuple[int, ...] = (1_000_000,)
+    times: int = 5
+
+
+Plan = Forward | Table | Updates | Start
+_KINDS: Mapping[str, Callable[..., Plan]] = {"forward": Forward, "table": Table, "updates": Updates, "start": Start}
 
 
 def kind(plan: Plan) -> str:
@@ -149,12 +161,20 @@ def frame_octets(direction: str, size: str) -> float:
 
 
 def settings_of(feature: str) -> dict[str, Any]:
-    """One feature, or several with a plus between them."""
+    """Of the configuration, by section: one feature, or several with a plus between them."""
     merged: dict[str, Any] = {}
     for name in feature.split("+"):
         if name not in FEATURES:
             raise PlanFault(f"{name!r} is none of {', '.join(FEATURES)}")
-        merged |= FEATURES[name]
+        merged = deep_merge(merged, FEATURES[name])
+    return merged
+
+
+def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        inside = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = deep_merge(merged[key], value) if inside else value
     return merged
 
 

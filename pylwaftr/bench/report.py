@@ -31,6 +31,14 @@ def _cycles(result: Result, of: str | None = None) -> str:
     return _pair(None if inside is None else inside["cycles_per_packet"])
 
 
+def _rate(values: dict[str, float] | None) -> str:
+    return "-" if values is None else f"{short(values['best'])} ({short(values['median'])})"
+
+
+def _milliseconds(values: dict[str, float] | None) -> str:
+    return _pair(None if values is None else {name: 1000 * value for name, value in values.items()}, 0)
+
+
 FORWARD: tuple[Column, ...] = (
     ("way", lambda r: r["name"].removeprefix("forward.")),
     ("bindings", lambda r: short(r["bindings"])),
@@ -40,6 +48,7 @@ FORWARD: tuple[Column, ...] = (
     ("Mpps", lambda r: _pair(r["mpps"], 2)),
     ("generator", lambda r: _cycles(r, "generator")),
     ("lane alone", lambda r: _pair(r["lane_cycles_per_packet"])),
+    ("1 binding", lambda r: _cycles(r, "one_binding")),
     ("floor", lambda r: _cycles(r, "floor")),
     ("x floor", lambda r: _pair(r["distance_to_floor"], 2)),
 )
@@ -54,20 +63,29 @@ TABLE: tuple[Column, ...] = (
     ("floor", lambda r: _cycles(r, "floor")),
     ("octets/binding", lambda r: f"{r['octets_per_binding']:.1f}" if "octets_per_binding" in r else "-"),
 )
-UPDATES: tuple[Column, ...] = (
+START: tuple[Column, ...] = (
     ("bindings", lambda r: short(r["bindings"])),
-    ("batch", lambda r: str(r["batch"])),
-    ("updates/s", lambda r: f"{short(r['updates_per_second']['best'])} ({short(r['updates_per_second']['median'])})"),
-    ("look-up, writing", _cycles),
+    ("milliseconds", lambda r: _milliseconds(r["seconds"])),
+    ("reading", lambda r: _milliseconds(r["read_seconds"])),
+    ("binding", lambda r: _milliseconds(r["bind_seconds"])),
+    ("first packets", lambda r: _milliseconds(r["forward_seconds"])),
+)
+UPDATES: tuple[Column, ...] = (
+    ("work", lambda r: r["name"].removeprefix("updates.")),
+    ("bindings", lambda r: short(r["bindings"])),
+    ("batch", lambda r: str(r.get("batch", "-"))),
+    ("updates/s", lambda r: _rate(r.get("updates_per_second"))),
+    ("milliseconds", lambda r: _milliseconds(r.get("seconds"))),
+    ("look-up meanwhile", lambda r: _cycles(r, "look_up_meanwhile") if "seconds" in r else _cycles(r)),
     ("busy", lambda r: _cycles(r, "other_core_busy")),
     ("idle", lambda r: _cycles(r, "other_core_idle")),
-    ("rate kept", lambda r: _pair(r["rate_kept"], 3)),
-    ("look-ups", lambda r: short(r["look_ups_while_writing"])),
+    ("rate kept", lambda r: _pair(r.get("rate_kept"), 3)),
+    ("look-ups", lambda r: short(r["look_ups_while_writing"] if "look_ups_while_writing" in r else r["look_ups"])),
     ("missed", lambda r: str(r["missed"])),
     ("wrong", lambda r: str(r["wrong"])),
     ("refused", lambda r: str(r["refused"])),
 )
-_BY_KIND = {"forward": FORWARD, "table": TABLE, "updates": UPDATES}
+_BY_KIND = {"forward": FORWARD, "table": TABLE, "updates": UPDATES, "start": START}
 
 
 def table(kind: str, results: Iterable[Result]) -> Table:

@@ -16,8 +16,12 @@ def cycles(windows: Windows) -> npt.NDArray[np.float64]:
     return np.asarray(windows[:, 1] / np.maximum(windows[:, 0], 1), np.float64)
 
 
-def pair(best: float, median: float) -> dict[str, float]:
-    return {"best": round(best, 3), "median": round(median, 3)}
+def pair(best: float, median: float, digits: int = 3) -> dict[str, float]:
+    return {"best": round(best, digits), "median": round(median, digits)}
+
+
+def seconds(values: npt.NDArray[np.float64]) -> dict[str, float]:
+    return pair(float(values.min()), float(np.median(values)), 6)
 
 
 def costs(each: npt.NDArray[np.float64], tsc_hz: int) -> dict[str, Any]:
@@ -25,7 +29,7 @@ def costs(each: npt.NDArray[np.float64], tsc_hz: int) -> dict[str, Any]:
     best, median = float(each.min()), float(np.median(each))
     return {
         "cycles_per_packet": pair(best, median),
-        "mpps": pair(tsc_hz / best / 1e6, tsc_hz / median / 1e6),
+        "mpps": pair(tsc_hz / best / 1e6, tsc_hz / median / 1e6, 6),
     }
 
 

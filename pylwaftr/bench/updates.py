@@ -1,4 +1,4 @@
-"""Look-ups while another core changes the table: both rates, and that every answer was right."""
+"""Look-ups while another core changes, replaces or enlarges the table: rates, and that every answer was right."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pylwaftr.bench import stats
 from pylwaftr.bench.plan import PlanFault, Updates
 
 IDLE, BUSY, WRITING = range(3)
-CYCLES, MISSED, WRONG, UPDATED, REPLACED, REFUSED = range(1, 7)
+REPLACING, GROWING = range(2)
+CYCLES, MISSED, WRONG, UPDATED, REPLACED, REFUSED, JOB = range(1, 8)
 
 
 def need_mib(plan: Updates) -> int:
@@ -21,18 +22,43 @@ def need_mib(plan: Updates) -> int:
 
 def run(plan: Updates, lcore: int, control: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
     writer = control if plan.writer_cpu is None else plan.writer_cpu
-    results = []
+    results: list[dict[str, Any]] = []
     for bindings in plan.bindings:
         if plan.batch > bindings // 8:
             raise PlanFault(f"a batch of {plan.batch} is more than an eighth of {bindings} bindings")
-        for rate in plan.rates:
+        for at, rate in enumerate(plan.rates):
             say(
                 f"{bindings} bindings, {f'{rate:g} updates/s' if rate else 'updates flat out'}, batches of {plan.batch}"
             )
             common = plan.common
-            windows = _core.bench_updates(bindings, plan.batch, rate, common.windows, common.seconds, lcore, writer)
+            count = plan.jobs if at == 0 else 0
+            windows, jobs = _core.bench_updates(
+                bindings, plan.batch, rate, common.windows, common.seconds, lcore, writer, count
+            )
             results.append(_result(windows, bindings, rate, plan.batch))
+            if count:
+                results += [_job(jobs[:, which], name, bindings) for which, name in enumerate(("replace", "grow"))]
     return results
+
+
+def _job(windows: Any, name: str, bindings: int) -> dict[str, Any]:
+    """A job of the writer that is read through: its time per binding, and the readers' answers meanwhile."""
+    tsc_hz = _core.bench_tsc_hz()
+    read = windows[windows[:, 0] > 0]  # a small table is done before the reader begins
+    return {
+        "name": f"updates.{name}",
+        "unit": "bindings",
+        "bindings": bindings,
+        "frame_octets": 0,
+        "features": [],
+        **stats.costs(windows[:, JOB] / bindings, tsc_hz),
+        "seconds": stats.seconds(windows[:, JOB] / tsc_hz),
+        **({"look_up_meanwhile": stats.costs(stats.cycles(read), tsc_hz)} if len(read) else {}),
+        "look_ups": int(windows[:, 0].sum()),
+        "missed": int(windows[:, MISSED].sum()),
+        "wrong": int(windows[:, WRONG].sum()),
+        "refused": int(windows[:, REFUSED].sum()),
+    }
 
 
 def _result(windows: Any, bindings: int, rate: float, batch: int) -> dict[str, Any]:

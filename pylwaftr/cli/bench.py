@@ -1,4 +1,4 @@
-"""`pylwaftr bench`: forwarding, look-ups and updates, measured on this machine."""
+"""`pylwaftr bench`: forwarding, look-ups, updates and starting, measured on this machine."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Command = TypeVar("Command", bound=Callable[..., None])
 Parser = Callable[[str], Any]
 
 
-def parsed(parser: Parser) -> Callable[[click.Context, click.Parameter, str], Any]:
-    def read(_context: click.Context, _parameter: click.Parameter, text: str) -> Any:
+def parsed(parser: Parser) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    def read(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Any:
         try:
-            return parser(text)
+            return None if text is None else parser(text)
         except plan.PlanFault as fault:
             raise click.BadParameter(str(fault)) from None
 
@@ -119,38 +119,99 @@ def table(bindings: tuple[int, ...], works: tuple[str, ...], rte_hash: bool, **c
 )
 @click.option("--batch", type=click.IntRange(1, 65_536), default=32, show_default=True, help="Bindings a call.")
 @click.option("--writer-cpu", type=click.IntRange(0), help="[default: another one than --cpu]")
+@click.option(
+    "--jobs",
+    type=click.IntRange(0, 1000),
+    default=3,
+    show_default=True,
+    help="Times that all bindings are replaced, and that the table grows by a twentieth.",
+)
 @common_options
 def updates(
-    bindings: tuple[int, ...], rates: tuple[int, ...], batch: int, writer_cpu: int | None, **common: Any
+    bindings: tuple[int, ...], rates: tuple[int, ...], batch: int, writer_cpu: int | None, jobs: int, **common: Any
 ) -> None:
     """Look-ups on one core while another changes the table. A wrong or missed look-up is exit status 1."""
     wanted = tuple(float(rate) for rate in rates)
-    document = _run(lambda of: plan.Updates(of, bindings, wanted, batch, writer_cpu), **common)
+    document = _run(lambda of: plan.Updates(of, bindings, wanted, batch, writer_cpu, jobs), **common)
     bad = sum(result["missed"] + result["wrong"] + result["refused"] for result in document["results"])
     if bad:
         end(f"{bad} look-ups or updates went wrong", FAILED)
 
 
+_quick = click.option("--quick", is_flag=True, help="Small sizes: shows that it works, and no more.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object: machine, commit, plan, results.")
+
+
+@bench.command("start")
+@click.option("--bindings", callback=parsed(plan.numbers), default="1M", show_default=True)
+@click.option("--times", type=click.IntRange(1, 1000), default=5, show_default=True)
+@common_options
+def start(bindings: tuple[int, ...], times: int, **common: Any) -> None:
+    """From a binary snapshot to forwarding, after DPDK is up."""
+    _run(lambda of: plan.Start(of, bindings, times), **common)
+
+
+@bench.command("api")
+@click.option("--bindings", callback=parsed(lambda text: plan.numbers(text, 512)), help="[default: 1M]")
+@click.option("--rounds", type=click.IntRange(1, 100), help="Of what takes seconds.  [default: 3]")
+@_quick
+@_json
+def api_calls(bindings: tuple[int, ...] | None, rounds: int | None, quick: bool, as_json: bool) -> None:
+    """A running router from outside: bulk load, import, dump, single changes, scrape, start."""
+    from pylwaftr.bench import api, control
+
+    wanted = api.QUICK if quick else api.Plan()
+    if bindings:
+        wanted = replace(wanted, bindings=bindings[0])
+    if rounds:
+        wanted = replace(wanted, rounds=rounds)
+    _run_control(lambda say: control.run_api(wanted, say), as_json)
+
+
+@bench.command("pcp")
+@_quick
+@_json
+def pcp_requests(quick: bool, as_json: bool) -> None:
+    """PCP requests: the server's core, from frame to frame (durable, forwarding), and storms of lwB4s."""
+    from pylwaftr.bench import control, pcp, pcp_way
+
+    core, way = (pcp.QUICK, pcp_way.QUICK) if quick else (pcp.Plan(), pcp_way.Plan())
+    _run_control(lambda say: control.run_pcp(core, way, say), as_json)
+
+
 @bench.command("sync")
-@click.option("--leases", callback=parsed(lambda text: plan.numbers(text, 512)), default="1M", show_default=True)
-@click.option("--rate", type=click.IntRange(1, 1_000_000), default=20_000, show_default=True, help="Changes a second.")
-@click.option("--seconds", type=click.FloatRange(0.1, 600), default=5.0, show_default=True, help="Of changes.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
-def sync_leases(leases: tuple[int, ...], rate: int, seconds: float, as_json: bool) -> None:
+@click.option("--leases", callback=parsed(lambda text: plan.numbers(text, 512)), help="[default: 1M]")
+@click.option("--rate", type=click.IntRange(1, 1_000_000), help="Changes a second.  [default: 20000]")
+@click.option("--seconds", type=click.FloatRange(0.1, 600), help="Of changes.  [default: 5]")
+@_quick
+@_json
+def sync_leases(
+    leases: tuple[int, ...] | None, rate: int | None, seconds: float | None, quick: bool, as_json: bool
+) -> None:
     """DHCP leases from `pylwaftr leasequery-server` to the binding table: a full bulk, then changes."""
-    from pylwaftr.bench import sync
+    from pylwaftr.bench import control, sync
+
+    wanted = sync.QUICK if quick else sync.Plan()
+    if leases:
+        wanted = replace(wanted, leases=leases[0])
+    if rate:
+        wanted = replace(wanted, rate=rate)
+    if seconds:
+        wanted = replace(wanted, seconds=seconds)
+    _run_control(lambda say: control.run_sync(wanted, say), as_json)
+
+
+def _run_control(run: Callable[[Callable[[str], None]], dict[str, Any]], as_json: bool) -> None:
+    from pylwaftr.bench import control
+    from pylwaftr.bench.live import LiveFault
 
     notes = Console(stderr=True, highlight=False)
-    results: list[dict[str, Any]] = []
-    with notes.status("starting") as status:
-        for count in leases:
-            results += sync.run(sync.Plan(leases=count, rate=rate, seconds=seconds), status.update)
-    if as_json:
-        click.echo(json.dumps(results, indent=2))
-        return
-    for result in results:
-        told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in result.items() if name != "name")
-        click.echo(f"{result['name']}: {told}")
+    try:
+        with notes.status("starting") as status:
+            document = run(status.update)
+    except (LiveFault, TimeoutError) as fault:
+        end(str(fault) or "not done in time", FAILED)
+    click.echo(json.dumps(document, indent=2) if as_json else "\n".join(control.lines(document)))
 
 
 def _run(

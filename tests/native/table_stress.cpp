@@ -6,6 +6,7 @@
 //   * a binding that was there all through the look-up is found, one that was away all through is not;
 //   * B4 and BR belong to each other and to the key; a softwire is not older than the board said before the look-up,
 //     not newer than it says after, and never older than what this reader saw last.
+// Another thread makes the table larger all the time, so readers meet old and new tables.
 // Exits non-zero with the first wrong answer. Built with TSan it looks for races as well.
 #include <algorithm>
 #include <array>
@@ -79,6 +80,15 @@ struct Game {
   std::atomic<bool> stop{};
   std::atomic<std::uint64_t> changes{};
   std::atomic<std::uint64_t> look_ups{};
+
+  // The turns of the readers, as workers count theirs; odd while one is reading.
+  std::array<std::atomic<std::uint64_t>, 2> turns{};
+  void wait_for_readers() {
+    for (std::atomic<std::uint64_t>& turn : turns) {
+      const std::uint64_t seen = turn.load(std::memory_order_seq_cst);
+      while (seen % 2 == 1 && turn.load(std::memory_order_seq_cst) == seen) std::this_thread::yield();
+    }
+  }
 };
 
 [[noreturn]] void wrong(const char* what, std::size_t i) {
@@ -139,11 +149,14 @@ class Writer {
 
 class Reader {
  public:
-  Reader(Game& game, std::uint64_t seed, bool bulk) : game_(game), bulk_(bulk), last_(game.keys), random_(seed) {}
+  Reader(Game& game, std::uint64_t seed, bool bulk)
+      : game_(game), bulk_(bulk), turn_(game.turns[bulk ? 0 : 1]), last_(game.keys), random_(seed) {}
 
   void run() {
     while (!game_.stop.load(std::memory_order_relaxed)) {
+      turn_.fetch_add(1, std::memory_order_seq_cst);
       bulk_ ? burst() : single();
+      turn_.fetch_add(1, std::memory_order_seq_cst);
     }
     game_.look_ups.fetch_add(look_ups_, std::memory_order_relaxed);
   }
@@ -200,23 +213,50 @@ class Reader {
 
   Game& game_;
   bool bulk_;
+  std::atomic<std::uint64_t>& turn_;
   std::uint64_t look_ups_{};
   std::vector<std::uint64_t> last_;
   std::mt19937_64 random_;
 };
 
-void play(std::size_t bound, double seconds) {
+// Grows by a little, again and again, with a visitor beside it that is no worker.
+void grow(Game& game, unsigned& grown) {
+  std::size_t room = game.table.capacity();
+  for (; !game.stop.load(std::memory_order_relaxed); ++grown) {
+    room += 1 + room / 64;
+    game.table.grow(room);
+    if (game.table.capacity() != room || game.table.slots() < room) wrong("the room of a table that has grown", room);
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+}
+
+void visit(Game& game) {
+  while (!game.stop.load(std::memory_order_relaxed)) {
+    const lw::BindingTable::Visit visit(game.table);
+    Softwire out;
+    if (!game.table.find(game.key(0), out)) wrong("a visitor missed a bound key", 0);
+  }
+}
+
+void play(std::size_t bound, double seconds, bool growing) {
   Game game(bound);
+  game.table.set_grace([&game] { game.wait_for_readers(); });
   Writer writer(game);
   Reader bursts(game, 21, true);
   Reader singles(game, 22, false);
-  std::array<std::jthread, 3> threads{std::jthread([&] { writer.run(); }), std::jthread([&] { bursts.run(); }),
-                                      std::jthread([&] { singles.run(); })};
+  unsigned grown = 0;
+  std::vector<std::jthread> threads;
+  threads.emplace_back([&] { writer.run(); });
+  threads.emplace_back([&] { bursts.run(); });
+  threads.emplace_back([&] { singles.run(); });
+  if (growing) threads.emplace_back([&] { grow(game, grown); });
+  if (growing) threads.emplace_back([&] { visit(game); });
   std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
   game.stop = true;
   for (std::jthread& thread : threads) thread.join();
-  std::printf("%8zu bindings, fill %.3f: %llu changes, %llu look-ups, all right\n", bound,
-              static_cast<double>(bound) / static_cast<double>(game.table.slots()),
+  if (growing && grown == 0) wrong("the table never grew", 0);
+  std::printf("%8zu bindings, fill %.3f, grown %u times: %llu changes, %llu look-ups, all right\n", bound,
+              static_cast<double>(bound) / static_cast<double>(game.table.slots()), grown,
               static_cast<unsigned long long>(game.changes.load()),
               static_cast<unsigned long long>(game.look_ups.load()));
 }
@@ -250,6 +290,9 @@ int main(int argc, char** argv) {
   const double seconds = argc > 1 ? std::atof(argv[1]) : 6;
   grace_before_other_params();
   // Few keys: readers and writer meet all the time. More keys: long ways of displacement.
-  for (const std::size_t bound : {std::size_t{24}, std::size_t{600}, std::size_t{30'000}}) play(bound, seconds / 3);
+  for (const std::size_t bound : {std::size_t{24}, std::size_t{600}, std::size_t{30'000}}) {
+    play(bound, seconds / 5, false);
+  }
+  for (const std::size_t bound : {std::size_t{24}, std::size_t{3'000}}) play(bound, seconds / 5, true);
   return 0;
 }
