@@ -51,6 +51,12 @@ BLOCKED = [
     ("a port", text(), text(v4=V4.replace("tap0", "tap7")), ["interfaces.v4.port: net_tap0 -> net_tap7"]),
     ("an MTU", text(), text(v4=f"{V4}, mtu: 1400"), ["interfaces.v4.mtu: 1500 -> 1400"]),
     ("less room", text(), text("dataplane: {max_bindings: 10}"), ["dataplane.max_bindings: 1000000 -> 10"]),
+    (
+        "more room for what is counted",
+        text("dataplane: {binding_counters: true}"),
+        text("dataplane: {binding_counters: true, max_bindings: 2000000}"),
+        ["dataplane.max_bindings: 1000000 -> 2000000"],
+    ),
     ("metrics off", text(), text("metrics: {listen: null}"), ["metrics.listen: 127.0.0.1:9464 -> none"]),
     (
         "one live, one not",

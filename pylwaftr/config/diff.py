@@ -63,8 +63,9 @@ class Plan:
 def diff(old: Config, new: Config) -> Plan:
     found = []
     for path, before, after in _differing(old, new, ""):
-        shrinks = path == "dataplane.max_bindings" and after < before  # a table only grows under traffic
-        found.append(Difference(path, _text(before), _text(after), shrinks or needs_restart(path)))
+        # A table only grows under traffic, and not when each binding has its counts.
+        fixed = path == "dataplane.max_bindings" and (after < before or old.dataplane.binding_counters)
+        found.append(Difference(path, _text(before), _text(after), fixed or needs_restart(path)))
     return Plan(tuple(found), not _same(old.rows, new.rows))
 
 

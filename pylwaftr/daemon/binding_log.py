@@ -19,13 +19,17 @@ _RETRY_S = 5.0
 
 
 async def stream(backend: Backend, wanted: Syslog) -> None:
-    """Until it is cancelled. A collector that was away is told what happened meanwhile, as far as it is kept."""
+    """Until watches end. A collector that was away is told what happened meanwhile, as far as it is kept."""
     after = backend.revision
     while True:
         try:
-            after = await _until_broken(backend, wanted, after)
+            await _until_broken(backend, wanted, after)
+            return  # watches end when the router stops
         except Compacted:
             log.warning("history.syslog: revisions behind %d are no longer kept: some changes were not sent", after)
+            after = backend.revision
+        except StoreFault as fault:  # they cannot be read, now or later
+            log.warning("history.syslog: %s: some changes were not sent", fault)
             after = backend.revision
         except _Broken as broken:
             after = broken.after
@@ -41,7 +45,7 @@ class _Broken(Exception):
         super().__init__(why)
 
 
-async def _until_broken(backend: Backend, wanted: Syslog, after: int) -> int:
+async def _until_broken(backend: Backend, wanted: Syslog, after: int) -> None:
     host, pid = socket.gethostname(), os.getpid()
     try:
         writer = await _Writer.to(wanted)
@@ -56,12 +60,8 @@ async def _until_broken(backend: Backend, wanted: Syslog, after: int) -> int:
             after = event.revision
     except OSError as fault:
         raise _Broken(after, str(fault)) from None
-    except StoreFault as fault:  # they cannot be read, now or later
-        log.warning("history.syslog: %s: some changes were not sent", fault)
-        return backend.revision
     finally:
         writer.close()
-    return after
 
 
 class _Writer:

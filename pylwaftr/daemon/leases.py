@@ -10,15 +10,17 @@ from ipaddress import IPv6Address
 
 import numpy as np
 
-from pylwaftr import _core
+from pylwaftr import _core, row_sets
 from pylwaftr.api.backend import SourceStatus
 from pylwaftr.changes import Change, Op, Record, Source
 from pylwaftr.config import Config
+from pylwaftr.config.services import Subscribers
 from pylwaftr.daemon.control import CommitRefused, Control
 from pylwaftr.daemon.leasequery import Edge, of_config
 from pylwaftr.daemon.quarantine import Quarantine
 from pylwaftr.daemon.router import StartFault
 from pylwaftr.daemon.writer import Closed
+from pylwaftr.dhcp.codec_lease import State
 from pylwaftr.dhcp.winners import Changes
 from pylwaftr.rows import Rows
 from pylwaftr.store import StoreFault
@@ -53,6 +55,10 @@ class LeaseService:
     def _restore(self, rows: Rows, hold_s: float) -> None:
         if len(rows):
             self.edge.requestor.restore(rows, asyncio.get_running_loop().time(), hold_s)
+
+    def reconfigure(self, limits: Subscribers) -> None:
+        rows, _, _ = self._table.dump_chunk(0, 1 << 40)
+        self._quarantine.limit(limits.mask, limits.max_softwires, rows)
 
     async def _apply(self, changes: Changes, saved: Mapping[str, bytes]) -> None:
         named = np.concatenate([changes.unbind, changes.bind])
@@ -109,8 +115,13 @@ class LeaseService:
             synchronised = None
             if session.bulk_began is not None and session.bulk_took_s is not None:
                 synchronised = time.time() - now + session.bulk_began + session.bulk_took_s
-            leases, conflicts = len(requestor.leases.claims_of(name)), len(requestor.leases.quarantined(name))
-            found.append(SourceStatus(name, session.state, leases, conflicts, lag, 0, synchronised))
+            claims = requestor.leases.claims_of(name)
+            active = int(np.count_nonzero(claims["state"] == State.ACTIVE))
+            waiting = np.isin(
+                row_sets.joined_keys(claims["ipv4"], claims["psid"]), row_sets.keys(self._quarantine.waiting)
+            )
+            conflicts = len(requestor.leases.quarantined(name)) + int(np.count_nonzero(waiting))
+            found.append(SourceStatus(name, session.state, active, conflicts, lag, 0, synchronised))
         return found
 
     async def resync(self, name: str | None) -> Sequence[str]:
@@ -129,7 +140,7 @@ class LeaseService:
             label = {"server": source.name}
             yield Value("lwaftr_leases", "Leases known of a server", "gauge", label, source.leases)
             yield Value(
-                "lwaftr_lease_conflicts", "Leases that lost to another server's", "counter", label, source.conflicts
+                "lwaftr_lease_conflicts", "Leases that lost to another server's", "gauge", label, source.conflicts
             )
             yield Value("lwaftr_lease_lag_seconds", "How far behind the server", "gauge", label, source.lag_s)
             up = float(source.state == "live")

@@ -14,9 +14,13 @@ class Quarantine:
     """Counts the softwires of all sources, and parts leases into those that may be bound and those that wait."""
 
     def __init__(self, mask: int, max_softwires: int, bound: Rows) -> None:
+        self.limit(mask, max_softwires, bound)
+        self.waiting: Rows = no_rows()
+
+    def limit(self, mask: int, max_softwires: int, bound: Rows) -> None:
+        """Other limits from the next lease on. `bound`: all that is bound now."""
         self._subscribers = Subscribers(mask, max_softwires)
         self._subscribers.add(bound)
-        self.waiting: Rows = no_rows()
 
     def observe(self, applied: Applied) -> None:
         """What is bound otherwise now, whoever did it."""

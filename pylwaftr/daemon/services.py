@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from pylwaftr import row_sets
 from pylwaftr.api import server as api_server
 from pylwaftr.api.backend import Parts, RestartNeeded, SettingsFaulty
 from pylwaftr.api.server import ApiFault
@@ -40,6 +41,7 @@ from pylwaftr.pcp import settings as pcp_settings
 from pylwaftr.pcp.mapping import EPOCH_KEY
 from pylwaftr.pcp.outcome import Outcome
 from pylwaftr.pcp.server import PcpServer
+from pylwaftr.row_sets import Sourced
 from pylwaftr.rows import Rows
 from pylwaftr.store import StoreFault
 from pylwaftr.store.sqlite import SqliteStore
@@ -200,8 +202,7 @@ class Services:
         server = self.pcp.server
         while True:
             applied = await self._applied.get()
-            gone = applied.gone.rows[applied.gone.sources != Source.PCP]
-            come = applied.come.rows[applied.come.sources != Source.PCP]
+            gone, come = _without(applied.gone, Source.PCP), _without(applied.come, Source.PCP)
             if len(gone):
                 await self.pcp.settle(partial(_unreserved, server, gone))
             while len(come):
@@ -275,11 +276,18 @@ class Services:
     async def _take(self, old: Config, new: Config, plan: Plan) -> None:
         if new.dataplane.max_bindings > old.dataplane.max_bindings:
             await asyncio.to_thread(self._router.table.grow, new.dataplane.max_bindings)
-        if plan.rows_changed:
-            await self.control.reload(binding_rows(new))
         self.policy.policy = Policy.from_config(new.icmp)
-        await self._apply_settings(new)
+        try:
+            await self._apply_settings(new)
+            if plan.rows_changed:
+                await self.control.reload(binding_rows(new))
+        except BaseException:
+            self.policy.policy = Policy.from_config(old.icmp)
+            await self._apply_settings(old)
+            raise
         self.pcp.server.reconfigure(_pcp_settings(new))
+        if self.leases is not None and new.subscribers != old.subscribers:
+            self.leases.reconfigure(new.subscribers)
         logging.getLogger().setLevel(new.logging.level.upper())
         if self._api is not None:
             self._api.roles.take(new.api)
@@ -287,6 +295,10 @@ class Services:
             if self._log_task is not None:
                 self._log_task.cancel()
             self._log_task = self._start_log(new)
+
+
+def _without(rows: Sourced, source: Source) -> Rows:
+    return row_sets.select(rows.rows, rows.sources != source)
 
 
 def _unreserved(server: PcpServer, rows: Rows, now: float) -> Outcome:

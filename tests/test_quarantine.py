@@ -1,0 +1,64 @@
+"""Leases over their subscriber's limit: what is bound, what waits, and what gets its turn."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address
+
+from pylwaftr import rows
+from pylwaftr.bindings import Applied
+from pylwaftr.changes import Report, Source
+from pylwaftr.daemon.quarantine import Quarantine
+from pylwaftr.row_sets import Sourced
+
+BR = IPv6Address("2001:db8:aa::1").packed
+NONE = rows.no_rows()
+
+
+def lease(psid: int, b4: str) -> rows.Rows:
+    return rows.array([rows.row(int(IPv4Address("203.0.113.1")), 0, 6, psid, IPv6Address(b4).packed, BR)])
+
+
+def psids(found: rows.Rows) -> list[int]:
+    return sorted(found["psid"].tolist())
+
+
+FIRST, SECOND = lease(1, "2001:db8:1:100::1"), lease(2, "2001:db8:1:1ff::2")  # one /56
+OTHER = lease(3, "2001:db8:1:200::1")
+
+
+def done(limits: Quarantine, gone: rows.Rows, come: rows.Rows) -> None:
+    limits.observe(Applied(Report(), gone=Sourced.of(gone, Source.DHCP), come=Sourced.of(come, Source.DHCP)))
+
+
+def test_the_second_softwire_of_a_subscriber_waits_until_the_first_has_gone() -> None:
+    limits = Quarantine(56, 1, NONE)
+    _, admitted = limits.admit(NONE, FIRST, NONE)
+    assert psids(admitted) == [1]
+    done(limits, NONE, admitted)
+    _, admitted = limits.admit(NONE, rows.array([*SECOND.tolist(), *OTHER.tolist()]), NONE)
+    assert (psids(admitted), psids(limits.waiting)) == ([3], [2])
+    done(limits, NONE, admitted)
+    gone, admitted = limits.admit(FIRST, NONE, FIRST)
+    assert (psids(gone), psids(admitted), psids(limits.waiting)) == ([1], [2], [])
+
+
+def test_a_lease_that_ends_while_it_waits_is_forgotten() -> None:
+    limits = Quarantine(56, 1, FIRST)
+    limits.admit(NONE, SECOND, NONE)
+    gone, admitted = limits.admit(SECOND, NONE, NONE)
+    assert (psids(gone), psids(admitted), psids(limits.waiting)) == ([], [], [])
+
+
+def test_what_others_bind_counts() -> None:
+    limits = Quarantine(56, 1, NONE)
+    limits.observe(Applied(Report(), come=Sourced.of(FIRST, Source.OPERATOR)))
+    assert psids(limits.admit(NONE, SECOND, NONE)[1]) == []
+    limits.observe(Applied(Report(), gone=Sourced.of(FIRST, Source.OPERATOR)))
+    assert psids(limits.admit(NONE, NONE, NONE)[1]) == [2]
+
+
+def test_a_renewal_with_a_new_address_is_no_second_softwire() -> None:
+    limits = Quarantine(56, 1, FIRST)
+    moved = lease(1, "2001:db8:1:1ff::2")
+    gone, admitted = limits.admit(NONE, moved, FIRST)
+    assert (psids(gone), psids(admitted)) == ([], [1])
