@@ -27,14 +27,15 @@ def table(lab: Lab) -> set[Row]:
 
 def _row(one: dict[str, Any]) -> Row:
     ports = f"{one['psid_offset']}/{one['psid_len']}/{one['psid']}"
-    return one["ipv4"], ports, one["b4_ipv6"], str(one["source"]).removeprefix("SOURCE_").lower()
+    return one["ipv4"], ports, one["b4_ipv6"], one["source"]
 
 
-def expect_table(lab: Lab, wanted: Iterable[Row], besides: str = "pcp") -> None:
-    """All of the table but what `besides` binds, once it is so: the homes of the configuration and `wanted`."""
+def expect_table(lab: Lab, wanted: Iterable[Row]) -> None:
+    """Exactly `wanted`, the homes of the configuration and what PCP has granted, once it is so."""
     right = {row_of(home, "config") for home in lab.topology.homes} | set(wanted)
+    right |= {_row(one["binding"] | {"source": "pcp"}) for one in lab.ask("pcp", "mappings")}
     deadline = time.monotonic() + _SETTLED_S
-    while (seen := {row for row in table(lab) if row[3] != besides}) != right:
+    while (seen := table(lab)) != right:
         if time.monotonic() > deadline:
             raise LabError(f"the table has too much: {sorted(seen - right)}, and lacks: {sorted(right - seen)}")
 
@@ -91,11 +92,18 @@ def history(lab: Lab) -> str:
 def health_and_metrics(lab: Lab) -> str:
     (health,) = lab.ask("health")
     expect("parts that do not serve", sorted(part for part, good in health["parts"].items() if not good), [])
-    page = run(*inside(ROUTER, "curl", "-sS", "--max-time", "5", f"http://{METRICS}/metrics"))
     name = 'lwaftr_bindings{source="config"}'
-    found = re.search(rf"^{re.escape(name)} (\S+)$", page, re.MULTILINE)
-    expect(name, found and float(found[1]), float(len(lab.topology.homes)))
-    return f"serving: {', '.join(sorted(health['parts']))}; {name} {found[1] if found else '?'}"
+    found = metric(lab, name)
+    expect(name, found, float(len(lab.topology.homes)))
+    return f"serving: {', '.join(sorted(health['parts']))}; {name} {found:.0f}"
+
+
+def metric(lab: Lab, sample: str) -> float:
+    page = run(*inside(ROUTER, "curl", "-sS", "--max-time", "5", f"http://{METRICS}/metrics"))
+    found = re.search(rf"^{re.escape(sample)} (\S+)$", page, re.MULTILINE)
+    if found is None:
+        raise LabError(f"http://{METRICS}/metrics has no {sample}")
+    return float(found[1])
 
 
 CONTROL = (

@@ -13,15 +13,18 @@ from ipaddress import IPv4Address
 
 from ..b4.softwire import PortSet
 from .commands import LabError
-from .control_steps import expect_table, expect_through, row_of
+from .control_steps import expect_table, expect_through, metric, row_of
 from .lifecycle import Lab
+from .pcp_steps import until
 from .steps import SERVICE, TRAFFIC, Step, beside, check_ports, expect, said, udp_exchange
 from .topology import INTERNET, Home
 
 _START_S = 20.0
+_ROUNDS = 5
 _LIFETIME_S = 3600
 _OTHER_ADDRESS = IPv4Address("203.0.113.41")
 _CLIENT = "ff00000001000300010200000000c1"
+_ELSEWHERE = "2001:db8:1:800::1"
 _NOBODY = Home(7, IPv4Address("203.0.113.42"), PortSet(0, 6, 9))  # a subscriber with leases and no home
 
 
@@ -38,7 +41,6 @@ def moved(home: Home) -> Home:
 def leased(lab: Lab, *homes: Home) -> None:
     """The table has leases for these homes and for nobody else, and the router says where they are from."""
     expect_table(lab, [row_of(home, "dhcp") for home in homes])
-    return  # X
     (source,) = lab.ask("leasequery", "status")
     expect("leases by `leasequery status`", source["leases"], len(homes))
 
@@ -70,20 +72,30 @@ def lease(lab: Lab) -> str:
     home = only(lab)
     leased(lab)
     expect_through(home.lan, False)
-    with beside(lab, INTERNET, "udp-answer", "udp-answer", "--listen", SERVICE):
-        asking = lab.module(home.lan, "first-answer", TRAFFIC, "first-answer", "--connect", SERVICE)
-        try:
-            asking.wait_for_line("ready", 10.0)
-            time.sleep(0.5)  # what it has sent until now was not answered
-            written = write(lab, home, "ACTIVE")
-            answered = float(said(asking, _START_S)["at"])
-        finally:
-            lab.stop(asking)
-    if answered < written:
-        raise LabError(f"an answer came {written - answered:.3f} s before the lease")
+    times = []
+    with beside(lab, INTERNET, "udp-answer", "udp-answer", "--listen", SERVICE, "--timeout", "60"):
+        for _ in range(_ROUNDS - 1):
+            times.append(_until_answer(lab, home))
+            write(lab, home, "RELEASED")
+        times.append(_until_answer(lab, home))
     leased(lab, home)
     traffic(lab, home)
-    return f"{(answered - written) * 1000:.1f} ms from the lease to the first answer"
+    shown = ", ".join(f"{1000 * seconds:.0f}" for seconds in sorted(times))
+    return f"from the lease to the first answer: {shown} ms, with all of the lab on this machine"
+
+
+def _until_answer(lab: Lab, home: Home) -> float:
+    asking = lab.module(home.lan, "first-answer", TRAFFIC, "first-answer", "--connect", SERVICE)
+    try:
+        asking.wait_for_line("ready", 10.0)
+        time.sleep(0.3)  # what it has sent until now was not answered
+        written = write(lab, home, "ACTIVE")
+        answered = float(said(asking, _START_S)["at"])
+    finally:
+        lab.stop(asking)
+    if answered < written:
+        raise LabError(f"an answer came {written - answered:.3f} s before the lease")
+    return answered - written
 
 
 def release(lab: Lab) -> str:
@@ -145,10 +157,43 @@ def router_restart(lab: Lab) -> str:
     return f"right {seconds:.1f} s after its start"
 
 
+def precedence(lab: Lab) -> str:
+    """What the operator binds goes first; the lease waits behind it and is back when it goes."""
+    home = only(lab)
+    write(lab, home, "ACTIVE")
+    leased(lab, home)
+    words = (str(home.ipv4), "--psid", str(home.ports.psid))
+    lab.cli("bindings", "add", *words, "--psid-len", str(home.ports.length), "--b4", _ELSEWHERE, "--replace")
+    address, ports, _, _ = row_of(home, "operator")
+    expect_table(lab, [(address, ports, _ELSEWHERE, "operator")])
+    shadowed = [one["b4_ipv6"] for one in lab.ask("bindings", "ls", "--shadowed")]
+    expect("waits behind the operator's", shadowed, [str(home.tunnel_source)])
+    expect_through(home.lan, False)
+    lab.cli("bindings", "rm", *words)
+    leased(lab, home)
+    traffic(lab, home)
+    return "the operator's binding, then the lease again"
+
+
+def subscriber_limit(lab: Lab) -> str:
+    """A second softwire of the /56 is one too many; it is bound when the first has gone."""
+    home = only(lab)
+    write(lab, moved(home), "ACTIVE")
+    until("in quarantine by the metrics", lambda: metric(lab, "lwaftr_leases_quarantined") == 1.0)
+    expect_table(lab, [row_of(home, "dhcp")])
+    write(lab, home, "RELEASED")
+    leased(lab, moved(home))
+    write(lab, moved(home), "RELEASED")
+    leased(lab)
+    return f"{_OTHER_ADDRESS} waited until {home.ipv4} was released"
+
+
 LEASES = (
     Step("lease: forwarding", lease),
     Step("lease: release", release),
     Step("lease: another address", new_address),
     Step("lease: server killed", responder_restart),
     Step("lease: router killed", router_restart),
+    Step("lease: precedence", precedence),
+    Step("lease: subscriber limit", subscriber_limit),
 )
