@@ -119,7 +119,8 @@ PY_LAYERS = {  # lowest first; module names below pylwaftr
 ROUTER = ["base", "rows", "codec", "core", "keeper", "translate", "api", "daemon", "cli"]
 PY_MAY_IMPORT = {layer: set(ROUTER[: i + 1]) for i, layer in enumerate(ROUTER)}
 PY_MAY_IMPORT["cli"] |= {"b4", "bench", "responder"}  # `pylwaftr b4`, `bench`, `leasequery-server` start them
-PY_MAY_IMPORT["bench"] = {"base", "rows", "codec", "core", "bench"}
+# It runs the control side as the router does, asks a router over its API, and has lwB4s simulated.
+PY_MAY_IMPORT["bench"] = {"base", "rows", "codec", "core", "keeper", "api", "daemon", "b4", "bench"}
 PY_MAY_IMPORT["b4"] = {"base", "b4"}
 PY_MAY_IMPORT["responder"] = {"base", "responder"}  # shares nothing with the requestor
 PY_MAY_IMPORT["lab"] = {"base", "lab", "b4"}
@@ -142,7 +143,7 @@ OUTSIDE_USERS = (
     "lab.*",
     "bench.*",
 )
-GRPC_USERS = ("api.*", "store.etcd")
+GRPC_USERS = ("api.*", "store.etcd", "bench.api")  # the last is a client that measures
 
 
 def py_layer(module: str) -> str | None:
