@@ -35,9 +35,9 @@ HEAD = """\
 
 Made from `docs/rfcs/*.yaml` and `tests/data/dataplane.json` by `scripts/make_rfcs.py`; do not edit.
 
-Every requirement on the data plane (DP), the reference lwB4 (B4), the operator's side (OP) and PCP with the code that
-meets it and the tests that show it. `tests/test_rfcs.py` checks that every name here exists and that this page is up to
-date.
+Every requirement on the data plane (DP), the reference lwB4 (B4), the operator's side (OP), PCP and the leasequery
+requestor (LQ) with the code that meets it and the tests that show it. `tests/test_rfcs.py` checks that every name here
+exists and that this page is up to date.
 
 * Levels are those of RFC 2119. PD: a decision of this project where the texts leave a choice open or contradict each
   other.

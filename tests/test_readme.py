@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,6 +65,15 @@ def test_the_configuration_of_the_walk_is_valid() -> None:
     (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     assert yaml.safe_load(text)["bindings"]
     assert config.load_text(text).warnings == ()
+
+
+def test_the_packet_of_the_walk_is_forwarded(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text()
+    (text,), (packet,) = re.findall(r"```yaml\n(.*?)```", readme, re.S), re.findall(r"--hex (\w+)", readme)
+    (tmp_path / "lwaftr.yaml").write_text(text)
+    words = [sys.executable, "-m", "pylwaftr", "explain", "-c", "lwaftr.yaml", "--side", "v4", "--hex", packet]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert "encap (DP-050)" in done.stdout, done.stderr
 
 
 def test_links_lead_somewhere() -> None:

@@ -21,6 +21,7 @@ NUMBERS = {
     "B4": [(10, 15), (20, 28), (30, 31)],
     "OP": [(1, 10)],
     "PCP": [(1, 58), (60, 106), (110, 117), (120, 123), (130, 143)],
+    "LQ": [(1, 18), (20, 43), (50, 67), (70, 94), (100, 128), (130, 137), (140, 161), (170, 184)],
 }
 ALL = [f"{kind}-{n:03}" for kind, runs in NUMBERS.items() for first, last in runs for n in range(first, last + 1)]
 
@@ -137,7 +138,7 @@ def test_requirements_named_elsewhere_exist() -> None:
         (path.name, found)
         for path in paths
         if path.name != Path(__file__).name and "generated" not in path.parts
-        for found in re.findall(r"\b(?:DP|B4|OP|PCP)-\d{3}\b", path.read_text())
+        for found in re.findall(r"\b(?:DP|B4|OP|PCP|LQ)-\d{3}\b", path.read_text())
     }
     assert len(named) > 100
     assert {(name, found) for name, found in named if found not in ALL} == set()
