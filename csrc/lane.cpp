@@ -94,7 +94,7 @@ bool Lane::Inside::short_way() const {
 }
 
 void Lane::Inside::look_up_accounts(Burst& at, unsigned keys) {
-  std::array<std::uint64_t, kBurst> words;
+  std::array<std::uint64_t, kBurst> words{};
   std::array<BindingAccounts::Number, kBurst> numbers;
   for (unsigned k = 0; k < keys; ++k) words[k] = at.keys[k].packed();
   ctx.accounts->find_bulk(words.data(), keys, numbers.data());
