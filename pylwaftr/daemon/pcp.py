@@ -28,8 +28,9 @@ from pylwaftr.telemetry.metrics import Value
 log = logging.getLogger("pylwaftr")
 
 SPACE = "pcp"
+_TURN = 4096  # requests: in a storm the first answers leave after a tenth of a second, and epochs are fresh
 _RETRY_S = 1.0  # a store that failed is asked again this often
-_MOST = 1 << 15  # requests that wait; who asks more often than the disk takes them asks again
+_MOST = 1 << 17  # requests that wait, some 90 MB: a storm of 100,000 lwB4s at once fits; more have to ask again
 Answer = Callable[[bytes], None]  # to where a request came from
 Inject = Callable[[Sequence[bytes]], None]
 
@@ -114,7 +115,9 @@ class PcpService:
         moves, self._moves = self._moves, []
         for ipv4, port, tunnel, br in moves:
             await self._settled(self.server.follow(ipv4, port, tunnel, br, now))
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting[:_TURN], self._waiting[_TURN:]
+        if self._waiting:
+            self._wake.set()
         if not waiting:
             return
         outcome = self.server.receive_many([(datagram, sender) for datagram, sender, _ in waiting], now)
