@@ -66,10 +66,15 @@ def from_binding(given: common_pb2.Binding, default_br: bytes) -> Rows:
 
 
 def _parsed(given: Sequence[common_pb2.Binding], default_br: bytes, path: Callable[[int, str], str]) -> Rows:
-    few = len(given) <= _FEW  # the readable parser takes them: 20 us each, where columns cost 2 ms in all
-    ipv4 = columns.parse_ipv4(columns.from_texts(["" if few else binding.ipv4 for binding in given]))
-    b4 = columns.parse_ipv6(columns.from_texts(["" if few else binding.b4_ipv6 for binding in given]))
-    brs = ["" if few else binding.br_ipv6 for binding in given]
+    brs: list[str] = []
+    if len(given) <= _FEW:  # the readable parser takes them all: 50 us each, where columns cost 2 ms in all
+        none = np.zeros(len(given), np.bool_)
+        ipv4 = np.zeros(len(given), np.uint32), none
+        b4 = np.zeros((len(given), 16), np.uint8), np.zeros(len(given), np.int16), none
+    else:
+        ipv4 = columns.parse_ipv4(columns.from_texts([binding.ipv4 for binding in given]))
+        b4 = columns.parse_ipv6(columns.from_texts([binding.b4_ipv6 for binding in given]))
+        brs = [binding.br_ipv6 for binding in given]
     br = None
     if any(brs):
         octets, length, taken = columns.parse_ipv6(columns.from_texts(brs))

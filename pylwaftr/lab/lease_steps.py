@@ -180,6 +180,8 @@ def subscriber_limit(lab: Lab) -> str:
     home = only(lab)
     write(lab, moved(home), "ACTIVE")
     until("in quarantine by the metrics", lambda: metric(lab, "lwaftr_leases_quarantined") == 1.0)
+    (source,) = lab.ask("leasequery", "status")
+    expect("conflicts by `leasequery status`", source["conflicts"], 1)
     expect_table(lab, [row_of(home, "dhcp")])
     write(lab, home, "RELEASED")
     leased(lab, moved(home))
