@@ -74,7 +74,7 @@ def stages() -> Iterator[Stage]:
     if layers := files("tests/test_layers.py"):
         yield pytest("layers", "layers", 120, layers)
     if tests:
-        yield pytest("unit", "not (layers or vectors or lab or slow)", 600, ["tests"])
+        yield pytest("unit", "not (layers or vectors or lab or slow)", 900, ["tests"])
     if vectors := files("tests/**/test_vectors*.py", "tests/**/test_replay*.py"):
         yield pytest("vectors", "vectors and not slow", 600, vectors)
     if slow := [name for name in tests if "mark.slow" in (ROOT / name).read_text()]:
@@ -90,7 +90,7 @@ def stages() -> Iterator[Stage]:
     if files("pylwaftr/lab/__main__.py", "pylwaftr/lab.py"):
         yield Stage("lab", [[f"{BIN}/python", "-m", "pylwaftr.lab"]], 300, needs_root=True)
     if lab := files("tests/**/test_lab*.py"):
-        yield pytest("lab-tests", "lab", 600, lab)
+        yield pytest("lab-tests", "lab", 900, lab)
     if files("pylwaftr/cli/bench.py"):
         short = ["--bindings", "1k", "--windows", "2"]
         yield Stage(
