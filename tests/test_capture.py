@@ -32,6 +32,7 @@ bindings:
     - {{ipv4: {PUBLIC}, psid_len: 6, psid: 1, b4_ipv6: "{B4}"}}
 dataplane: {{hugepages: never, lcores: [1]}}
 state: {{directory: state}}
+pcp: {{enabled: false}}
 api: {{listen: null}}
 metrics: {{listen: null}}
 """

@@ -97,7 +97,8 @@ class Services:
         except (StoreFault, ConfigRefused) as fault:
             raise StartFault(str(fault)) from None
         log.info("%d bindings, revision %d", restored.bound, self.control.revision)
-        if EPOCH_KEY in loaded.records:  # it began anew: mappings that B4s still use may be unknown here
+        began_anew = EPOCH_KEY in loaded.records  # mappings that B4s still use may be unknown here
+        if self.config.pcp.enabled and began_anew:
             self.pcp.server.announce(time.time(), others)
 
     async def start(self) -> None:
