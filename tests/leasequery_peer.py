@@ -214,3 +214,32 @@ def ended(one: Lease, at: float, state: State = State.RELEASED) -> Lease:
 
 def rows(*leases: Lease) -> Any:
     return codec_lease.rows(leases)
+
+
+# --- a session that is live --------------------------------------------------------------------------------
+
+DATA_MISSING, CATCH_UP_COMPLETE, TERMINATED, NOT_SUPPORTED, MALFORMED, NOT_ALLOWED = 12, 13, 11, 14, 8, 10
+A, B = 0xA001, 0xB001
+
+
+def started(saved: Saved | None = None, *leases: Any, **options: Any) -> Peer:
+    """Live, with transaction-id A, and with what a first full bulk said if `saved` is None."""
+    peer = Peer(server(**options), saved=saved or Saved())
+    peer.open()
+    peer.connect(ACTIVE, 0, A)
+    peer.recv(reply(A, 0), ACTIVE, 0)
+    if saved is None:
+        bulk(peer, 1, *leases)
+    return peer
+
+
+def bulk(peer: Peer, now: float, *leases: Any, end: int | None = None, xid: int = B) -> None:
+    """A whole bulk; `end`: the status of DONE."""
+    peer.connect(BULK, now, xid)
+    peer.recv(reply(xid, now, *leases[:1]), BULK, now)
+    if leases:
+        peer.recv(b"".join(data(xid, now, one) for one in leases[1:]) + done(xid, end), BULK, now)
+
+
+def psids(peer: Peer) -> set[int]:
+    return {key[3] for key in peer.table}

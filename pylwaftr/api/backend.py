@@ -17,6 +17,7 @@ from pylwaftr.config import Fault
 from pylwaftr.explain.story import Given, Story
 from pylwaftr.rows import Rows
 from pylwaftr.store import Life
+from pylwaftr.telemetry.counter_names import Described
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +91,11 @@ class Backend(Protocol):
     async def lives_of(self, prefix: IPv6Network, began: float, ended: float) -> Sequence[Life]: ...
 
 
-class CounterInfo(Protocol):
+class CounterInfo(Described, Protocol):
     """Of one counter, as docs/counters.md has it."""
 
     @property
-    def name(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def unit(self) -> str: ...
-    @property
     def requirement(self) -> str: ...
-    @property
-    def help(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)

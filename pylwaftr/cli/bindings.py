@@ -8,12 +8,11 @@ from pathlib import Path
 import click
 import numpy as np
 
-from pylwaftr import binding_files
 from pylwaftr.api.client import Binding, BindingFilter, Client, Source
 from pylwaftr.api.plain import plain
-from pylwaftr.binding_files import Instance
+from pylwaftr.cli import binding_output
 from pylwaftr.cli.binding_import import diff, import_file, replace
-from pylwaftr.cli.common import BAD_INPUT, FAILED, end
+from pylwaftr.cli.common import BAD_INPUT, end
 from pylwaftr.cli.connection import as_json, connected, print_json, print_rows
 from pylwaftr.rows import BINDING_ROW, Rows
 
@@ -160,18 +159,7 @@ def export(
 
     FILE is replaced as a whole or not at all.
     """
-    rows = dumped(router, filtered(ipv4, b4, source))
-    instance = Instance(max(len(rows), 1), payload_mtu, path_mru) if file.suffix.lower() == ".json" else None
-    try:
-        binding_files.save(file, rows, instance)
-    except ValueError as fault:
-        end(str(fault), BAD_INPUT)
-    except OSError as fault:
-        end(f"{file}: {fault.strerror or fault}", FAILED)
-    if as_json:
-        print_json({"file": str(file), "bindings": len(rows)})
-    else:
-        click.echo(f"{file}: {len(rows)} bindings")
+    binding_output.save(file, dumped(router, filtered(ipv4, b4, source)), payload_mtu, path_mru, as_json)
 
 
 def dumped(router: Client, wanted: BindingFilter) -> Rows:

@@ -9,10 +9,10 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from pylwaftr import addresses, binding_files
-from pylwaftr.binding_files import Instance
-from pylwaftr.cli.common import BAD_INPUT, FAILED, end
-from pylwaftr.cli.connection import as_json, print_json
+from pylwaftr import addresses
+from pylwaftr.cli import binding_output
+from pylwaftr.cli.common import BAD_INPUT, end
+from pylwaftr.cli.connection import as_json
 from pylwaftr.rows import BINDING_ROW, PREFIX_MASKS, Octets, Rows, built_b4s
 
 
@@ -57,16 +57,9 @@ def gen_bindings(
         pool = addresses.network4(ipv4 if "/" in ipv4 else f"{ipv4}/32")
         prefix, own = addresses.network6(b4), addresses.ipv6(br)
         rows = _made(pool, prefix, b4_len, own.packed, psid_len, psid_offset, skip if psid_len else 0, count)
-        instance = Instance(max(len(rows), 1), 1460, 1500) if file.suffix.lower() == ".json" else None
-        binding_files.save(file, rows, instance)
     except ValueError as fault:
         end(str(fault), BAD_INPUT)
-    except OSError as fault:
-        end(f"{file}: {fault.strerror or fault}", FAILED)
-    if as_json:
-        print_json({"file": str(file), "bindings": len(rows)})
-    else:
-        click.echo(f"{file}: {len(rows)} bindings")
+    binding_output.save(file, rows, 1460, 1500, as_json)
 
 
 def _made(

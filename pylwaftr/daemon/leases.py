@@ -77,11 +77,12 @@ class LeaseService:
                 await self._control.commit(wanted, records, Source.DHCP)
                 return
             except CommitRefused as fault:
-                log.warning("leasequery: %d leases are not bound: %s", len(fault.report.refused), fault)
-                refused = np.zeros(len(bind), np.bool_)
-                refused[[refusal.index for refusal in fault.report.refused]] = True
-                self.refused += int(refused.sum())
-                bind = bind[~refused]
+                refused = [refusal.index for refusal in fault.report.refused if refusal.index < len(bind)]
+                if not refused:  # it is not about a row that could be left out
+                    raise
+                log.warning("leasequery: %d leases are not bound: %s", len(refused), fault)
+                self.refused += len(refused)
+                bind = np.delete(bind, refused)
             except Closed:
                 raise
             except StoreFault as fault:
@@ -140,7 +141,7 @@ class LeaseService:
             label = {"server": source.name}
             yield Value("lwaftr_leases", "Leases known of a server", "gauge", label, source.leases)
             yield Value(
-                "lwaftr_lease_conflicts", "Leases that lost to another server's", "gauge", label, source.conflicts
+                "lwaftr_lease_conflicts", "Leases that wait for the end of another", "gauge", label, source.conflicts
             )
             yield Value("lwaftr_lease_lag_seconds", "How far behind the server", "gauge", label, source.lag_s)
             up = float(source.state == "live")

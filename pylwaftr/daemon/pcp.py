@@ -1,7 +1,7 @@
 """The PCP server on its sockets: punted requests and a management port in; commits, then answers, out.
 
-One batch at a time: all that waits is answered together, and its changes are one commit. What comes meanwhile waits in
-the punt ring, so a slow disk makes larger batches and not a longer queue of commits.
+One batch at a time: what waits is answered together, and its changes are one commit. What comes meanwhile is the next
+batch, so a slow disk makes larger batches and not a longer queue of commits.
 """
 
 from __future__ import annotations

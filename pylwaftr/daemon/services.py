@@ -74,6 +74,7 @@ class Services:
         self.control.observe(self._applied.put_nowait)
         self.leases: LeaseService | None = None
         self._api: api_server.Running | None = None
+        self._pcp_task: asyncio.Task[None] | None = None
         self._log_task: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stack = AsyncExitStack()
@@ -109,7 +110,7 @@ class Services:
         punts = Punts(self._router, self.pcp.punted, missed, self.pcp.moved)
         punts.start()
         self._stack.callback(punts.stop)
-        self._run(self.pcp.run(), "PCP")
+        self._pcp_task = self._run(self.pcp.run(), "PCP")
         self._stack.callback(self.pcp.close)
         if config.pcp.third_party.listen is not None:
             await self.pcp.listen(config.pcp.third_party.listen)
@@ -193,6 +194,8 @@ class Services:
         self._tasks.discard(task)
         if not task.cancelled() and (fault := task.exception()) is not None:
             log.error("%s has ended, the router forwards on: %r", task.get_name(), fault, exc_info=fault)
+            if task is self._pcp_task:
+                self.pcp.healthy = False
             if (remark := f"{task.get_name()} has ended: {fault!r}") not in self.machine.remarks:
                 self.machine.remarks.append(remark)
 
