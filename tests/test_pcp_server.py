@@ -119,7 +119,7 @@ def test_trap_sets_with_ports_0_to_1023_or_those_of_pcp_are_never_granted(psid_l
                 continue
             ports = range(reply.external_port, reply.external_port + size)
             assert not {0, 1023, 5350, 5351} & set(ports)
-    assert made.active == made.pools()[0]["sets"]
+    assert made.active == made.pools()[0].sets
 
 
 @pytest.mark.parametrize("external", [(NO_ADDRESS, 0), (NO_IPV6, 0), (SHARED, 2048)], ids=["IPv4", "IPv6", "assigned"])

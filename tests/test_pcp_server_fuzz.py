@@ -149,7 +149,7 @@ def in_step(server: PcpServer) -> None:
     mappings = server._mappings
     active = [key for key, one in server.mappings() if one.active]
     assert server.active == len(active) == len(server.rows())
-    assert sum(int(str(view["held"])) for view in server.pools()) == len(active)
+    assert sum(view.held for view in server.pools()) == len(active)
     assert sorted(key for keys in mappings.holders.values() for key in keys) == sorted(mappings.records)
     for subscriber, keys in mappings.holders.items():
         assert all(mappings.subscriber(mappings.records[key][20:36]) == subscriber for key in keys)
@@ -195,11 +195,11 @@ def test_all_together_are_limited_too() -> None:
 
 def test_a_pool_runs_dry_for_all_alike_and_serves_again_when_sets_come_back() -> None:
     server = pcp_world.server(pools=(pool("192.0.2.0/30", 4),), quarantine_s=120)
-    room = int(str(server.pools()[0]["sets"]))
+    room = server.pools()[0].sets
     crowd = [A[:5] + number.to_bytes(2) + A[7:] for number in range(room + 20)]
     results = [said(server.receive(ask(), tunnel(b4), NOW)).result for b4 in crowd]
     assert results == [0] * room + [Result.NO_RESOURCES] * 20
-    assert server.pools()[0]["free"] == 0
+    assert server.pools()[0].free == 0
     server.handle_timer(NOW + 7200)
     later = [said(server.receive(ask(), tunnel(b4), NOW + 7320)).result for b4 in crowd[room:]]
     assert later == [0] * 20

@@ -102,7 +102,7 @@ def test_a_subscriber_cannot_put_the_pool_into_quarantine() -> None:
         hint, here = (SHARED, psid * 2048), tunnel(A[:15] + bytes([psid]))
         made.receive(ask(hint=hint, nonce=nonce), here, NOW)
         made.receive(ask(hint=hint, nonce=nonce, lifetime=0), here, NOW)
-    assert made.pools()[0]["given_back"] == 2
+    assert made.pools()[0].given_back == 2
     assert given(made.receive(ask(hint=(SHARED, 40960)), tunnel(B), NOW))[1] == 40960
 
 
@@ -184,12 +184,12 @@ FAILED = [
 def test_what_could_not_be_stored_did_not_happen(what: str, request_: bytes, sender: object, compiled: bool) -> None:
     made = PcpServer(settings(), NOW, compiled)
     made.receive(ask(), tunnel(A), NOW)
-    before, free = dict(made.mappings()), made.pools()[0]["free"]
+    before, free = dict(made.mappings()), made.pools()[0].free
     outcome = made.receive(request_, sender, NOW + 10)  # type: ignore[arg-type]
     assert not outcome.changes_nothing
     made.revert(outcome)
     assert dict(made.mappings()) == before
-    assert made.pools()[0]["free"] == free
+    assert made.pools()[0].free == free
     again = made.receive(request_, sender, NOW + 10)  # type: ignore[arg-type]
     assert (again.replies, again.records) == (outcome.replies, outcome.records)
 

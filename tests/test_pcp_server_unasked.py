@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from itertools import pairwise
 
 import pytest
@@ -214,7 +214,7 @@ def test_the_operator_sees_releases_and_clears() -> None:
     key = made.find(int(IPv4Address(ADDRESS)), 4095)
     assert key is not None
     assert made.find(int(IPv4Address(ADDRESS)), 4096) is None
-    assert made.pools() == [{"ipv4": "192.0.2.5/32", "psid_len": 5, "sets": 30, "held": 1, "given_back": 0, "free": 29}]
+    assert made.pools() == [(IPv4Network("192.0.2.5/32"), 5, 30, 1, 0, 29)]
     assert bound(made.release(key, NOW).unbind) == [(ADDRESS, 1, A)]
     with pytest.raises(KeyError):
         made.release(key, NOW)

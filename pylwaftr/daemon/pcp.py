@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv6Address, ip_address
 from typing import Any, Protocol, cast
 
@@ -194,11 +194,9 @@ class PcpService:
         for result, count in sorted(self.server.counters.items()):
             yield Value("lwaftr_pcp_requests", text, "counter", {"result": result.lower()}, count)
         for pool in self.server.pools():
-            labels = {"pool": str(pool["ipv4"])}
-            for state in ("sets", "held", "free"):
-                yield Value(
-                    f"lwaftr_pcp_pool_{state}", f"Port sets of a pool: {state}", "gauge", labels, _number(pool, state)
-                )
+            labels = {"pool": str(pool.ipv4)}
+            for state, count in (("sets", pool.sets), ("held", pool.held), ("free", pool.free)):
+                yield Value(f"lwaftr_pcp_pool_{state}", f"Port sets of a pool: {state}", "gauge", labels, count)
 
     def close(self) -> None:
         if self._management is not None:
@@ -223,9 +221,3 @@ def _commit(outcome: Outcome) -> tuple[list[Change], list[Record]]:
     if len(outcome.unbind):
         changes.append(Change(Op.UNBIND, Source.PCP, outcome.unbind))
     return changes, [Record(SPACE, key, value) for key, value in outcome.records.items()]
-
-
-def _number(pool: Mapping[str, object], name: str) -> float:
-    value = pool[name]
-    assert isinstance(value, int)
-    return value

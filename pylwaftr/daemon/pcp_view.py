@@ -40,14 +40,10 @@ class PcpView:
         return shown, f"{wanted[page_size - 1][0]:x}" if len(wanted) > page_size else ""
 
     def pools(self) -> Sequence[PoolUse]:
-        found = []
-        for pool in self._service.server.pools():
-            ipv4, length, sets = IPv4Network(str(pool["ipv4"])), pool["psid_len"], pool["sets"]
-            held, given_back = pool["held"], pool["given_back"]
-            assert isinstance(length, int) and isinstance(sets, int)  # noqa: PT018
-            assert isinstance(held, int) and isinstance(given_back, int)  # noqa: PT018
-            found.append(PoolUse(ipv4, length, sets, held, given_back))
-        return found
+        return [
+            PoolUse(pool.ipv4, pool.psid_len, pool.sets, pool.held, pool.given_back)
+            for pool in self._service.server.pools()
+        ]
 
     async def release(self, key: tuple[int, int] | None, b4: IPv6Network | None, *, validate_only: bool) -> int:
         server = self._service.server

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,6 +23,17 @@ from pylwaftr.rows import BINDING_ROW, Rows
 _RECOVERY_S = 120  # after a loss sets are given to those only who claim them
 _LOOK_AT_ONCE = 1000  # mappings that may have expired: requests wait meanwhile
 _B4_INSIDE = address16(IPv4Address("192.0.0.2"))
+
+
+class PoolView(NamedTuple):
+    """Port sets of a pool: all, bound ones, those given back that wait, and free ones."""
+
+    ipv4: IPv4Network
+    psid_len: int
+    sets: int
+    held: int
+    given_back: int
+    free: int
 
 
 class Lifecycle:
@@ -245,16 +257,9 @@ class Lifecycle:
             if record is not None:
                 yield key, m.decode(record)
 
-    def pools(self) -> list[dict[str, object]]:
+    def pools(self) -> list[PoolView]:
         return [
-            {
-                "ipv4": str(pool.config.ipv4),
-                "psid_len": pool.psid_len,
-                "sets": pool.sets,
-                "held": pool.held,
-                "given_back": len(pool.freed),
-                "free": pool.free_sets(),
-            }
+            PoolView(pool.config.ipv4, pool.psid_len, pool.sets, pool.held, len(pool.freed), pool.free_sets())
             for pool in self._mappings.pools.all
         ]
 
