@@ -43,10 +43,11 @@ class Aftr:
         while True:
             ready, _, _ = select.select([self._tunnel, sys.stdin], [], [])
             if sys.stdin in ready:
-                line = os.read(0, 100).decode()
-                if not line:
+                lines = os.read(0, 1000).decode()
+                if not lines:
                     return
-                self._command(line.strip())
+                for line in lines.split():  # two commands may come at once
+                    self._command(line)
             if self._tunnel in ready:
                 data, source = self._tunnel.recvfrom(65535)
                 self._packet(data, IPv6Address(source[0]).packed)
