@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
@@ -16,20 +15,7 @@ from ..b4.host import HostError, HostOptions, Lan, require_tools
 from ..b4.nft import Forward
 from ..b4.proxy import ProxyOptions
 from ..b4.softwire import PortSet, tunnel_source
-
-
-def _parsed(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
-    """A callback that turns an option's text, or each of several, into a value; a ValueError is a usage error."""
-
-    def convert(_ctx: click.Context, _param: click.Parameter, value: Any) -> Any:
-        try:
-            if isinstance(value, tuple):
-                return tuple(parse(text) for text in value)
-            return None if value is None else parse(value)
-        except ValueError as fault:
-            raise click.BadParameter(str(fault)) from None
-
-    return convert
+from .parsed import parsed
 
 
 def _source(text: str) -> IPv6Address | IPv6Network | str:
@@ -61,11 +47,11 @@ def _forward(text: str) -> Forward:
 @click.option(
     "--tunnel-source",
     metavar="address|prefix|auto",
-    callback=_parsed(_source),
+    callback=parsed(_source),
     required=True,
     help="Our tunnel address; or a prefix, from which it is built (RFC 7596 section 5.1); or the system's choice.",
 )
-@click.option("--ipv4", metavar="IPV4", callback=_parsed(IPv4Address), help="Our public IPv4 address, without --pcp.")
+@click.option("--ipv4", metavar="IPV4", callback=parsed(IPv4Address), help="Our public IPv4 address, without --pcp.")
 @click.option("--psid-len", type=click.IntRange(0, 16), default=0, show_default=True, help="k; 0: not shared.")
 @click.option("--psid-offset", type=click.IntRange(0, 16), default=0, show_default=True, help="a")
 @click.option("--psid", type=click.IntRange(0, 65535), default=0, show_default=True)
@@ -87,15 +73,15 @@ def _forward(text: str) -> Forward:
 )
 @click.option("--mtu", type=click.IntRange(1280, 65535), help="Of the IPv6 path; default: as the kernel knows it.")
 @click.option("--hop-limit", type=click.IntRange(1, 255), default=64, show_default=True)
-@click.option("--lan", "lans", metavar="iface[/addr/len]", callback=_parsed(_lan), multiple=True, help="LAN interface.")
+@click.option("--lan", "lans", metavar="iface[/addr/len]", callback=parsed(_lan), multiple=True, help="LAN interface.")
 @click.option("--wan", help="Interface that is given the tunnel source address while this runs.")
 @click.option("--tun", default="lw4o6", show_default=True, help="Name of the TUN device.")
-@click.option("--route", "routes", metavar="net", callback=_parsed(IPv4Network), multiple=True, default=["0.0.0.0/0"])
+@click.option("--route", "routes", metavar="net", callback=parsed(IPv4Network), multiple=True, default=["0.0.0.0/0"])
 @click.option(
     "--forward",
     "forwards",
     metavar="proto/port=host:port",
-    callback=_parsed(_forward),
+    callback=parsed(_forward),
     multiple=True,
     help="A port of our set that always leads to a LAN host, such as udp/3100=192.168.1.10:5353.",
 )

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
 import click
 
+from pylwaftr.cli.parsed import parsed
 from pylwaftr.responder import daemon, kea
 from pylwaftr.responder.database import Database
 from pylwaftr.responder.server import Settings
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
-
-
-def _parsed(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
-    def convert(_context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
-        try:
-            if isinstance(value, tuple):
-                return tuple(parse(text) for text in value)
-            return None if value is None else parse(value)
-        except ValueError as fault:
-            raise click.BadParameter(str(fault)) from None
-
-    return convert
 
 
 def _listen(text: str) -> tuple[str, int]:
@@ -58,20 +46,20 @@ def _kea_ports(text: str) -> tuple[str, kea.Ports]:
 
 
 @click.command("leasequery-server")
-@click.option("--listen", metavar="HOST:PORT", callback=_parsed(_listen), default="[::]:547", show_default=True)
+@click.option("--listen", metavar="HOST:PORT", callback=parsed(_listen), default="[::]:547", show_default=True)
 @click.option("--journal", type=_FILE, help="Lines of JSON, one per change of a lease; may grow while this runs.")
 @click.option("--kea-leases", type=_FILE, help="Kea's kea-leases4.csv; may grow while this runs.")
-@click.option("--kea-ports", "ports", metavar="SUBNET:OFFSET,PSID/LEN", callback=_parsed(_kea_ports), multiple=True)
+@click.option("--kea-ports", "ports", metavar="SUBNET:OFFSET,PSID/LEN", callback=parsed(_kea_ports), multiple=True)
 @click.option(
     "--kea-b4-prefix",
     metavar="PREFIX",
-    callback=_parsed(IPv6Network),
+    callback=parsed(IPv6Network),
     help="Of tunnel addresses that Kea does not know: they are built from it (RFC 7596 section 5.1).",
 )
 @click.option("--print-kea-hook", is_flag=True, help="Print a script for Kea's run_script hook, and end.")
-@click.option("--duid", metavar="HEX", callback=_parsed(_duid), default="00020000d9fc6c71", help="Of this server.")
+@click.option("--duid", metavar="HEX", callback=parsed(_duid), default="00020000d9fc6c71", help="Of this server.")
 @click.option(
-    "--link", "links", metavar="LINK=POOL", callback=_parsed(_link), multiple=True, help="For queries by link."
+    "--link", "links", metavar="LINK=POOL", callback=parsed(_link), multiple=True, help="For queries by link."
 )
 @click.option("--tls-cert", type=_FILE, help="Certificate (PEM).")
 @click.option("--tls-key", type=_FILE, help="Its key.")
