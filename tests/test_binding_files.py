@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pylwaftr import binding_files, config
-from pylwaftr.binding_files import Instance, Unusable, columns, csv_table, json_tables, snapshot
+from pylwaftr.binding_files import Instance, Unusable, columns, csv_table, json_tables, rfc8676, snapshot
 from pylwaftr.rows import BINDING_ROW, Rows, text4, text6
 from tests.config_text import E1, entries, text
 
@@ -120,31 +120,51 @@ def test_jsonl(what: str, content: str, rows: list[Row], faults: list[tuple[int,
     assert all(found.message.startswith(fault[2]) for found, fault in zip(loaded.faults, faults, strict=True))
 
 
-def rfc8676(entry: str, around: str = '"name": "a"') -> str:
+FRAME = '"name": "a", "softwire-num-max": 9, "softwire-payload-mtu": 1460, "softwire-path-mru": 1500'
+
+
+def instance(entry: str, around: str = FRAME) -> str:
     table = f'"binding-table": {{"binding-entry": [{entry}]}}'
     return f'{{"ietf-softwire-br:br-instances":\n{{"binding": {{"bind-instance": [{{{around},\n{table}}}]}}}}}}'
 
 
 PORT_SET = '"port-set": {"psid-len": 6, "psid": 3}'
 LEAVES = f'{{"binding-ipv6info": "2001:db8::3", "binding-ipv4-addr": "203.0.113.1", {PORT_SET}'
+INSTANCE = "/ietf-softwire-br:br-instances/binding/bind-instance"
 RFC8676 = [
-    ("appendix A.1", rfc8676(LEAVES + ', "br-ipv6-addr": "2001:db8:aa::1"}'), [SHARED], []),
-    ("without BR", rfc8676(LEAVES + "}"), [SHARED], []),
-    ("a prefix", rfc8676(LEAVES.replace("::3", "::/56") + "}"),
+    ("appendix A.1", instance(LEAVES + ', "br-ipv6-addr": "2001:db8:aa::1"}'), [SHARED], []),
+    ("without BR", instance(LEAVES + "}"), [SHARED], []),
+    ("a prefix", instance(LEAVES.replace("::3", "::/56") + "}"),
      [(*SHARED[:4], "2001:db8::cb00:7101:3", "2001:db8:aa::1")], []),
-    ("none", rfc8676(""), [], []),
-    ("no table", '{"ietf-softwire-br:br-instances": {"binding": {"bind-instance": [{}]}}}', [], []),
-    ("no address", rfc8676('\n{"binding-ipv6info": "::1", ' + PORT_SET + "}"), [],
+    ("none", instance(""), [], []),
+    ("no table", '{"ietf-softwire-br:br-instances": {"binding": {"bind-instance": [{' + FRAME + "}]}}}", [], []),
+    ("no address", instance('\n{"binding-ipv6info": "::1", ' + PORT_SET + "}"), [],
      [(4, "binding-ipv4-addr", "is missing")]),
-    ("no port set", rfc8676(LEAVES.replace(PORT_SET, '"x": 1') + "}"), [],
+    ("no port set", instance(LEAVES.replace(PORT_SET, '"x": 1') + "}"), [], [(3, "port-set", "is missing; psid-len")]),
+    ("a bad port set", instance(LEAVES.replace(PORT_SET, '"port-set": 1') + "}"), [], [(3, "port-set", "is not a JS")]),
+    ("an empty port set", instance(LEAVES.replace(PORT_SET, '"port-set": {}') + "}"), [],
      [(3, "psid-len", "is 'missing'"), (3, "psid", "is 'missing'")]),
-    ("no object", rfc8676("1"), [], [(3, "binding-entry", "is not a JSON object")]),
+    ("k = 16", instance(LEAVES.replace('len": 6', 'len": 16') + "}"), [], [(3, "psid-len", "is 16; RFC 8676 ends")]),
+    ("an unknown leaf", instance(LEAVES + ',\n"psid": 3}'), [], [(3, "psid", "is no node there; RFC 8676 has")]),
+    ("a null", instance(LEAVES + ', "br-ipv6-addr": null}'), [], [(3, "br-ipv6-addr", "is null; leave it out")]),
+    ("one B4 twice", instance(LEAVES + "},\n" + LEAVES + "}"), [SHARED, SHARED],
+     [(4, "binding-ipv6info", "2001:db8::3 is the key of the entry of line 3 too")]),
+    ("no mandatory leaf", instance(LEAVES + "}", '"name": "a"'), [SHARED],
+     [(2, f"{INSTANCE}[name=\"a\"]", "missing-data: expected ")]),
+    ("a range", instance("", FRAME.replace(": 9", ":\n0")), [],
+     [(2, f"{INSTANCE}[name=\"a\"]/softwire-num-max", "invalid-type: not in range")]),
+    ("a number as text", instance("", FRAME.replace("1500", '\n"1500"')), [],
+     [(2, f"{INSTANCE}=a/softwire-path-mru", "expected uint16 value")]),
+    ("an unknown node", instance("", FRAME + ',\n"softwire-mtu": 5'), [],
+     [(3, f"{INSTANCE}=a/softwire-mtu", "is no node of ietf-softwire-br")]),
+    ("with state", instance("", FRAME + ', "traffic-stat": {"discontinuity-time": "2026-11-22T00:00:00Z"}'), [], []),
+    ("no object", instance("1"), [], [(3, "binding-entry", "is not a JSON object")]),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("what, content, rows, faults", RFC8676, ids=[row[0] for row in RFC8676])
 def test_rfc8676(what: str, content: str, rows: list[Row], faults: list[tuple[int, str, str]]) -> None:
-    loaded = json_tables.read_rfc8676(content.encode(), BR)
+    loaded = rfc8676.read(content.encode(), BR)
     assert shown(loaded.rows) == rows
     assert [(fault.line, fault.field) for fault in loaded.faults] == [fault[:2] for fault in faults]
     assert all(found.message.startswith(fault[2]) for found, fault in zip(loaded.faults, faults, strict=True))
@@ -160,12 +180,17 @@ UNUSABLE = [  # name of the file, octets, the fault
     ("a.jsonl", b"\xff", "is not UTF-8 text"),
     ("a.json", b"", "is not JSON: Expecting value"),
     ("a.json", b"{}", "has no ietf-softwire-br:br-instances"),
-    ("a.json", rfc8676("", '"a": 1}, {"b": 2').encode(), "has not exactly one"),
+    ("a.json", instance("", '"a": 1}, {"b": 2').encode(), "has not exactly one"),
     ("a.json", b'{"binding-entry": []}', "has no ietf-softwire-br:br-instances"),
-    ("a.json", rfc8676("{},").encode()[:-9], "is not JSON"),
-    ("a.json", rfc8676("{} {}").encode(), "is not JSON: a comma or ] is missing"),
-    ("a.json", rfc8676("{").encode(), "is not JSON"),
-    ("a.json", rfc8676("", '"x": {"binding-entry": []}').encode(), "has more than one list"),
+    ("a.json", instance("{},").encode()[:-9], "is not JSON"),
+    ("a.json", instance("{} {}").encode(), "is not JSON: a comma or ] is missing"),
+    ("a.json", instance("{").encode(), "is not JSON"),
+    ("a.json", instance("", '"x": {"binding-entry": []}').encode(), "has more than one list"),
+    (
+        "a.json",
+        instance("").replace('"binding-entry', '"ietf-softwire-br:binding-entry').encode(),
+        "only the outermost",
+    ),
     ("a.txt", b"", "its name does not tell another format"),
     ("a", SNAPSHOT[:31], "is not a snapshot of bindings, or only its beginning"),
     ("a", SNAPSHOT[:-1], "should hold 3 rows"),
@@ -222,8 +247,8 @@ def test_an_export_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-READERS = [csv_table.read, json_tables.read_jsonl, json_tables.read_rfc8676]
-WHOLE_FILES = [CSV[0][1].encode() * 2, as_json(SHARED).encode() * 2, rfc8676(LEAVES + "}").encode()]
+READERS = [csv_table.read, json_tables.read_jsonl, rfc8676.read]
+WHOLE_FILES = [CSV[0][1].encode() * 2, as_json(SHARED).encode() * 2, instance(LEAVES + "}").encode()]
 
 
 @pytest.mark.parametrize("reader, content", list(zip(READERS, WHOLE_FILES, strict=True)))

@@ -253,6 +253,8 @@ def test_the_wheel_is_complete(tmp_path: Path) -> None:
         names = set(archive.namelist())
         scripts = next(archive.read(name).decode() for name in names if name.endswith("entry_points.txt"))
     assert {"pylwaftr/py.typed", "pylwaftr/_core.pyi", "pylwaftr/_build_info.py", "pylwaftr/__init__.py"} <= names
+    yang = {path.name for path in (ROOT / "pylwaftr/binding_files/yang").iterdir()}
+    assert {name.rpartition("/")[2] for name in names if "/yang/" in name} == yang
     assert [name for name in names if re.fullmatch(r"pylwaftr/_core\..*\.so", name)]
     assert not [name for name in names if name.startswith(("tests", "csrc", "bench"))]
     assert "pylwaftr = pylwaftr.cli.main:main" in scripts

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from pylwaftr.binding_files import csv_table, json_tables, snabb, snapshot, writers
+from pylwaftr.binding_files import csv_table, json_tables, rfc8676, snabb, snapshot, writers
 from pylwaftr.binding_files.records import MAX_FAULTS, BadFields, Loaded, RowFault, Unusable, read_record
 from pylwaftr.binding_files.writers import Instance
 from pylwaftr.rows import Rows
@@ -32,7 +32,7 @@ def load(path: Path, default_br: bytes) -> Loaded:
     if suffix == ".jsonl":
         return json_tables.read_jsonl(data, default_br)
     if suffix == ".json":
-        return json_tables.read_rfc8676(data, default_br)
+        return rfc8676.read(data, default_br)
     if suffix == ".conf":
         return snabb.read(data, default_br)
     raise Unusable(

@@ -83,6 +83,10 @@ class Collector:
         self._faults: list[RowFault] = []
         self._more = 0
 
+    @property
+    def faulty(self) -> bool:
+        return bool(self._faults)
+
     def fault(self, line: int, name: str, message: str) -> None:
         if len(self._faults) < MAX_FAULTS:
             self._faults.append(RowFault(line, self._leaf_names.get(name, name), message))
