@@ -11,8 +11,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pylwaftr.binding_files import load, save
+from pylwaftr.changes import Report
 from pylwaftr.cli.main import main
-from tests.fake_router import Bindings, Served, many, one, parts
+from pylwaftr.rows import Rows
+from tests.fake_router import Bindings, Machine, Served, many, one, parts
 
 B4 = "2001:db8:1::1"
 Run = Callable[..., Result]
@@ -25,7 +27,7 @@ def bindings() -> Bindings:
 
 @pytest.fixture
 def run(bindings: Bindings) -> Iterator[Run]:
-    with Served(parts(bindings)) as served:
+    with Served(parts(bindings, Machine(max_bindings=1 << 20))) as served:
         environment = {"PYLWAFTR_SERVER": served.target}
         yield lambda *words: CliRunner().invoke(main, [str(word) for word in words], env=environment)
 
@@ -75,15 +77,49 @@ def test_a_faulty_file_is_refused_before_anything_is_sent(run: Run, bindings: Bi
     assert bindings.calls == 0
 
 
-def test_a_row_that_the_router_refuses_is_named_by_its_line(run: Run, bindings: Bindings, tmp_path: Path) -> None:
-    run("bindings", "add", "10.0.156.64", "--psid-len", 6, "--psid", 33, "--b4", B4)
+def test_a_file_that_the_router_refuses_changes_nothing(run: Run, bindings: Bindings, tmp_path: Path) -> None:
+    for last in (64, 65):
+        run("bindings", "add", f"10.0.156.{last}", "--psid-len", 6, "--psid", 33, "--b4", B4)
+    run("bindings", "add", "10.1.0.5", "--psid-len", 6, "--psid", 33, "--b4", B4)
+    before, file = dict(bindings.held), tmp_path / "many.csv"
+    save(file, many(70_000))
+    for words in (["import"], ["import", "--dry-run"], ["replace", "--yes"]):
+        result = run("bindings", *words, file)
+        assert (result.exit_code, bindings.held == before, bindings.revision) == (1, True, 3)
+        assert result.stderr.splitlines() == [
+            f"{file}:40002: OVERLAP: row 7232 overlaps",
+            f"{file}:40003: OVERLAP: row 7233 overlaps",
+            f"{file}:65543: OVERLAP: row 5 overlaps",  # of another message: all faults are found
+            f"pylwaftr: {file}: the router refuses 3 rows; nothing was changed",
+        ]
+
+
+def test_more_bindings_than_there_is_room_for_change_nothing(bindings: Bindings, tmp_path: Path) -> None:
     file = tmp_path / "many.csv"
+    save(file, many(94))  # the router holds 7 of 100
+    with Served(parts(bindings)) as served:
+        result = CliRunner().invoke(main, ["bindings", "import", str(file), "--server", served.target])
+    assert (result.exit_code, bindings.held) == (1, {})
+    assert "94 new bindings, and the router has room for 93; raise dataplane.max_bindings" in result.stderr
+
+
+def test_what_others_change_between_check_and_load_is_told(tmp_path: Path) -> None:
+    class Shared(Bindings):
+        async def bind(self, rows: Rows, source: int, *, validate_only: bool = False, **how: Any) -> Report:
+            if not validate_only and not self.held:
+                await super().bind(one("10.0.156.64", 6, 33), 1)
+            return await super().bind(rows, source, validate_only=validate_only, **how)
+
+    file, bindings = tmp_path / "many.csv", Shared()
     save(file, many(50_000))
-    result = run("bindings", "import", file)
+    with Served(parts(bindings, Machine(max_bindings=1 << 20))) as served:
+        result = CliRunner().invoke(main, ["bindings", "import", str(file), "--server", served.target])
     assert (result.exit_code, len(bindings.held)) == (1, 32769)
     assert result.stderr.splitlines() == [
         f"{file}:40002: OVERLAP: row 7232 overlaps",
-        f"pylwaftr: {file}: row 7232 overlaps [OVERLAP]; 32768 added before that",
+        f"pylwaftr: {file}: row 7232 overlaps [OVERLAP]; 32768 added before that. All of it passed the check at "
+        "revision 0: bindings were changed by somebody else since; what was done stays, import the file again to do "
+        "the rest",
     ]
 
 

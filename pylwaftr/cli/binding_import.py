@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pylwaftr import binding_files
-from pylwaftr.api.client import BindingFilter, CallFailed, Client, LoadProgress, Source
+from pylwaftr.api.client import ROWS_A_MESSAGE, BindingFilter, CallFailed, Client, LoadProgress, Source
 from pylwaftr.api.plain import plain
 from pylwaftr.cli.common import BAD_INPUT, FAILED, end
 from pylwaftr.cli.connection import NOT_THERE, as_json, connected, print_json
@@ -70,8 +70,9 @@ def read(file: Path) -> Read:
 def import_file(router: Client, file: Path, dry_run: bool, as_json: bool) -> None:
     """Bind all rows of FILE: .csv, .jsonl, .json (RFC 8676), .snapshot, or .conf (Snabb's lwAFTR).
 
-    The whole file is checked before anything is sent; other bindings stay. The rows go in batches: if the router
-    refuses one, those before it are bound, and it is said how many.
+    All of it is checked, here and by the router, before anything is changed: with a fault nothing is. Other bindings
+    stay. It then goes in batches: if somebody else changes bindings meanwhile, or the router's disk gets full, a batch
+    may be refused all the same; then those before it are bound, and it is said how many.
     """
     _send(router, read(file), replace_all=False, dry_run=dry_run, wants_json=as_json)
 
@@ -101,29 +102,69 @@ def replace(router: Client, file: Path, yes: bool, dry_run: bool, as_json: bool)
 
 
 def _send(router: Client, wanted: Read, replace_all: bool, dry_run: bool, wants_json: bool) -> None:
-    seen = LoadProgress()
-    try:
-        with _bar(len(wanted.rows), wanted.file.name) as advance:
-
-            def show(progress: LoadProgress) -> None:
-                nonlocal seen
-                seen = progress
-                advance(progress.rows)
-                for refused in progress.refused:
-                    message = f"{wanted.where(refused.index)}: {refused.field or refused.reason}: {refused.message}"
-                    click.echo(message, err=True)
-
-            rows = np.ascontiguousarray(wanted.rows, BINDING_ROW).tobytes()
-            router.load(rows, show, replace=replace_all, validate_only=dry_run)
-    except CallFailed as fault:
-        if fault.code in ("UNAVAILABLE", "PERMISSION_DENIED") and not seen.rows:
-            raise
-        bound = "nothing was changed" if dry_run else f"{_summary(seen)} before that"
-        end(f"{wanted.file}: {fault.message} [{fault.reason or fault.code}]; {bound}", FAILED)
+    """The router checks every row before it is given the first: a file that it refuses changes nothing."""
+    seen = _checked(router, wanted, replace_all)
+    if not dry_run:
+        seen = _loaded(router, wanted, replace_all, seen.report.revision)
     if wants_json:
         print_json({"file": str(wanted.file), "rows": seen.rows, "dry_run": dry_run} | plain(seen.report))
     else:
         click.echo(f"{wanted.file}: {'would be ' if dry_run else ''}{_summary(seen)}")
+
+
+def _checked(router: Client, wanted: Read, replace_all: bool) -> LoadProgress:
+    stream = _Stream(router, wanted)
+    try:
+        seen = stream.run("checking ", replace=replace_all, validate_only=True)
+    except CallFailed as fault:
+        if not stream.refused:
+            raise
+        alone = f"{fault.message} [{fault.reason or fault.code}]"  # of several the reasons differ
+        said = alone if stream.refused == 1 else f"the router refuses {stream.refused} rows"
+        end(f"{wanted.file}: {said}; nothing was changed", FAILED)
+    status = router.status()
+    room = max(status.max_bindings - status.bindings, 0)
+    if seen.report.added > room:  # each message of rows fits by itself
+        text = f"{seen.report.added} new bindings, and the router has room for {room}; raise dataplane.max_bindings"
+        end(f"{wanted.file}: {text} or remove bindings [TABLE_FULL]; nothing was changed", FAILED)
+    return seen
+
+
+def _loaded(router: Client, wanted: Read, replace_all: bool, revision: int) -> LoadProgress:
+    stream = _Stream(router, wanted)
+    try:
+        return stream.run("", replace=replace_all)
+    except CallFailed as fault:
+        if not stream.seen.rows and not stream.refused and fault.code in ("UNAVAILABLE", "PERMISSION_DENIED"):
+            raise
+        said = f"{wanted.file}: {fault.message} [{fault.reason or fault.code}]; {_summary(stream.seen)} before that"
+        if stream.refused:
+            said += f". All of it passed the check at revision {revision}: bindings were changed by somebody else since"
+        end(f"{said}; what was done stays, import the file again to do the rest", FAILED)
+
+
+class _Stream:
+    """One passage of all rows; refused ones are told with their lines, the first MAX_SHOWN of them."""
+
+    def __init__(self, router: Client, wanted: Read) -> None:
+        self._router, self._wanted = router, wanted
+        self.seen = LoadProgress()
+        self.refused = 0
+
+    def run(self, what: str, *, replace: bool, validate_only: bool = False) -> LoadProgress:
+        rows = np.ascontiguousarray(self._wanted.rows, BINDING_ROW)
+        pieces = (rows[at : at + ROWS_A_MESSAGE].tobytes() for at in range(0, len(rows), ROWS_A_MESSAGE))
+        with _bar(len(rows), f"{what}{self._wanted.file.name}") as advance:
+
+            def show(progress: LoadProgress) -> None:
+                self.seen = progress
+                advance(progress.rows)
+                for one in progress.refused[: max(MAX_SHOWN - self.refused, 0)]:
+                    where = self._wanted.where(one.index)
+                    click.echo(f"{where}: {one.field or one.reason}: {one.message}", err=True)
+                self.refused = max(progress.refused_count, self.refused)
+
+            return self._router.load(pieces, show, replace=replace, validate_only=validate_only)
 
 
 def _summary(seen: LoadProgress) -> str:
