@@ -58,6 +58,11 @@ def test_everything_is_listed(stranger: Stranger) -> None:
     assert stranger.methods("lwaftr.v1.HistoryService") == ["WhoHeld", "ListLives"]
 
 
+def test_the_health_of_all_parts(stranger: Stranger) -> None:
+    statuses = stranger.call("grpc.health.v1.Health", "List").statuses
+    assert {name: one.status for name, one in statuses.items()} == {"": 1, "dataplane": 1, "store": 1}
+
+
 def test_a_binding_is_made_and_found(stranger: Stranger) -> None:
     service = "lwaftr.v1.BindingService"
     made = stranger.call(service, "CreateBinding", binding={"ipv4": "203.0.113.5", "b4_ipv6": "2001:db8:1::1"})

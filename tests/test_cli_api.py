@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from pylwaftr import capture_client
+from pylwaftr.capture import State
 from pylwaftr.cli.connection import MOMENT
 from pylwaftr.cli.main import main
 from pylwaftr.store import Life
@@ -73,6 +75,7 @@ STATUS = [  # what is typed, exit status, the beginning of what is said
     (["bindings", "add", "203.0.113", "--b4", B4], 2, "pylwaftr: binding.ipv4: '203.0.113' is not an IPv4 address"),
     (["bindings", "add", "203.0.113.5", "--b4", B4, "--etag", "x"], 2, "pylwaftr: --etag goes with --replace"),
     (["bindings", "ls", "--ipv4", "203.0.113.5/24"], 2, "pylwaftr: filter.ipv4: '203.0.113.5/24' has bits behind"),
+    (["bindings", "ls", "--ipv4", "x"], 2, "pylwaftr: filter.ipv4: 'x' is not an IPv4 address"),
     (["lookup", "203.0.113.9:80"], 3, "nobody has 203.0.113.9:80"),
     (["lookup", "203.0.113.9:99999"], 2, "pylwaftr: '99999' is no port"),
     (["lookup", "203.0.113.9:80", "81"], 2, "pylwaftr: the port is given twice"),
@@ -80,7 +83,7 @@ STATUS = [  # what is typed, exit status, the beginning of what is said
     (["lookup", "203.0.113.9", "--at", "noon"], 2, "Usage:"),
     (["history", "203.0.113.9:80"], 3, "nobody held 203.0.113.9:80 then"),
     (["history", "-o", "x.txt"], 2, "pylwaftr: x.txt: the name tells no format"),
-    (["health", "heart"], 3, "pylwaftr: "),
+    (["health", "heart"], 3, "pylwaftr: heart is no part of this router; it has dataplane, "),
     (["pcp", "release"], 2, "pylwaftr: give either IPV4"),
     (["pcp", "release", "198.51.100.1", "--psid", "9"], 3, "pylwaftr: no mapping of 198.51.100.1 PSID 9"),
     (["leasequery", "resync", "x"], 3, "pylwaftr: x is none of leasequery.servers"),
@@ -132,7 +135,9 @@ def test_history(run: Run, bindings: Bindings, tmp_path: Path) -> None:
         f"203.0.113.5,0,6,33,{B4},2001:db8:aa::1,pcp,{began},{ended}",
         f"203.0.113.5,0,6,33,2001:db8:2::1,2001:db8:aa::1,operator,{ended},",
     ]
-    run("history", "-o", tmp_path / "lives.jsonl")
+    assert lines(run("history", "-o", tmp_path / "lives.jsonl", "--json")) == [
+        {"file": str(tmp_path / "lives.jsonl"), "lives": 2}
+    ]
     records = [json.loads(line) for line in (tmp_path / "lives.jsonl").read_text().splitlines()]
     assert [record["ended"] for record in records] == [ended, None]
 
@@ -158,6 +163,9 @@ def test_times(text: str, wanted: datetime | timedelta) -> None:
 def test_counters(run: Run) -> None:
     assert run("counters").stdout == "rx_v4\t15\tpackets\t\ntx_v6\t13\tpackets\t\ndrop_no_binding_v4\t2\tpackets\t\n"
     assert run("counters", "drop_", "--per-worker").stdout == "drop_no_binding_v4\t2\t2\t0\tpackets\t\n"
+    result = run("counters", "rx_v4", "rx_v5")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr == "pylwaftr: rx_v5 is no counter, nor the beginning of one; without a NAME all are shown\n"
     (found,) = lines(run("counters", "rx_v4", "--json", "--per-worker"))
     assert (found["counters"], found["workers"]) == ({"rx_v4": 15}, {"0": {"rx_v4": 5}, "1": {"rx_v4": 10}})
 
@@ -198,7 +206,7 @@ def test_reload(run: Run, router: Any, tmp_path: Path) -> None:
     assert result.stderr == "pylwaftr: only a restart can change dataplane.lcores\n"
     file = tmp_path / "new.yaml"
     for text, status, said in (
-        ("bad", 2, "f.yaml:3: is 300\npylwaftr: 1 faults; nothing was applied\n"),
+        ("bad", 2, "f.yaml:3: softwire.hop_limit: is 300\npylwaftr: 1 fault; nothing was applied\n"),
         ("restart", 1, "pylwaftr: only a restart can change dataplane.lcores; nothing was applied [RESTART_NEEDED]\n"),
     ):
         file.write_text(text)
@@ -206,11 +214,12 @@ def test_reload(run: Run, router: Any, tmp_path: Path) -> None:
         assert (result.exit_code, result.stderr, settings.etag) == (status, said, "e1")
     file.write_text("x: 1")
     result = run("reload", file)
-    assert (result.exit_code, result.stdout.splitlines()[-1], settings.yaml) == (0, "1 differences applied", "x: 1")
+    assert (result.exit_code, result.stdout.splitlines()[-1], settings.yaml) == (0, "1 difference applied", "x: 1")
 
 
 def test_pcp_and_leasequery(run: Run) -> None:
     assert run("pcp", "pools").stdout == "198.51.100.0/24\t6\t15872\t3\t1\t15868\n"
+    assert lines(run("pcp", "pools", "--json"))[0]["free"] == 15868
     row = f"198.51.100.1\t6\t1\t{B4}\t2001:db8:1::/56\t2023-11-14T22:13:20.000Z\n"
     assert run("pcp", "mappings", "--limit", 1).stdout == row
     assert [found["binding"]["psid"] for found in lines(run("pcp", "mappings", "--json"))] == [1, 2, 3]
@@ -221,6 +230,17 @@ def test_pcp_and_leasequery(run: Run) -> None:
         "[2001:db8::67]:547\tactive\t1000\t2\t0.250 s\t4\t2023-11-14T22:13:20.000Z\t-\n"
     )
     assert run("leasequery", "resync").stdout == "asked: [2001:db8::67]:547\n"
+
+
+def test_what_a_capture_came_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = State("finished", ended_by="time", seen=9, written=5, missed=1, octets=320)
+    monkeypatch.setattr(capture_client, "capture", lambda *_: state)
+    words = ["capture", "-w", str(tmp_path / "a.pcapng"), "--socket", str(tmp_path)]
+    result = CliRunner().invoke(main, [*words, "--json"])
+    assert lines(result) == [
+        {"file": str(tmp_path / "a.pcapng"), "frames": 5, "octets": 320, "ended_by": "time", "missed": 1}
+    ]
+    assert CliRunner().invoke(main, words).stdout.startswith(f"{tmp_path / 'a.pcapng'}: 5 frames, 320 octets, 1 missed")
 
 
 # --- the command line itself

@@ -144,6 +144,15 @@ def test_counters_are_all_there_as_integers(tmp_path: Path) -> None:
     assert all(type(value) is int for value in done.counters.values())
 
 
+def test_counters_as_json_on_standard_output(tmp_path: Path) -> None:
+    done = run(tmp_path, [from_internet()])
+    printed = command(tmp_path / "config.yaml", "--v4-in", tmp_path / "v4-in.pcap", "--json")
+    assert printed.returncode == 0
+    found = json.loads(printed.stdout)
+    assert found.keys() == done.counters.keys()
+    assert (found["rx_v4"], found["encap"]) == (1, 1)
+
+
 def test_a_hundred_thousand_frames_and_none_is_lost(tmp_path: Path) -> None:
     started = time.monotonic()
     done = run(tmp_path, [from_internet(n % 65536) for n in range(100_000)])

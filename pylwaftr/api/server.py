@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from grpc import aio
@@ -56,8 +57,8 @@ class Health:
     """grpc.health.v1: each part, and the whole as ""."""
 
     def __init__(self) -> None:
-        self.servicer = health.aio.HealthServicer()
         self.parts: dict[str, bool] = {}
+        self.servicer = _HealthServicer(self.parts)
 
     async def set(self, part: str, serves: bool) -> None:
         self.parts[part] = serves
@@ -66,6 +67,19 @@ class Health:
 
     async def leave(self) -> None:
         await self.servicer.enter_graceful_shutdown()
+
+
+class _HealthServicer(health.aio.HealthServicer):
+    """With List, which grpcio-health-checking has for threads only."""
+
+    def __init__(self, parts: Mapping[str, bool]) -> None:
+        super().__init__()
+        self._parts = parts
+
+    async def List(self, _: Any, context: Any) -> Any:
+        asked = [health_pb2.HealthCheckRequest(service=part) for part in ("", *self._parts)]
+        messages: Any = health_pb2  # whose types do not know List yet
+        return messages.HealthListResponse(statuses={one.service: await self.Check(one, context) for one in asked})
 
 
 def _word(serves: bool) -> Any:

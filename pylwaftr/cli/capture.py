@@ -9,6 +9,7 @@ import click
 from pylwaftr import capture_client, filters
 from pylwaftr.capture import CaptureFault, State, Wanted
 from pylwaftr.cli.common import BAD_INPUT, FAILED, end
+from pylwaftr.cli.connection import as_json, print_json
 
 _ENDS = {"count": "enough packets", "time": "the time is over", "request": "stopped", "error": "failed"}
 
@@ -45,7 +46,10 @@ _ENDS = {"count": "enough packets", "time": "the time is over", "request": "stop
     help="The router's telemetry socket. Not given: that of the only running router.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but what went wrong.")
-def capture(file: Path, text: str, count: int, seconds: float, snap: int, path: Path | None, quiet: bool) -> None:
+@as_json
+def capture(
+    file: Path, text: str, count: int, seconds: float, snap: int, path: Path | None, quiet: bool, as_json: bool
+) -> None:
     """Write frames of a running router to a pcapng file.
 
     Frames that came carry as their comment what became of them and by which requirement; frames that left are there
@@ -61,7 +65,10 @@ def capture(file: Path, text: str, count: int, seconds: float, snap: int, path: 
         end(str(fault), FAILED)
     if state.ended_by == "error":
         end(f"{file}: {state.error} after {state.written} frames", FAILED)
-    if not quiet:
+    if as_json:
+        ended = {"ended_by": state.ended_by, "missed": state.missed}
+        print_json({"file": str(file), "frames": state.written, "octets": state.octets} | ended)
+    elif not quiet:
         click.echo(summary(file, state))
 
 

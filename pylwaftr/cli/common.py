@@ -19,6 +19,10 @@ def end(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def loaded(path: str) -> Config:
     """The validated configuration; its faults, one a line, end the command."""
     try:

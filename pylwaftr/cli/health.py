@@ -6,10 +6,10 @@ import sys
 
 import click
 
-from pylwaftr.api.client import Client
+from pylwaftr.api.client import CallFailed, Client
 from pylwaftr.api.plain import plain
-from pylwaftr.cli.common import FAILED
-from pylwaftr.cli.connection import as_json, connected, print_json
+from pylwaftr.cli.common import FAILED, end
+from pylwaftr.cli.connection import NOT_THERE, as_json, connected, print_json
 
 
 @click.command()
@@ -22,7 +22,12 @@ def health(router: Client, part: str | None, as_json: bool) -> None:
     Exit status: 0 it serves, 1 it does not or cannot be reached, 3 there is no such part.
     """
     if part is not None:
-        word = router.health(part)
+        try:
+            word = router.health(part)
+        except CallFailed as fault:
+            if fault.code != "NOT_FOUND":
+                raise
+            end(f"{part} is no part of this router; it has {', '.join(sorted(router.status().parts))}", NOT_THERE)
         if as_json:
             print_json({"part": part, "serves": word == "SERVING"})
         else:

@@ -8,7 +8,7 @@ import click
 
 from pylwaftr.api.client import CallFailed, Client
 from pylwaftr.api.plain import plain
-from pylwaftr.cli.common import BAD_INPUT, FAILED, end
+from pylwaftr.cli.common import BAD_INPUT, FAILED, counted, end
 from pylwaftr.cli.connection import as_json, connected, print_json
 
 
@@ -39,17 +39,18 @@ def reload(router: Client, file: Path | None, dry_run: bool, as_json: bool) -> N
     except CallFailed as fault:
         if fault.reason != "SETTINGS_FAULTY":
             raise
-        for _, violation in fault.violations:
-            click.echo(violation, err=True)
-        end(f"{len(fault.violations)} faults; nothing was applied", BAD_INPUT)
+        for path, text in fault.violations:
+            place, colon, message = text.partition(": ")  # file:line
+            click.echo(f"{place}: {path}: {message}" if colon and path else text, err=True)
+        end(f"{counted(len(fault.violations), 'fault')}; nothing was applied", BAD_INPUT)
     stuck = [one.path for one in planned.differences if one.needs_restart]
     if as_json:
         print_json({"dry_run": dry_run} | plain(done))
     elif not planned.differences:
         click.echo("nothing differs")
     elif dry_run:
-        click.echo(f"{len(planned.differences)} differences; nothing was applied")
+        click.echo(f"{counted(len(planned.differences), 'difference')}; nothing was applied")
     else:
-        click.echo(f"{len(done.applied)} differences applied")
+        click.echo(f"{counted(len(done.applied), 'difference')} applied")
     if stuck and dry_run:
         end(f"only a restart can change {', '.join(stuck)}", FAILED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -11,7 +12,7 @@ from pylwaftr import replay as through
 from pylwaftr.cli import counters
 from pylwaftr.cli.common import BAD_INPUT, FAILED, end, loaded, start_logging
 from pylwaftr.config import Config
-from pylwaftr.daemon.router import StartFault
+from pylwaftr.daemon.router import StartFault, Totals
 
 _FILE = click.Path(path_type=Path)
 
@@ -26,6 +27,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--v6-out", type=_FILE, help="What goes to the B4s.")
 @click.option("--counters", "counters_file", type=_FILE, help="All counters as one JSON object.")
 @click.option("-q", "--quiet", is_flag=True, help="Print no counters.")
+@click.option("--json", "as_json", is_flag=True, help="Print all counters as one JSON object.")
 def replay(
     path: str,
     v4_in: Path | None,
@@ -34,6 +36,7 @@ def replay(
     v6_out: Path | None,
     counters_file: Path | None,
     quiet: bool,
+    as_json: bool,
 ) -> None:
     """Send pcap files through the router and keep what comes out.
 
@@ -48,7 +51,11 @@ def replay(
         seen = [pcap.inspect(source) for source in files.inputs if source is not None]
         _warn(files, seen)
         with through.Workspace(files) as workspace:
-            _run(config, workspace, seen, quiet)
+            totals = _run(config, workspace, seen)
+        if as_json:
+            click.echo(json.dumps(counters.named(totals)))
+        elif not quiet:
+            click.echo(counters.text_table(totals))
     except (pcap.PcapFault, through.ReplayFault) as fault:
         end(str(fault), BAD_INPUT)
 
@@ -63,7 +70,7 @@ def _warn(files: through.Files, seen: list[pcap.Inspection]) -> None:
             )
 
 
-def _run(config: Config, workspace: through.Workspace, seen: list[pcap.Inspection], quiet: bool) -> None:
+def _run(config: Config, workspace: through.Workspace, seen: list[pcap.Inspection]) -> Totals:
     buffers = eal_args.replay_buffers(
         max(config.interfaces.v4.mtu, config.interfaces.v6.mtu),
         config.softwire.reassembly.max_packets,
@@ -77,5 +84,4 @@ def _run(config: Config, workspace: through.Workspace, seen: list[pcap.Inspectio
     if workspace.counters is not None:
         workspace.counters.write_text(through.counters_json(counters.named(totals)))
     workspace.finish()
-    if not quiet:
-        click.echo(counters.text_table(totals))
+    return totals

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from pylwaftr.api.client import Client, CounterSample
 from pylwaftr.api.plain import plain, time_text
-from pylwaftr.cli.connection import as_json, connected, print_json, print_rows
+from pylwaftr.cli.common import end
+from pylwaftr.cli.connection import NOT_THERE, as_json, connected, print_json, print_rows
 
 _LINE = ("rx_v4", "tx_v6", "rx_v6", "tx_v4")
 _INTERNAL = frozenset(("busy_cycles", "idle_polls"))
@@ -25,14 +26,17 @@ _INTERNAL = frozenset(("busy_cycles", "idle_polls"))
 def counters(router: Client, names: tuple[str, ...], everything: bool, per_worker: bool, as_json: bool) -> None:
     """Show the counters of a running router; with NAMEs only those, such as rx_v4 or drop_.
 
-    A NAME that ends in _ stands for all that begin so.
+    A NAME that ends in _ stands for all that begin so. Exit status: 0 shown, 1 failed, 3 there is no such counter.
     """
     described = router.describe_counters()
+    for name in names:
+        if not any(_named(one.name, name) for one in described):
+            end(f"{name} is no counter, nor the beginning of one; without a NAME all are shown", NOT_THERE)
     sample = router.counters(per_worker)
     chosen = [
         (at, one)
         for at, one in enumerate(described)
-        if (not names or any(one.name == name or (name[-1:] == "_" and one.name.startswith(name)) for name in names))
+        if (not names or any(_named(one.name, name) for name in names))
         and (everything or names or sample.counters[one.name])
     ]
     if as_json:
@@ -52,6 +56,10 @@ def counters(router: Client, names: tuple[str, ...], everything: bool, per_worke
             for at, one in chosen
         ),
     )
+
+
+def _named(counter: str, name: str) -> bool:
+    return counter == name or (name[-1:] == "_" and counter.startswith(name))
 
 
 @click.command()
