@@ -241,7 +241,7 @@ def test_wrong_options(arguments: list[str], said: str) -> None:
 
 def plan_of(*arguments: str) -> Any:
     context = command.make_context("b4", [*BASE, *arguments])
-    return _plan(context.params)
+    return _plan(context.params)[0]
 
 
 SOURCES = [

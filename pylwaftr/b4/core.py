@@ -46,6 +46,7 @@ class Options:
     hop_limit: int = 64
     error_source: bytes = WELL_KNOWN_B4  # of ICMPv4 errors towards the LAN
     prohibited: bool = False  # ICMPv4 3/13 for a port that is not ours; fails the lwAFTR's source validation
+    pcp_servers: frozenset[bytes] = frozenset({WELL_KNOWN_AFTR})  # whose messages are for the PCP client
     first_identification: int = 1  # of outer fragments; not predictable if the caller draws it (RFC 7739)
 
 
@@ -173,7 +174,7 @@ class B4:
         if tos != packet[1]:
             check = pk.adjust((packet[10] << 8) | packet[11], packet[1], tos)
             packet = packet[:1] + bytes([tos]) + packet[2:10] + struct.pack("!H", check) + packet[12:]
-        if packet[12:16] == WELL_KNOWN_AFTR and packet[16:20] in (WELL_KNOWN_B4, ALL_HOSTS):
+        if packet[12:16] in self.options.pcp_servers and packet[16:20] in (WELL_KNOWN_B4, ALL_HOSTS):
             message = inner_udp.read(packet)
             if message is not None:
                 return Outcome(message=message)

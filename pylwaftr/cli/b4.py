@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import click
 
 from ..b4.core import Options
 from ..b4.daemon import PcpPlan, Plan, UnboundError, run
+from ..b4.dhcp_options import Option, learned
 from ..b4.host import HostError, HostOptions, Lan, require_tools
 from ..b4.nft import Forward
 from ..b4.proxy import ProxyOptions
@@ -42,8 +44,33 @@ def _forward(text: str) -> Forward:
     return Forward(protocol, numbers[0], IPv4Address(address), numbers[1])
 
 
+def _dhcp_option(text: str) -> Option:
+    """86=20010db8…"""
+    code, equals, octets = text.partition("=")
+    if not equals or not code.strip().isdecimal():
+        raise ValueError(f"{text!r} is not of the form CODE=HEX, such as 64=0461667472076578616d706c6500")
+    try:
+        return int(code), bytes.fromhex(octets.replace(":", "").removeprefix("0x"))
+    except ValueError:
+        raise ValueError(f"{text!r}: {octets!r} are no octets in hexadecimal form") from None
+
+
 @click.command()
-@click.option("--aftr", metavar="IPV6|name", required=True, help="Of the lwAFTR.")
+@click.option("--aftr", metavar="IPV6|name", help="Of the lwAFTR; default: the name that DHCPv6 gave (option 64).")
+@click.option(
+    "--dhcp6",
+    metavar="CODE=HEX",
+    callback=parsed(_dhcp_option),
+    multiple=True,
+    help="An option that DHCPv6 gave: 64 the lwAFTR's name, 86 a PCP server; all others are ignored.",
+)
+@click.option(
+    "--dhcp4",
+    metavar="CODE=HEX",
+    callback=parsed(_dhcp_option),
+    multiple=True,
+    help="The same of DHCPv4: 158 PCP servers.",
+)
 @click.option(
     "--tunnel-source",
     metavar="address|prefix|auto",
@@ -95,11 +122,13 @@ def _forward(text: str) -> Forward:
 )
 def b4(**given: Any) -> None:
     """Run a lwB4: softwire on a TUN device, port-restricted NAPT by nftables. Needs root."""
-    plan = _plan(given)
+    plan, remarks = _plan(given)
     if os.geteuid() != 0:
         raise click.ClickException("the lwB4 opens a TUN device and raw sockets: run it as root")
     try:
         require_tools()
+        for remark in remarks:
+            _report(remark)
         run(plan, _report)
     except (HostError, UnboundError) as fault:
         raise click.ClickException(str(fault)) from None
@@ -109,19 +138,29 @@ def _report(line: str) -> None:
     click.echo(line)
 
 
-def _plan(given: dict[str, Any]) -> Plan:
+def _plan(given: dict[str, Any]) -> tuple[Plan, tuple[str, ...]]:
+    """And what there is to say about it."""
     if given["pcp"] == (given["ipv4"] is not None):
         raise click.UsageError("give --pcp, or else --ipv4 with its port set")
+    told = learned(given["dhcp6"], given["dhcp4"])
+    aftr = given["aftr"] or told.aftr
+    if aftr is None:
+        why = "".join(f"; {remark}" for remark in told.remarks)
+        raise click.UsageError(f"give --aftr, or --dhcp6 64=… with the lwAFTR's name{why}")
     lans, routes, forwards = tuple(given["lans"]), tuple(given["routes"]), tuple(given["forwards"])
     host = HostOptions(tun=given["tun"], lans=lans, routes=routes, forwards=forwards, wan=given["wan"])
     core = Options(mtu=given["mtu"] or 0, hop_limit=given["hop_limit"], prohibited=given["prohibited_errors"])
     unbound = given["when_unbound"] == "exit"
     if not given["pcp"]:
         ports = _ports(given)
-        return Plan(given["aftr"], _own_address(given, ports), host, core, (given["ipv4"], ports), None, unbound)
+        own = _own_address(given, ports)
+        return Plan(aftr, own, host, core, (given["ipv4"], ports), None, unbound), told.remarks
     lan = ProxyOptions(reserve=given["reserve"]) if given["lan_pcp"] and lans else None
     pcp = PcpPlan(given["pcp_lifetime"], given["pcp_sets"], given["state"], lan)
-    return Plan(given["aftr"], _own_address(given, None), host, core, None, pcp, unbound)
+    if told.server:
+        pcp = replace(pcp, server=told.server)
+        core = replace(core, pcp_servers=frozenset(address.packed for address in told.server))
+    return Plan(aftr, _own_address(given, None), host, core, None, pcp, unbound), told.remarks
 
 
 def _ports(given: dict[str, Any]) -> PortSet:

@@ -8,6 +8,8 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TypeAlias
 
+from pylwaftr.pcp.client import LWAFTR
+
 from ..core import Options
 from ..host import HostOptions
 from ..proxy import ProxyOptions
@@ -26,6 +28,7 @@ class PcpPlan:
     sets: int = 1  # at most
     state: Path | None = None  # nonce and last set; None: a restart may be refused for the rest of the lifetime
     lan: ProxyOptions | None = None  # None: no PCP for the LAN
+    server: tuple[IPv4Address, ...] = (LWAFTR,)  # addresses of the one server, inside the softwire
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ class Provisioner:
         self, plan: PcpPlan, ends: Softwire, b4: B4, forwarder: Forwarder, rules: Rules, report: Report
     ) -> None:
         saved = state.load(plan.state, ends.aftr, report) if plan.state else None
-        client = Client(Options(lifetime=plan.lifetime), random.SystemRandom(), saved)
+        client = Client(Options(servers=plan.server, lifetime=plan.lifetime), random.SystemRandom(), saved)
         self._provisioning = Provisioning(client)
         self._client = client
         self._plan, self._ends, self._b4, self._forwarder, self._rules = plan, ends, b4, forwarder, rules
