@@ -103,6 +103,28 @@ def test_counts_are_those_of_a_plain_model(steps: list[tuple[bool, list[str]]], 
         assert subscribers.softwires(IPv6Address(name).packed) == len({h for h in held if _prefix(h) == _prefix(name)})
 
 
+@given(st.lists(_SOFTWIRES, max_size=12), st.sampled_from([40, 47, 48, 55, 56, 60, 64, 128]))
+def test_other_subscribers_have_the_same_softwires(names: list[str], mask: int) -> None:
+    recut, anew = Subscribers(56, 2), Subscribers(mask, 3)
+    for one in (recut, anew):
+        one.add(rows(*names))
+    recut.reconfigure(mask, 3)
+    for name in (A1, A2, A3, B1):
+        assert recut.softwires(IPv6Address(name).packed) == anew.softwires(IPv6Address(name).packed)
+    asked = rows(A2, A3, B1, f"{B1}>2001:db8:ffff::3")
+    assert recut.refused(asked).tolist() == anew.refused(asked).tolist()
+
+
+@given(st.lists(_SOFTWIRES, max_size=8), st.lists(_SOFTWIRES, max_size=6), st.integers(1, 3))
+def test_what_goes_makes_room(held: list[str], asked: list[str], limit: int) -> None:
+    beside, less = Subscribers(56, limit), Subscribers(56, limit)
+    beside.add(rows(*held))
+    less.add(rows(*held[2:]))
+    assert beside.refused(rows(*asked), rows(*held[:2])).tolist() == less.refused(rows(*asked)).tolist()
+    beside.remove(rows(*held[:2]))  # asking has changed nothing
+    assert beside.refused(rows(*asked)).tolist() == less.refused(rows(*asked)).tolist()
+
+
 def _prefix(softwire: str) -> int:
     return int(IPv6Address(softwire.partition(">")[0])) >> 72
 

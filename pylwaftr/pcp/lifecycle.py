@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pylwaftr import row_sets
 from pylwaftr.pcp import mapping as m
 from pylwaftr.pcp.announce import Announcer, Target, Updates, peer_name
 from pylwaftr.pcp.grants import Grants
@@ -42,7 +43,7 @@ class Lifecycle:
         self.counters: Counter[str] = Counter()
         self._epoch_base = now
         self._mappings = Mappings(Pools(settings.pools), settings.mask)
-        self._statics = Statics()
+        self._statics = Statics(settings.mask)
         self._grants = Grants(settings, self._mappings, self._statics)
         self._announcer = Announcer()
         self._updates = Updates()
@@ -130,7 +131,7 @@ class Lifecycle:
     # --- announcements
 
     def announce(self, now: float, softwires: Rows | None = None) -> int:
-        """To the clients known here and into further softwires (rows of any source). Returns how many there are."""
+        """To the clients known here and into further softwires (rows of any source). Returns how many softwires."""
         targets: dict[bytes, Target] = {}
         for row in softwires if softwires is not None else ():
             targets[row["b4"].tobytes()] = Target(row["br"].tobytes(), _B4_INSIDE, 0)
@@ -138,7 +139,7 @@ class Lifecycle:
             if record[1] == m.ACTIVE:
                 targets.update(_targets(m.decode(record)))
         self._announcer.start(targets, now)
-        return len(targets)
+        return sum(bool(target.br) for target in targets.values())  # the others are on the management side
 
     @property
     def announcing(self) -> int:
@@ -161,9 +162,12 @@ class Lifecycle:
             pool.reserve(ipv4, bits)
         return self._finish(outcome)
 
-    def unreserve(self, rows: Rows, now: float) -> None:
-        """Others no longer bind these."""
+    def unreserve(self, rows: Rows, now: float, come: Rows | None = None) -> None:
+        """Others no longer bind these. `come`: what is reserved next; a set that is in both is never free."""
         self._statics.remove(rows)
+        if come is not None and len(come):
+            sets, next_sets = row_sets.words(rows)[:, 0], row_sets.words(come)[:, 0]
+            rows = row_sets.select(rows, ~row_sets.found(sets, row_sets.distinct(next_sets))[0])
         for pool, ipv4, bits in reserved_bits(self._mappings.pools, rows):
             held = sum(1 << (key & 0xFFFF) for key in self._mappings.on_address(ipv4, pool.psid_len, bits))
             pool.unreserve(ipv4, bits, held, now)
@@ -188,6 +192,7 @@ class Lifecycle:
         self._grants.settings = settings
         if (before.pools, before.mask) == (settings.pools, settings.mask):
             return
+        self._statics.recut(settings.mask)
         pools = Pools(settings.pools)
         for pool, ipv4, bits in reserved_bits(pools, self._statics.all()):
             pool.reserve(ipv4, bits)

@@ -1,0 +1,219 @@
+# cython: boundscheck=False, wraparound=False, cdivision=True
+"""How many bindings each softwire has, and how many softwires each subscriber: two hash tables, a million rows a moment.
+
+Open addressing. A key whose count is 0 keeps its place until the table is made anew, so nothing has to move up.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free
+
+from pylwaftr._tables cimport AHEAD, Address, Row, address, hashed, mask_of, masked, prefetch, same, zeros
+
+import secrets
+
+import numpy as np
+
+from pylwaftr.rows import BINDING_ROW
+
+if BINDING_ROW.itemsize != sizeof(Row):
+    raise ImportError("BINDING_ROW and the compiled row differ")
+
+cdef struct Entry:
+    Address key
+    uint32_t way  # 0 = the entry is free
+    uint32_t count
+
+cdef enum:
+    SMALLEST = 1024
+
+
+cdef class Counts:
+    cdef Entry* _entries
+    cdef size_t _mask
+    cdef size_t _filled
+    cdef uint64_t _seed
+
+    def __cinit__(self):
+        self._seed = secrets.randbits(64)
+        self._entries = NULL
+        self._make(SMALLEST)
+
+    def __dealloc__(self):
+        free(self._entries)
+
+    cdef int _make(self, size_t size) except -1 nogil:
+        self._entries = <Entry*>zeros(size * sizeof(Entry))
+        if self._entries == NULL:
+            with gil:
+                raise MemoryError
+        self._mask, self._filled = size - 1, 0
+        return 0
+
+    cdef inline size_t _home(self, Address key, uint32_t way) noexcept nogil:
+        return (hashed(key, self._seed) + way * <uint64_t>0x9E3779B97F4A7C15) & self._mask
+
+    cdef inline Entry* _find(self, Address key, uint32_t way) noexcept nogil:
+        """Its entry, or the free one where it would be."""
+        cdef size_t at = self._home(key, way)
+        while self._entries[at].way and not (self._entries[at].way == way and same(self._entries[at].key, key)):
+            at = (at + 1) & self._mask
+        return &self._entries[at]
+
+    cdef inline void soon(self, Address key, uint32_t way) noexcept nogil:
+        prefetch(&self._entries[self._home(key, way)])
+
+    cdef Entry* place(self, Address key, uint32_t way) except NULL nogil:
+        """Its entry, with count 0 if there was none. Good until the next call."""
+        cdef Entry* found = self._find(key, way)
+        if found.way:
+            return found
+        if (self._filled + 1) * 5 > (self._mask + 1) * 3:
+            self._remake()
+            found = self._find(key, way)
+        self._filled += 1
+        found.key, found.way, found.count = key, way, 0
+        return found
+
+    cdef uint32_t count(self, Address key, uint32_t way) noexcept nogil:
+        return self._find(key, way).count
+
+    cdef int _remake(self) except -1 nogil:
+        """Without keys whose count is 0, and at most half as full as it may be."""
+        cdef Entry* old = self._entries
+        cdef size_t size = self._mask + 1, live = 0, capacity = SMALLEST, i
+        for i in range(size):
+            live += old[i].count != 0
+        while live * 10 > capacity * 3:
+            capacity *= 2
+        self._make(capacity)
+        for i in range(size):
+            if old[i].count:
+                self._find(old[i].key, old[i].way)[0] = old[i]
+        self._filled = live
+        free(old)
+        return 0
+
+
+cdef class Softwires:
+    """Rows are BINDING_ROW, contiguous."""
+
+    cdef Counts _softwires  # B4 and BR -> bindings
+    cdef Counts _subscribers  # prefix -> softwires
+    cdef Address _mask
+    cdef dict _brs  # BR -> a number from 1 on; there are a few
+    cdef Address _last_br
+    cdef uint32_t _last
+
+    def __init__(self, int mask):
+        self._softwires, self._subscribers = Counts(), Counts()
+        self._mask = mask_of(mask)
+        self._brs, self._last = {}, 0
+
+    def recut(self, int mask):
+        """Other subscribers: the softwires stay."""
+        cdef Counts softwires = self._softwires, subscribers = Counts()
+        cdef size_t i
+        self._mask = mask_of(mask)
+        for i in range(softwires._mask + 1):
+            if softwires._entries[i].count:
+                subscribers.place(masked(softwires._entries[i].key, self._mask), 1).count += 1
+        self._subscribers = subscribers
+
+    def add(self, rows):
+        self._all(rows, True)
+
+    def remove(self, rows):
+        """Rows that were added."""
+        self._all(rows, False)
+
+    def refused(self, rows, uint32_t most, without):
+        """Which rows would be a softwire beyond so many of their subscriber: beside those there are, less `without`
+        (rows that were added), and beside the rows before them."""
+        found = np.zeros(len(rows), np.bool_)
+        cdef const uint8_t[::1] octets = rows.view(np.uint8)
+        cdef uint8_t[::1] no = found.view(np.uint8)
+        cdef Py_ssize_t i, count = no.shape[0]
+        if not count:
+            return found
+        self._all(without, False)
+        cdef const Row* row = <const Row*>&octets[0]
+        with nogil:
+            for i in range(count):
+                if i % AHEAD == 0:
+                    self._soon(row, i, count)
+                no[i] = not self._admit(&row[i], most)
+            for i in range(count):
+                if i % AHEAD == 0:
+                    self._soon(row, i, count)
+                if not no[i]:
+                    self._drop(&row[i])
+        self._all(without, True)
+        return found
+
+    def of(self, const uint8_t[::1] b4):
+        """Softwires of the subscriber that an address belongs to."""
+        if b4.shape[0] != 16:
+            raise ValueError("an IPv6 address has 16 octets")
+        return self._subscribers.count(masked(address(&b4[0]), self._mask), 1)
+
+    def octets(self):
+        """Of memory."""
+        return (self._softwires._mask + self._subscribers._mask + 2) * sizeof(Entry)
+
+    cdef int _all(self, rows, bint come) except -1:
+        cdef const uint8_t[::1] octets = rows.view(np.uint8)
+        cdef Py_ssize_t i, count = octets.shape[0] // sizeof(Row)
+        if not count:
+            return 0
+        cdef const Row* row = <const Row*>&octets[0]
+        with nogil:
+            for i in range(count):
+                if i % AHEAD == 0:
+                    self._soon(row, i, count)
+                if come:
+                    self._admit(&row[i], 0xFFFFFFFF)
+                else:
+                    self._drop(&row[i])
+        return 0
+
+    cdef int _soon(self, const Row* rows, Py_ssize_t start, Py_ssize_t end) except -1 nogil:
+        cdef Address b4
+        cdef Py_ssize_t i
+        for i in range(start, min(start + AHEAD, end)):
+            b4 = address(rows[i].b4)
+            self._softwires.soon(b4, self._way(rows[i].br))
+            self._subscribers.soon(masked(b4, self._mask), 1)
+        return 0
+
+    cdef int _admit(self, const Row* row, uint32_t most) except -1 nogil:
+        """Counts it, unless that is one softwire too many."""
+        cdef Address b4 = address(row.b4)
+        cdef Entry* softwire = self._softwires.place(b4, self._way(row.br))
+        cdef Entry* subscriber
+        if not softwire.count:
+            subscriber = self._subscribers.place(masked(b4, self._mask), 1)
+            if subscriber.count >= most:
+                return 0
+            subscriber.count += 1
+        softwire.count += 1
+        return 1
+
+    cdef int _drop(self, const Row* row) except -1 nogil:
+        cdef Address b4 = address(row.b4)
+        cdef Entry* softwire = self._softwires.place(b4, self._way(row.br))
+        cdef Entry* subscriber
+        if not softwire.count:
+            return 0
+        softwire.count -= 1
+        if not softwire.count:
+            subscriber = self._subscribers.place(masked(b4, self._mask), 1)
+            subscriber.count -= subscriber.count > 0
+        return 0
+
+    cdef uint32_t _way(self, const uint8_t* br) except 0 nogil:
+        cdef Address one = address(br)
+        if not self._last or not same(one, self._last_br):
+            with gil:
+                self._last = self._brs.setdefault(br[:16], len(self._brs) + 1)
+            self._last_br = one
+        return self._last
