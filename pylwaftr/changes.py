@@ -62,6 +62,13 @@ class Refusal:
     text: str  # for people: what is wrong and what to do
 
 
+@dataclass(slots=True)
+class Chain:
+    """Batches of one stream: behind one that was refused, or that the store could not keep, none is done."""
+
+    broken: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """What a batch did; with refusals it did nothing."""

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from pylwaftr import row_sets
 from pylwaftr.row_sets import Ids, Mask, Sourced, firsts
+from pylwaftr.rows import Rows
 
 Marks = npt.NDArray[np.uint32]
 
@@ -37,6 +38,33 @@ def winners(wanted: Sourced) -> Mask:
     won = np.zeros(len(wanted), np.bool_)
     won[by_id[firsts(ids[by_id] >> _BYTE)]] = True
     return won
+
+
+def divided_otherwise(own: Rows, rows: Rows, known: dict[int, str]) -> dict[int, str]:
+    """Rows whose (a, k) is not that of the source's own rows of the address, or of the first one in the batch."""
+    sound = np.ones(len(rows), np.bool_)
+    sound[list(known)] = False
+    index = np.flatnonzero(sound)
+    every = np.concatenate([own, row_sets.take(rows, index)])
+    params = row_sets.params(every)
+    division = division_of(every, every)
+    faults = {}
+    for i in np.flatnonzero(params != division).tolist():
+        if i >= len(own):
+            whole = params[i] >> 8 == 0 or division[i] >> 8 == 0
+            faults[int(index[i - len(own)])] = "overlap" if whole else "other_params_on_address"
+    return faults
+
+
+def division_of(of: Rows, rows: Rows) -> npt.NDArray[np.uint16]:
+    """How the first row of `of` on its address divides it, for each of `rows`; all ones: there is none."""
+    by_address = np.argsort(of["ipv4"], kind="stable")
+    ipv4 = of["ipv4"][by_address].astype(np.uint64)
+    first = firsts(ipv4)
+    there, at = row_sets.found(rows["ipv4"].astype(np.uint64), ipv4[first])
+    division = np.full(len(rows), 0xFFFF, np.uint16)
+    division[there] = row_sets.params(of)[by_address][first][at[there]]
+    return division
 
 
 @dataclass(slots=True)

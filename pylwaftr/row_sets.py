@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -110,6 +111,13 @@ def found(needles: Ids, hay: Ids) -> tuple[Mask, Index]:
         at[sorting] = np.searchsorted(hay, needles[sorting])
     at[at == len(hay)] = 0
     return np.asarray(hay[at] == needles), at
+
+
+def slices(counts: npt.NDArray[np.int64], together: int) -> list[slice]:
+    """Runs of neighbours whose counts come to about so many."""
+    edges = np.flatnonzero(np.diff(np.cumsum(counts) // together)) + 1
+    bounds = [0, *edges.tolist(), len(counts)]
+    return [slice(low, high) for low, high in pairwise(bounds) if high > low]
 
 
 @dataclass(frozen=True, slots=True)

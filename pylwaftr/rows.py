@@ -22,6 +22,7 @@ BINDING_ROW = np.dtype(
         ("br", "u1", (16,)),
     ]
 )
+PACKED = struct.Struct("<IHBB16s16s")  # one row in octets, for those who have one and no array
 Rows = npt.NDArray[np.void]
 Octets = npt.NDArray[np.uint8]  # (n, 16)
 

@@ -13,7 +13,8 @@ import numpy as np
 from pylwaftr import _core
 from pylwaftr.api.backend import ListFilter
 from pylwaftr.changes import Source
-from pylwaftr.daemon.control import Control, Restored
+from pylwaftr.daemon.control import Control
+from pylwaftr.daemon.restoring import Restored
 from pylwaftr.rows import Rows
 from pylwaftr.store import Change, Commit, StoreFault
 from pylwaftr.store.sqlite import SqliteStore

@@ -9,7 +9,7 @@ import asyncio
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, NamedTuple
@@ -37,7 +37,7 @@ from pylwaftr.api.backend import (
 )
 from pylwaftr.api.limits import Limits
 from pylwaftr.capture import CaptureFault, State, Wanted
-from pylwaftr.changes import Change, Keys, Op, Refusal, Report, etags
+from pylwaftr.changes import Chain, Change, Keys, Op, Refusal, Report, etags
 from pylwaftr.config import Fault
 from pylwaftr.config.services import Api
 from pylwaftr.config.values import Endpoint
@@ -88,11 +88,19 @@ class Bindings:
         return etags(self._row(key), [self.held[key][1]])[0] if key in self.held else ""
 
     async def bind(
-        self, rows: Rows, source: int, *, validate_only: bool = False, expected: Sequence[str | None] = ()
+        self,
+        rows: Rows,
+        source: int,
+        *,
+        validate_only: bool = False,
+        expected: Sequence[str | None] = (),
+        chain: Chain | None = None,
     ) -> Report:
         self.calls += 1
         if self.pause_s:
             await asyncio.sleep(self.pause_s)
+        if chain is not None and chain.broken:
+            return Report(revision=self.revision)
         keys = list(zip(rows["ipv4"].tolist(), rows["psid"].tolist(), strict=True))
         lengths = {ipv4: octets[6] for (ipv4, _), (octets, _) in self.held.items()}
         refused, seen = [], set()
@@ -109,6 +117,8 @@ class Bindings:
         if len(self.held.keys() | seen) > self.capacity:
             refused.append(Refusal(0, "table_full", "the table is full"))
         if refused:
+            if chain is not None:
+                chain.broken = True
             return Report(refused=tuple(refused), revision=self.revision)
         packed = rows.tobytes()
         contents = [(packed[at : at + 40], source) for at in range(0, len(packed), 40)]
@@ -197,15 +207,15 @@ class Bindings:
             async with self.changed:
                 await self.changed.wait_for(lambda seen=after: self.revision > seen)  # type: ignore[misc]
 
-    async def who_held(self, ipv4: IPv4Address, port: int | None, began: float, ended: float) -> Sequence[Life]:
-        return [life for life in self.lives if int(life.row["ipv4"][0]) == int(ipv4) and _overlaps(life, began, ended)]
+    async def who_held(
+        self, ipv4: IPv4Address, port: int | None, began: float, ended: float
+    ) -> AsyncGenerator[Sequence[Life], None]:
+        lives = [life for life in self.lives if _overlaps(life, began, ended)]
+        yield [life for life in lives if int(life.row["ipv4"][0]) == int(ipv4)]
 
-    async def lives_of(self, prefix: IPv6Network, began: float, ended: float) -> Sequence[Life]:
-        return [
-            life
-            for life in self.lives
-            if IPv6Address(life.row["b4"][0].tobytes()) in prefix and _overlaps(life, began, ended)
-        ]
+    async def lives_of(self, prefix: IPv6Network, began: float, ended: float) -> AsyncGenerator[Sequence[Life], None]:
+        lives = [life for life in self.lives if _overlaps(life, began, ended)]
+        yield [life for life in lives if IPv6Address(life.row["b4"][0].tobytes()) in prefix]
 
 
 def _overlaps(life: Life, began: float, ended: float) -> bool:
@@ -217,9 +227,10 @@ class Replacing:
     bindings: Bindings
     source: int
     fed: set[Key] = field(default_factory=set)
+    chain: Chain = field(default_factory=Chain)
 
     async def feed(self, rows: Rows) -> Report:
-        report = await self.bindings.bind(rows, self.source)
+        report = await self.bindings.bind(rows, self.source, chain=self.chain)
         self.fed |= {(int(one["ipv4"]), int(one["psid"])) for one in rows}
         return report
 
@@ -244,12 +255,14 @@ class Info(NamedTuple):
 class Machine:
     counter_infos: Sequence[Info] = (Info("rx_v4", "rx"), Info("tx_v6", "tx"), Info("drop_no_binding_v4", "drop"))
     values: npt.NDArray[np.uint64] = field(default_factory=lambda: np.array([[5, 3, 2], [10, 10, 0]], np.uint64))
+    max_bindings: int = 100
 
     def counters(self) -> npt.NDArray[np.uint64]:
         return self.values
 
     def overview(self) -> Overview:
-        return Overview(started=1_700_000_000.5, bindings=7, max_bindings=100, remarks=("a link is down",))
+        remarks = ("a link is down",)
+        return Overview(started=1_700_000_000.5, bindings=7, max_bindings=self.max_bindings, remarks=remarks)
 
     def ports(self) -> Sequence[Mapping[str, Any]]:
         return [{"side": "v4", "link_up": True, "mac": bytes.fromhex("020000000401"), "mtu": 1500}]
@@ -355,8 +368,8 @@ class Leases:
         return names
 
 
-def parts(bindings: Any = None) -> Parts:
-    return Parts(bindings or Bindings(), Machine(), Settings(), Diagnostics(), Pcp(), Leases())
+def parts(bindings: Any = None, machine: Machine | None = None) -> Parts:
+    return Parts(bindings or Bindings(), machine or Machine(), Settings(), Diagnostics(), Pcp(), Leases())
 
 
 class Router(ABC):

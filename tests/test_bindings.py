@@ -378,3 +378,49 @@ def test_many_rows_keep_their_order_and_contents() -> None:
     assert len(bindings.shadowed()) == 100_000
     assert bindings.remove((mixed["ipv4"], mixed["psid"]), CONFIG).report.removed == 50_000
     assert {by for _, by in bound_of(bindings).values()} == {DHCP}
+
+
+def _told(applied: Applied) -> tuple[Any, ...]:
+    sides = (applied.gone, applied.come, applied.left, applied.waits)
+    return applied.report, [(s.rows.tobytes(), s.sources.tolist()) for s in sides]
+
+
+ONES = st.builds(
+    row, psid=st.sampled_from([0, 1, 2, 65]), k=st.sampled_from([0, 6, 6, 6, 7]), to=st.integers(1, 3), a=st.just(0)
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(ONES, st.sampled_from(range(4)), st.sampled_from([None, "", "other", "now"])), max_size=12))
+def test_one_row_comes_to_what_several_come_to(steps: list[tuple[Row, int, str | None]]) -> None:
+    short, long = make(capacity=4), make(capacity=4)
+    long._put_one = lambda *_: None  # type: ignore[method-assign,assignment]
+    for one, source, wanted in steps:
+        held = short.get(one.ipv4, one.psid)
+        now = "" if held is None else etag(held[0].tobytes(), held[1])
+        expected = () if wanted is None else ((now if wanted == "now" else wanted),)
+        done = [_told(bindings.put(array([one]), source, expected=expected)) for bindings in (short, long)]
+        assert done[0] == done[1]
+    assert (bound_of(short), shadow_of(short)) == (bound_of(long), shadow_of(long))
+
+
+@pytest.mark.parametrize(
+    "there", [row(3), row(0, 0), row(3, ipv4=0xC6336401)], ids=["a key", "a whole address", "another"]
+)
+@pytest.mark.parametrize("source", [OPERATOR, PCP])
+def test_many_rows_for_an_almost_empty_table(there: Row, source: int) -> None:
+    """What is there is found among the thousands that come, though they are not looked up one by one."""
+    bindings = make((OPERATOR, [there]), capacity=5000)
+    wanted = [row(n % 64, ipv4=A1 + n // 64) for n in range(2000)]
+    if there.k == 0:
+        wanted = [row(0, 0, ipv4=A1, to=9), *wanted[64:]]
+    applied = bindings.put(array(wanted), source)
+    own, among = source == OPERATOR, there.ipv4 == A1
+    report = applied.report
+    same = among and there in wanted
+    assert report.ok
+    assert report.unchanged == int(own and same)
+    assert report.replaced == int(own and among and not same)
+    assert report.outranked == int(not own and among)
+    assert [plain(cell) for cell in applied.gone.rows] == ([there] if report.replaced else [])
+    assert len(bound_of(bindings)) == len({one.key for one in [*wanted, there]})

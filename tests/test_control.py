@@ -14,7 +14,8 @@ import pytest
 from pylwaftr import _core
 from pylwaftr.api.backend import ListFilter
 from pylwaftr.changes import Change, Op, Record, Report, etag
-from pylwaftr.daemon.control import Busy, CommitRefused, ConfigRefused, Control, Restored
+from pylwaftr.daemon.control import Busy, CommitRefused, Control
+from pylwaftr.daemon.restoring import ConfigRefused, Restored
 from pylwaftr.rows import Rows
 from pylwaftr.store import StoreFault
 from tests.control_life import (

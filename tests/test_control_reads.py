@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from pylwaftr.api.backend import Event, ListFilter
 from pylwaftr.changes import Record
 from pylwaftr.daemon import watching
 from pylwaftr.daemon.control import Control
-from pylwaftr.store import Compacted
+from pylwaftr.store import Compacted, Life
 from tests.control_life import DHCP, OPERATOR, PCP, FailingStore, keys, listed, nothing, run, store_of, table
 from tests.store_rows import A1, A2, BIND, EVER, UNBIND, b4, many, prefix, row, rows
 
@@ -184,17 +185,21 @@ async def _all(events: Any) -> list[Any]:
 # --- history, and the event loop -------------------------------------------------------------------------------------
 
 
+async def everything(parts: AsyncIterator[Sequence[Life]]) -> list[Life]:
+    return [life async for part in parts for life in part]
+
+
 def test_history_and_retention(tmp_path: Path) -> None:
     async def test(control: Control) -> None:
         begin = time.time()
         for to in range(1, 4):
             await control.bind(row(3, to), DHCP)
-        lives = await control.who_held(IPv4Address(A1), 3072, *EVER)
+        lives = await everything(control.who_held(IPv4Address(A1), 3072, *EVER))
         assert [life.row["b4"][0].tobytes() for life in lives] == [b4(1), b4(2), b4(3)]
         assert all(begin <= life.began <= time.time() for life in lives)
-        assert len(await control.lives_of(prefix("2001:db8:1::2/128"), *EVER)) == 1
+        assert len(await everything(control.lives_of(prefix("2001:db8:1::2/128"), *EVER))) == 1
         await control.forget(time.time() + 1)
-        assert len(await control.who_held(IPv4Address(A1), 3072, *EVER)) == 1
+        assert len(await everything(control.who_held(IPv4Address(A1), 3072, *EVER))) == 1
 
     run(tmp_path, test)
 

@@ -24,6 +24,7 @@ import pytest
 from pylwaftr import _core
 from pylwaftr.bindings import Bindings
 from pylwaftr.changes import Change, Op, Record, Source
+from pylwaftr.daemon import tidying
 from pylwaftr.daemon.control import Control
 from pylwaftr.rows import Rows
 from pylwaftr.store import State
@@ -89,6 +90,7 @@ async def said(control: Control, pipe: int, number: int) -> None:
 
 
 def child(folder: Path, pipe: int, number: int) -> None:
+    tidying._OFTEN, tidying._QUIET_S = 1, 0.0  # files are folded all the time
     try:
         asyncio.run(live(folder, pipe, number))
     except BaseException as fault:

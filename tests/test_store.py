@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pylwaftr.store import Change, Commit, Compacted, Record, StoreFault
-from pylwaftr.store.export import csv_lines, json_lines
+from pylwaftr.store import Change, Commit, Compacted, Record, StoreFault, history
 from pylwaftr.store.sqlite import SqliteStore
 from tests.store_rows import (
     A1,
@@ -253,16 +252,14 @@ def test_history_of_random_changes(
     store.close()
 
 
-def test_export(tmp_path: Path) -> None:
+def test_a_whole_history_is_read_by_address_and_then_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the pieces that are looked at together end within an address."""
+    monkeypatch.setattr(history, "BLOCK", 1)
+    monkeypatch.setattr(history, "_PART", 1)
     store = told(tmp_path, fold)
-    lives = list(store.lives_of(prefix("::/0"), 650.0, 9e9))
-    text = "".join(csv_lines(lives))
-    assert text.splitlines()[0].startswith("ipv4,psid_offset,psid_len,psid,first_port,last_port,b4_ipv6")
-    assert text.splitlines()[2] == (
-        "203.0.113.2,6,6,5,1104,64607,2001:db8:1::7,707:707:707:707:707:707:707:707,operator,"
-        "1970-01-01T00:08:20.000000Z,"
-    )
-    assert '"psid_len": 0, "psid": 0, "first_port": 0, "last_port": 65535' in next(iter(json_lines(lives)))
+    lives = [(int(life.row["ipv4"][0]), life.began) for life in store.lives_of(prefix("::/0"), *EVER)]
+    assert lives == sorted(lives)
+    assert len({ipv4 for ipv4, _ in lives}) > 1
     store.close()
 
 

@@ -1,6 +1,6 @@
 """What the servicers ask of the router. daemon.control has it for the running router; tests build it without ports."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from pylwaftr.capture import State as CaptureState
 from pylwaftr.capture import Wanted as CaptureWanted
-from pylwaftr.changes import Change, Keys
+from pylwaftr.changes import Chain, Change, Keys
 from pylwaftr.changes import Refusal as Refusal
 from pylwaftr.changes import Report as Report
 from pylwaftr.config import Fault
@@ -51,7 +51,10 @@ class Event:
 
 
 class Replacement(Protocol):
-    """Replace all of a source: what is fed is bound at once, what was not fed is swept at the end (mark and sweep)."""
+    """Replace all of a source: what is fed is bound at once, what was not fed is swept at the end (mark and sweep).
+
+    Several may be fed at once: they are one chain.
+    """
 
     async def feed(self, rows: Rows) -> Report: ...
     async def finish(self) -> Report: ...
@@ -59,20 +62,32 @@ class Replacement(Protocol):
 
 
 class Backend(Protocol):
-    """Everything acknowledged is durable and forwards. StoreFault: nothing was done."""
+    """Everything acknowledged is durable and forwards. StoreFault: nothing was done.
+
+    Changes may begin when they are asked for, and their order is that of the calls; each has to be awaited.
+    """
 
     @property
     def revision(self) -> int: ...
 
-    async def bind(
-        self, rows: Rows, source: int, *, validate_only: bool = False, expected: Sequence[str | None] = ()
-    ) -> Report:
-        """`expected`: per row the etag the binding has to have now, "" = must not exist, None = any; () = any."""
+    def bind(
+        self,
+        rows: Rows,
+        source: int,
+        *,
+        validate_only: bool = False,
+        expected: Sequence[str | None] = (),
+        chain: Chain | None = None,
+    ) -> Awaitable[Report]:
+        """`expected`: per row the etag the binding has to have now, "" = must not exist, None = any; () = any.
+
+        Several may be asked for at once; they are done in that order, and none behind one that has broken its chain.
+        """
         ...
 
-    async def unbind(
+    def unbind(
         self, keys: Keys, source: int, *, validate_only: bool = False, expected: Sequence[str | None] = ()
-    ) -> Report: ...
+    ) -> Awaitable[Report]: ...
 
     async def replace_all(self, source: int) -> Replacement: ...
 
@@ -87,8 +102,13 @@ class Backend(Protocol):
         """None: snapshot, marker, changes. A revision: changes behind it. Raises Compacted."""
         ...
 
-    async def who_held(self, ipv4: IPv4Address, port: int | None, began: float, ended: float) -> Sequence[Life]: ...
-    async def lives_of(self, prefix: IPv6Network, began: float, ended: float) -> Sequence[Life]: ...
+    def who_held(
+        self, ipv4: IPv4Address, port: int | None, began: float, ended: float
+    ) -> AsyncGenerator[Sequence[Life], None]:
+        """In parts, by address and then by time: a whole history may be larger than memory."""
+        ...
+
+    def lives_of(self, prefix: IPv6Network, began: float, ended: float) -> AsyncGenerator[Sequence[Life], None]: ...
 
 
 class CounterInfo(Described, Protocol):
@@ -249,9 +269,9 @@ class LeasequeryView(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Parts:
-    """The router as the API sees it; None is switched off."""
+    """The router as the API sees it; None is switched off. A reload may switch something on."""
 
     backend: Backend
     machine: Machine

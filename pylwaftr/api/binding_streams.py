@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
@@ -13,15 +13,17 @@ from grpc import aio
 from pylwaftr.api import errors, translate
 from pylwaftr.api.backend import Event, Listed, ListFilter, Parts, Replacement, Report
 from pylwaftr.api.errors import ApiError
+from pylwaftr.api.gate import Incoming
 from pylwaftr.api.generated.lwaftr.v1 import bindings_pb2 as pb
 from pylwaftr.api.generated.lwaftr.v1 import bindings_pb2_grpc
 from pylwaftr.api.limits import Limits, Mutex, Slots
 from pylwaftr.api.translate import Invalid, invalid
-from pylwaftr.changes import Op, Source
+from pylwaftr.changes import Chain, Op, Source
 from pylwaftr.rows import BINDING_ROW, Rows
 
 DUMP_ROWS = 65536  # in one message
 WATCH_ROWS, WATCH_BINDINGS = 8192, 1024
+AT_ONCE = 6  # batches of a load: on the way to the table, to the disk, and back
 
 Context = aio.ServicerContext[Any, Any]
 Requests = AsyncIterator[pb.LoadBindingsRequest]
@@ -50,8 +52,10 @@ class BindingStreams(bindings_pb2_grpc.BindingServiceServicer):
                 yield progress
 
     async def _load(self, requests: Requests, validate_only: bool) -> Answers:
+        chain = None if validate_only else Chain()
+
         def feed(rows: Rows) -> Awaitable[Report]:
-            return self._backend.bind(rows, Source.OPERATOR, validate_only=validate_only)
+            return self._backend.bind(rows, Source.OPERATOR, validate_only=validate_only, chain=chain)
 
         load = _Load(self._default_br, feed, go_on=validate_only)
         async for progress in load.run(requests):
@@ -164,58 +168,105 @@ async def _started(requests: Requests) -> bool:
     return first.start.validate_only
 
 
+def _looked_at(task: asyncio.Future[Any]) -> None:
+    """Its client may have gone; then nobody else asks what became of it."""
+    if not task.cancelled():
+        task.exception()
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    first: int  # number of its first row
+    count: int
+    report: asyncio.Future[Report] | Invalid
+
+
 class _Load:
-    """Feeds the batches of a stream and answers each."""
+    """Feeds the batches of a stream, some at once, and answers each in its turn."""
 
     def __init__(self, default_br: bytes, feed: Feed, go_on: bool) -> None:
         self._default_br, self._feed, self._go_on = default_br, feed, go_on
-        self._rows = self._refused = 0
+        self._begun = self._rows = self._refused = 0
         self._total = Report()
         self._fault: ApiError | None = None
-        self._running: asyncio.Future[Report] | None = None
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self._under_way: asyncio.Queue[_Batch | None] = asyncio.Queue()
+        self._running: set[asyncio.Future[Report]] = set()
+        self._reader: asyncio.Task[None] | None = None
 
     async def settled(self) -> None:
-        """A batch that was begun is finished although its client has left."""
-        if self._running is not None:
-            await asyncio.wait([self._running])
+        """Batches that were begun are finished although their client has left, and no more are begun."""
+        if self._reader is not None:
+            self._reader.cancel()
+        if self._running:
+            await asyncio.wait(self._running)
 
     async def run(self, requests: Requests) -> Answers:
         """Raises for the first refused batch; with `go_on` at the end."""
-        async for message in requests:
-            match message.WhichOneof("part"):
-                case "rows":
-                    yield await self._batch(message.rows)
-                case "end":
-                    break
-                case _:
-                    raise invalid("start", "comes again; it is the first message of a stream and no other")
-            if self._fault is not None and not self._go_on:
-                break
-        else:
-            # A client that vanished ends its stream like one that is done, and may not have the rest swept.
-            text = "the stream ended without `end`; what was answered is bound, and nothing was removed"
-            raise ApiError(grpc.StatusCode.ABORTED, "STREAM_BROKEN_OFF", text)
+        if isinstance(requests, Incoming):
+            requests.under_way = lambda: bool(self._running)
+        self._reader = asyncio.create_task(self._read(requests))
+        self._reader.add_done_callback(_looked_at)
+        try:
+            while (batch := await self._under_way.get()) is not None:
+                yield await self._answer(batch)
+                self._places.release()
+                if self._fault is not None and not self._go_on:
+                    raise self._fault
+            await self._reader  # what was wrong with the stream itself
+        finally:
+            self._reader.cancel()
         if self._fault is not None:
             raise self._fault
 
-    async def _batch(self, octets: bytes) -> pb.LoadProgress:
-        progress = pb.LoadProgress()
+    async def _read(self, requests: Requests) -> None:
         try:
-            rows = translate.from_packed(octets, self._default_br, self._rows, translate.MAX_REFUSALS)
-            self._running = asyncio.ensure_future(self._feed(rows))
-            report = await asyncio.shield(self._running)
+            async for message in requests:
+                match message.WhichOneof("part"):
+                    case "rows":
+                        await self._places.acquire()
+                        batch = self._begin(message.rows)
+                        self._under_way.put_nowait(batch)
+                        if isinstance(batch.report, Invalid) and not self._go_on:
+                            return
+                    case "end":
+                        return
+                    case _:
+                        raise invalid("start", "comes again; it is the first message of a stream and no other")
+            # A client that vanished ends its stream like one that is done, and may not have the rest swept.
+            text = "the stream ended without `end`; what was answered is bound, and nothing was removed"
+            raise ApiError(grpc.StatusCode.ABORTED, "STREAM_BROKEN_OFF", text)
+        finally:
+            self._under_way.put_nowait(None)
+
+    def _begin(self, octets: bytes) -> _Batch:
+        first, count = self._begun, len(octets) // BINDING_ROW.itemsize
+        self._begun += count
+        try:
+            rows = translate.from_packed(octets, self._default_br, first, translate.MAX_REFUSALS)
         except Invalid as fault:
-            progress.refused.extend(translate.refusals_of(fault))
-            self._refused += fault.total
-            self._fault = self._fault or errors.api_error(fault)
+            return _Batch(first, count, fault)
+        running = asyncio.ensure_future(self._feed(rows))
+        self._running.add(running)
+        running.add_done_callback(self._running.discard)
+        running.add_done_callback(_looked_at)
+        return _Batch(first, count, running)
+
+    async def _answer(self, batch: _Batch) -> pb.LoadProgress:
+        progress = pb.LoadProgress()
+        if isinstance(batch.report, Invalid):
+            progress.refused.extend(translate.refusals_of(batch.report))
+            self._refused += batch.report.total
+            self._fault = self._fault or errors.api_error(batch.report)
         else:
+            report = await asyncio.shield(batch.report)
             self._refused += len(report.refused)
-            progress.refused.extend(translate.refusals(report.refused[: translate.MAX_REFUSALS], self._rows))
+            progress.refused.extend(translate.refusals(report.refused[: translate.MAX_REFUSALS], batch.first))
             if report.refused and self._fault is None:
-                numbered = [replace(one, index=one.index + self._rows) for one in report.refused]
+                numbered = [replace(one, index=one.index + batch.first) for one in report.refused]
                 self._fault = errors.refused(numbered, "rows[{}]")
             self._add(report)
-        self._rows += len(octets) // BINDING_ROW.itemsize
+        self._rows += batch.count
         progress.rows, progress.refused_count = self._rows, self._refused
         progress.report.CopyFrom(translate.report(self._total))
         return progress

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -39,9 +40,10 @@ class BindingService(BindingStreams):
     async def CreateBinding(self, request: pb.CreateBindingRequest, context: Context) -> common_pb2.Binding:
         rows = translate.from_binding(request.binding, self._default_br)
 
-        async def work() -> common_pb2.Binding:
-            await self._bind_one(rows, request.validate_only, "")
-            return translate.binding(rows[0], Source.OPERATOR)
+        def work() -> Coroutine[Any, Any, common_pb2.Binding]:
+            return _created(
+                rows, self._backend.bind(rows, Source.OPERATOR, validate_only=request.validate_only, expected=("",))
+            )
 
         return await self._once.do(gate.caller.get().name, "CreateBinding", request, work)
 
@@ -159,14 +161,14 @@ class BindingService(BindingStreams):
         if which == "b4_ipv6":
             prefix = translate.prefix6(request.b4_ipv6, "b4_ipv6")
             if at is not None:
-                return _lives(await self._backend.lives_of(prefix, at, at))
+                return await _lives(self._backend.lives_of(prefix, at, at))
             return await self._all_that(ListFilter(b4=prefix))
         address, _ = translate.from_key(request.endpoint.ipv4, 0, "endpoint.")
         port = (
             translate.from_port(request.endpoint.port, "endpoint.port") if request.endpoint.HasField("port") else None
         )
         if at is not None:
-            return _lives(await self._backend.who_held(translate.ipv4(address), port, at, at))
+            return await _lives(self._backend.who_held(translate.ipv4(address), port, at, at))
         if port is None:
             return await self._all_that(ListFilter(ipv4=(address, address)))
         found = self._backend.lookup(address, port)
@@ -180,6 +182,13 @@ class BindingService(BindingStreams):
         return pb.LookupResponse(lives=[common_pb2.Life(binding=one) for one in found], truncated=bool(listed.next))
 
 
+async def _created(rows: Rows, begun: Awaitable[Report]) -> common_pb2.Binding:
+    done = await begun
+    if not done.ok:
+        raise errors.refused(done.refused, "binding")
+    return translate.binding(rows[0], Source.OPERATOR)
+
+
 async def translated(listed: Listed) -> list[common_pb2.Binding]:
     """Many take milliseconds, in which the event loop has other things to do."""
     if len(listed.rows) <= FEW:
@@ -187,8 +196,14 @@ async def translated(listed: Listed) -> list[common_pb2.Binding]:
     return await asyncio.to_thread(translate.bindings, listed.rows, listed.sources)
 
 
-def _lives(found: Sequence[Life]) -> pb.LookupResponse:
-    return pb.LookupResponse(lives=[translate.life(one) for one in found[:MAX_LIVES]], truncated=len(found) > MAX_LIVES)
+async def _lives(parts: AsyncGenerator[Sequence[Life], None]) -> pb.LookupResponse:
+    found: list[Life] = []
+    async with aclosing(parts):
+        async for part in parts:
+            found += part
+            if len(found) > MAX_LIVES:
+                break
+    return pb.LookupResponse(lives=translate.lives(found[:MAX_LIVES]), truncated=len(found) > MAX_LIVES)
 
 
 def _missing(ipv4: int, psid: int) -> ApiError:

@@ -36,12 +36,19 @@ class Gate(aio.ServerInterceptor):
 
     def __init__(self, roles: Roles, limits: Limits) -> None:
         self._roles, self._limits = roles, limits
+        self._handlers: dict[str, Any] = {}  # by method; they do not change while a server runs
 
     async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
-        handler = await continuation(details)
         method = details.method
-        if handler is None or method.startswith(security.OPEN):
-            return handler
+        if (known := self._handlers.get(method)) is not None:
+            return known
+        handler = await continuation(details)
+        if handler is None:
+            return None
+        made = self._handlers[method] = handler if method.startswith(security.OPEN) else self._made(method, handler)
+        return made
+
+    def _made(self, method: str, handler: Any) -> Any:
         read = handler.request_deserializer
         if handler.request_streaming:
             make, act = grpc.stream_stream_rpc_method_handler, self._both_ways(handler.stream_stream, read)
@@ -84,20 +91,9 @@ class Gate(aio.ServerInterceptor):
 
     def _both_ways(self, inner: Callable[..., Any], read: Read) -> Act:
         async def act(_: Any, context: Context) -> None:
-            await self._write(inner(self._requests(context, read), context), context)
+            await self._write(inner(Incoming(context, read, self._limits.idle_s), context), context)
 
         return act
-
-    async def _requests(self, context: Context, read: Read) -> AsyncIterator[Any]:
-        while True:
-            try:
-                octets: Any = await asyncio.wait_for(context.read(), self._limits.idle_s)
-            except TimeoutError:
-                text = f"nothing came for {self._limits.idle_s:g} s; what was answered is done, send the rest anew"
-                raise ApiError(grpc.StatusCode.ABORTED, "STREAM_IDLE", text) from None
-            if octets is aio.EOF:
-                return
-            yield _message(read, octets)
 
     async def _write(self, answers: Any, context: Context) -> None:
         async with contextlib.aclosing(answers):
@@ -107,6 +103,34 @@ class Gate(aio.ServerInterceptor):
                 except TimeoutError:
                     text = f"a message was not taken for {self._limits.write_s:g} s"
                     raise ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, "SLOW_CLIENT", text) from None
+
+
+class Incoming(AsyncIterator[Any]):
+    """What a client sends in a stream. A client that sends nothing is left, unless work for it was `under_way`."""
+
+    def __init__(self, context: Context, read: Read, idle_s: float) -> None:
+        self._context, self._read, self._idle_s = context, read, idle_s
+        self.under_way: Callable[[], bool] = lambda: False
+
+    def __aiter__(self) -> Incoming:
+        return self
+
+    async def __anext__(self) -> Any:
+        coming = asyncio.ensure_future(self._context.read())
+        try:
+            while True:
+                excused = self.under_way()
+                if (await asyncio.wait([coming], timeout=self._idle_s))[0]:
+                    break
+                if not excused and not self.under_way():
+                    text = f"nothing came for {self._idle_s:g} s; what was answered is done, send the rest anew"
+                    raise ApiError(grpc.StatusCode.ABORTED, "STREAM_IDLE", text)
+        finally:
+            coming.cancel()
+        octets: Any = coming.result()
+        if octets is aio.EOF:
+            raise StopAsyncIteration
+        return _message(self._read, octets)
 
 
 def _single(inner: Callable[..., Any], read: Read) -> Act:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -21,6 +23,7 @@ Context = aio.ServicerContext[Any, Any]
 LIVES = 512  # in a message
 
 Answers = AsyncGenerator[pb.LivesResponse, None]
+Parted = AsyncGenerator[Sequence[Life], None]
 
 
 class HistoryService(history_pb2_grpc.HistoryServiceServicer):
@@ -32,21 +35,26 @@ class HistoryService(history_pb2_grpc.HistoryServiceServicer):
         address, _ = translate.from_key(request.ipv4, 0)
         port = translate.from_port(request.port, "port") if request.HasField("port") else None
         began, ended = _interval(request)
-        with self._slots.one():
-            for message in _messages(await self._backend.who_held(translate.ipv4(address), port, began, ended)):
-                yield message
+        async for message in self._messages(self._backend.who_held(translate.ipv4(address), port, began, ended)):
+            yield message
 
     async def ListLives(self, request: pb.ListLivesRequest, context: Context) -> Answers:
         prefix = translate.prefix6(request.b4_ipv6, "b4_ipv6")
         began, ended = _interval(request)
+        async for message in self._messages(self._backend.lives_of(prefix, began, ended)):
+            yield message
+
+    async def _messages(self, parts: Parted) -> Answers:
+        """The next part is read when the client has taken this one, so no history is ever all in memory."""
         with self._slots.one():
-            for message in _messages(await self._backend.lives_of(prefix, began, ended)):
-                yield message
+            async with aclosing(parts):
+                async for part in parts:
+                    for start in range(0, len(part), LIVES):
+                        yield await asyncio.to_thread(_message, part[start : start + LIVES])
 
 
-def _messages(lives: Sequence[Life]) -> Iterator[pb.LivesResponse]:
-    for start in range(0, len(lives), LIVES):
-        yield pb.LivesResponse(lives=[translate.life(life) for life in lives[start : start + LIVES]])
+def _message(lives: Sequence[Life]) -> pb.LivesResponse:
+    return pb.LivesResponse(lives=translate.lives(lives))
 
 
 def _interval(request: pb.WhoHeldRequest | pb.ListLivesRequest) -> tuple[float, float]:

@@ -29,8 +29,8 @@ class WithId(Protocol):
 
 @dataclass(slots=True)
 class _Kept:
-    content: bytes  # digest of the request
     task: asyncio.Task[Any]
+    content: bytes  # digest of the request
     octets: int = 0
     until: float = field(default=0.0)
 
@@ -51,14 +51,13 @@ class Once:
         if len(request.request_id) > MAX_ID:
             raise invalid("request_id", f"has {len(request.request_id)} characters, at most {MAX_ID} are taken")
         key = (client, method, request.request_id)
-        content = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
         self._forget()
         kept = self._kept.get(key)
         if kept is None:
-            kept = self._kept[key] = _Kept(content, self._start(work))
+            kept = self._kept[key] = _Kept(self._start(work), _digest(request))
             kept.until = self._clock() + self._limits.remembered_s
             kept.task.add_done_callback(lambda _: self._ended(key, kept))
-        elif kept.content != content:
+        elif kept.content != _digest(request):
             text = "was used for another request before; give each intention an id of its own"
             raise invalid("request_id", text, "REQUEST_ID_REUSED")
         answer: Answer = await asyncio.shield(kept.task)
@@ -98,3 +97,7 @@ class Once:
         """Waits for what has begun."""
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(*self._running, return_exceptions=True)
+
+
+def _digest(request: WithId) -> bytes:
+    return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Any
 
@@ -16,7 +18,7 @@ from pylwaftr import addresses, rows
 from pylwaftr.api.generated.lwaftr.v1 import bindings_pb2, common_pb2
 from pylwaftr.binding_files import columns
 from pylwaftr.binding_files.records import Chunk, Collector
-from pylwaftr.changes import Keys, Refusal, Report, Sources, etags
+from pylwaftr.changes import Keys, Refusal, Report, Sources, etag
 from pylwaftr.config.row_checks import Finding, Surroundings, field_findings
 from pylwaftr.rows import BINDING_ROW, Rows
 from pylwaftr.store import Life
@@ -62,7 +64,31 @@ def from_bindings(given: Sequence[common_pb2.Binding], default_br: bytes, path: 
 
 
 def from_binding(given: common_pb2.Binding, default_br: bytes) -> Rows:
+    octets = _plain(given, default_br)
+    if octets is not None:
+        return np.frombuffer(octets, BINDING_ROW)
     return _parsed([given], default_br, lambda _, field: f"binding.{field}")
+
+
+def _plain(given: common_pb2.Binding, default_br: bytes) -> bytes | None:
+    """One sound binding whose B4 is an address, without the columns, which cost 30 times as much for one.
+
+    None: look closer. What is taken here is taken there, and comes to the same row.
+    """
+    try:
+        ipv4 = socket.inet_pton(socket.AF_INET, given.ipv4)
+        b4 = socket.inet_pton(socket.AF_INET6, given.b4_ipv6)
+        br = socket.inet_pton(socket.AF_INET6, given.br_ipv6) if given.br_ipv6 else default_br
+    except (OSError, ValueError):
+        return None
+    offset, length, psid = given.psid_offset, given.psid_len, given.psid
+    if ipv4[0] in (0, 127) or ipv4[0] >= 224 or ipv4[:3] == b"\xc0\0\0" or not any(b4[:10]) or b4[0] >= 0xFE:
+        return None
+    if length == 0:
+        return rows.PACKED.pack(int.from_bytes(ipv4), 0, 0, 0, b4, br) if offset <= 16 and not psid else None
+    if offset + length > 16 or psid >> length:
+        return None
+    return rows.PACKED.pack(int.from_bytes(ipv4), psid, length, offset, b4, br)
 
 
 def _parsed(given: Sequence[common_pb2.Binding], default_br: bytes, path: Callable[[int, str], str]) -> Rows:
@@ -185,7 +211,7 @@ def from_port(port: int, path: str) -> int:
 
 def prefix4(text: str, path: str) -> IPv4Network:
     try:
-        return addresses.network4(text if "/" in text else f"{text}/32")
+        return addresses.network4(text if "/" in text else f"{addresses.ipv4(text)}/32")
     except ValueError as fault:
         raise invalid(path, str(fault)) from None
 
@@ -206,30 +232,34 @@ def from_source(source: int, path: str) -> int | None:
 
 def binding(row: np.void, source: int) -> common_pb2.Binding:
     """Of one binding, so with its ports."""
-    one = np.array([row], BINDING_ROW)
-    message = bindings(one, np.array([source], np.uint8))[0]
-    ranges = rows.ports(int(row["psid_offset"]), int(row["psid_len"]), int(row["psid"]))
-    message.ports.extend(common_pb2.PortRange(first=first, last=last) for first, last in ranges)
+    octets = row.tobytes()
+    message = _binding(octets, source)
+    message.ports.extend(_ranges(message.psid_offset, message.psid_len, message.psid))
     return message
 
 
+@lru_cache(1024)  # an operator divides addresses in one way or two
+def _ranges(offset: int, length: int, psid: int) -> tuple[common_pb2.PortRange, ...]:
+    return tuple(common_pb2.PortRange(first=first, last=last) for first, last in rows.ports(offset, length, psid))
+
+
 def bindings(found: Rows, sources: Sources) -> list[common_pb2.Binding]:
-    numbers = (found[name].tolist() for name in ("ipv4", "psid_offset", "psid_len", "psid"))
-    b4s, brs = found["b4"].tobytes(), found["br"].tobytes()
-    tags = etags(found, sources)
-    return [
-        common_pb2.Binding(
-            ipv4=rows.text4(ipv4),
-            psid_offset=offset,
-            psid_len=length,
-            psid=psid,
-            b4_ipv6=rows.text6(b4s[16 * at : 16 * at + 16]),
-            br_ipv6=rows.text6(brs[16 * at : 16 * at + 16]),
-            source=to_source(source),
-            etag=tags[at],
-        )
-        for at, (ipv4, offset, length, psid, source) in enumerate(zip(*numbers, sources.tolist(), strict=True))
-    ]
+    octets, size = packed(found), BINDING_ROW.itemsize
+    return [_binding(octets[at * size : (at + 1) * size], source) for at, source in enumerate(sources.tolist())]
+
+
+def _binding(octets: bytes, source: int) -> common_pb2.Binding:
+    ipv4, psid, length, offset, b4, br = rows.PACKED.unpack(octets)
+    return common_pb2.Binding(
+        ipv4=rows.text4(ipv4),
+        psid_offset=offset,
+        psid_len=length,
+        psid=psid,
+        b4_ipv6=rows.text6(b4),
+        br_ipv6=rows.text6(br),
+        source=to_source(source),
+        etag=etag(octets, source),
+    )
 
 
 def all_of(source: int, count: int) -> Sources:
@@ -270,13 +300,18 @@ def refusals_of(fault: Invalid) -> list[common_pb2.Refusal]:
     return found
 
 
-def life(one: Life) -> common_pb2.Life:
-    message = common_pb2.Life(
-        binding=bindings(one.row, np.array([one.source], np.uint8))[0], began=timestamp(one.began)
-    )
-    if one.ended is not None:
-        message.ended.CopyFrom(timestamp(one.ended))
-    return message
+def lives(found: Sequence[Life]) -> list[common_pb2.Life]:
+    if not found:
+        return []
+    named = bindings(np.concatenate([one.row for one in found]), np.array([one.source for one in found], np.uint8))
+    return [
+        common_pb2.Life(
+            binding=binding,
+            began=timestamp(one.began),
+            ended=None if one.ended is None else timestamp(one.ended),
+        )
+        for one, binding in zip(found, named, strict=True)
+    ]
 
 
 def timestamp(seconds: float) -> Timestamp:

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,8 @@ from rich.table import Table
 from pylwaftr.api.channel import DEFAULT_TARGET, CallFailed, Tls
 from pylwaftr.api.client import Client
 from pylwaftr.cli.common import BAD_INPUT, FAILED, end
+
+AT_ONCE = 1000  # rows of a list are laid out together: there may be a million
 
 NOT_THERE = 3  # what was asked for is not there; files and router differ
 
@@ -105,17 +108,18 @@ def print_json(value: Any) -> None:
 
 
 def print_rows(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
-    """A table on a terminal, else columns with tabs between them; how many rows there were."""
-    listed, console = list(rows), Console()
-    if not console.is_terminal:
-        for row in listed:
-            click.echo("\t".join(str(cell) for cell in row))
-    elif listed:
+    """Tables of AT_ONCE rows on a terminal, else columns with tabs between them; how many rows there were."""
+    count, left, console = 0, iter(rows), Console()
+    while part := list(islice(left, AT_ONCE)):
+        count += len(part)
+        if not console.is_terminal:
+            click.echo("\n".join("\t".join(str(cell) for cell in row) for row in part))
+            continue
         table = Table(*head, box=None, pad_edge=False)
-        for row in listed:
+        for row in part:
             table.add_row(*(str(cell) for cell in row))
         console.print(table)
-    return len(listed)
+    return count
 
 
 class Moment(click.ParamType[datetime]):

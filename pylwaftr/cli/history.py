@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import sys
@@ -12,10 +11,10 @@ from pathlib import Path
 
 import click
 
-from pylwaftr.api.client import Client, Life
-from pylwaftr.api.plain import plain
+from pylwaftr.api.client import Client, Life, Source
+from pylwaftr.api.plain import time_text
 from pylwaftr.cli.common import BAD_INPUT, FAILED, end
-from pylwaftr.cli.connection import MOMENT, NOT_THERE, as_json, connected
+from pylwaftr.cli.connection import MOMENT, NOT_THERE, as_json, connected, print_json
 from pylwaftr.cli.lookup import endpoint, is_b4, show
 
 FIELDS = ("ipv4", "psid_offset", "psid_len", "psid", "b4_ipv6", "br_ipv6", "source", "began", "ended")
@@ -55,7 +54,9 @@ def history(
     else:
         lives = router.who_held(*endpoint(what, port), began, ended)
     count = show(lives, as_json) if output is None else _write(output, lives)
-    if output is not None:
+    if output is not None and as_json:
+        print_json({"file": str(output), "lives": count})
+    elif output is not None:
         click.echo(f"{output}: {count} lives")
     elif not count:
         if not as_json:
@@ -64,18 +65,19 @@ def history(
 
 
 def _write(file: Path, lives: Iterable[Life]) -> int:
-    part, count = file.with_name(f".{file.name}.{os.getpid()}.part"), 0
+    part, count, as_csv = file.with_name(f".{file.name}.{os.getpid()}.part"), 0, file.suffix == ".csv"
     try:
-        with part.open("w", newline="") as stream:
-            table = csv.DictWriter(stream, FIELDS, extrasaction="ignore", lineterminator="\n")
-            if file.suffix == ".csv":
-                table.writeheader()
+        with part.open("w") as stream:
+            if as_csv:
+                stream.write(",".join(FIELDS) + "\n")
             for count, life in enumerate(lives, 1):  # noqa: B007
-                record = _record(life)
-                if file.suffix == ".csv":
-                    table.writerow(record)
+                values = _values(life)
+                if as_csv:  # numbers, addresses, names, times: nothing that would want quotes
+                    stream.write(",".join(map(str, values)) + "\n")
                 else:
-                    stream.write(json.dumps(record) + "\n")
+                    stream.write(
+                        json.dumps({n: None if v == "" else v for n, v in zip(FIELDS, values, strict=True)}) + "\n"
+                    )
         part.replace(file)
     except OSError as fault:
         end(f"{file}: {fault.strerror or fault}", FAILED)
@@ -84,7 +86,12 @@ def _write(file: Path, lives: Iterable[Life]) -> int:
     return count
 
 
-def _record(life: Life) -> dict[str, object]:
-    found = plain(life)
-    flat = found["binding"] | {"began": found.get("began"), "ended": found.get("ended")}
-    return {name: flat[name] for name in FIELDS}
+def _values(life: Life) -> tuple[str | int, ...]:
+    """In the order of FIELDS."""
+    one = life.binding
+    began, ended = (
+        time_text(moment.ToNanoseconds()) if life.HasField(name) else ""
+        for name, moment in (("began", life.began), ("ended", life.ended))
+    )
+    source = Source.Name(one.source).removeprefix("SOURCE_").lower()
+    return one.ipv4, one.psid_offset, one.psid_len, one.psid, one.b4_ipv6, one.br_ipv6, source, began, ended

@@ -10,24 +10,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Network
-from typing import Any, Protocol
+from itertools import islice
+from typing import Any
 
 import numpy as np
 
 from pylwaftr import row_sets
 from pylwaftr.api.backend import Event, Listed, ListFilter
-from pylwaftr.bindings import Applied, Bindings, Table
-from pylwaftr.changes import Change, Keys, Op, Record, Refusal, Report, Source
+from pylwaftr.bindings import Applied, Table
+from pylwaftr.changes import Chain, Change, Keys, Op, Record, Report, Source
 from pylwaftr.daemon.batching import SMALL
+from pylwaftr.daemon.restoring import ConfigRefused, Restored, restore
+from pylwaftr.daemon.softwire_limit import LimitedBindings
 from pylwaftr.daemon.views import View, Views, page_of, parsed, token
 from pylwaftr.daemon.watching import Watching
 from pylwaftr.daemon.writer import Writer
 from pylwaftr.row_sets import Sourced
-from pylwaftr.rows import BINDING_ROW, Rows, no_rows
-from pylwaftr.store import Commit, Life, State, Store, StoreFault
+from pylwaftr.rows import BINDING_ROW, Rows
+from pylwaftr.store import Life, Store, StoreFault
 from pylwaftr.telemetry.histogram import Reading
 
 log = logging.getLogger("pylwaftr")
@@ -35,17 +38,14 @@ log = logging.getLogger("pylwaftr")
 _FEW_ADDRESSES = 64  # are listed from the table itself
 _DUMP = 1 << 17  # rows that the table gives at a time
 
+_LIVES = 1 << 9  # that are read from the history at a time
 _INLINE_PAGE = 1 << 11  # rows of a page that are copied without a thread
 _ALL = 1 << 62
 
 Expected = Sequence[str | None]
+Begun = Coroutine[Any, Any, Report]  # has its place among the changes when it is made; to be awaited
 Done = list[Applied]
-Refusals = list[Refusal]
 Pending = list[tuple[Change, ...]] | None
-
-
-class CoreTable(Table, Protocol):
-    def dump_chunk(self, start: Any, limit: Any) -> tuple[Any, Any, int]: ...
 
 
 class CommitRefused(StoreFault):
@@ -56,33 +56,16 @@ class CommitRefused(StoreFault):
         super().__init__("; ".join(refusal.text for refusal in report.refused[:3]))
 
 
-class ConfigRefused(Exception):
-    """The configuration's bindings do not fit; nothing was done."""
-
-    def __init__(self, refused: Sequence[Refusal]) -> None:
-        self.refused = tuple(refused)
-        super().__init__(f"bindings: {len(refused)} refused, the first: {refused[0].text}")
-
-
 class Busy(Exception):
     """Another replacement of all of a source is under way."""
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """What came of the start."""
-
-    bound: int
-    dropped: tuple[Refusal, ...]  # rows of the store that no longer fit
-    set_aside: tuple[str, ...]  # damaged files
 
 
 class Control:
     """Implements api.backend.Backend."""
 
-    def __init__(self, table: CoreTable, store: Store, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, table: Table, store: Store, clock: Callable[[], float] = time.time) -> None:
         self._table, self._store, self._clock = table, store, clock
-        self._bindings = Bindings(table)
+        self._bindings = LimitedBindings(table)
         self._writer = Writer(self._bindings, store, clock, self._committed)
         self._views = Views(self._dumped, self._pending)
         self._watching = Watching(store, lambda: self._views.at(self.revision))
@@ -91,7 +74,7 @@ class Control:
 
     async def start(self, config: Rows) -> Restored:
         """Binds what was bound before. Raises StoreFault and ConfigRefused."""
-        state, restored, revision = await asyncio.to_thread(self._restore, config)
+        state, restored, revision = await asyncio.to_thread(restore, self._bindings, self._store, config, self._clock)
         self.records = state.records
         for text in restored.set_aside:
             log.warning("damaged state: %s", text)
@@ -131,10 +114,18 @@ class Control:
 
     # --- changes ---
 
-    async def bind(self, rows: Rows, source: int, *, validate_only: bool = False, expected: Expected = ()) -> Report:
-        return await self._put(rows, source, expected=expected, validate_only=validate_only)
+    def bind(
+        self,
+        rows: Rows,
+        source: int,
+        *,
+        validate_only: bool = False,
+        expected: Expected = (),
+        chain: Chain | None = None,
+    ) -> Begun:
+        return self._put(rows, source, chain, expected=expected, validate_only=validate_only)
 
-    async def unbind(self, keys: Keys, source: int, *, validate_only: bool = False, expected: Expected = ()) -> Report:
+    def unbind(self, keys: Keys, source: int, *, validate_only: bool = False, expected: Expected = ()) -> Begun:
         """An operator also removes what DHCP or PCP have bound at the key."""
 
         def act() -> tuple[Done, Report]:
@@ -144,9 +135,9 @@ class Control:
 
         plain = len(keys[0]) <= SMALL and not validate_only and not expected
         alike = ("remove", source) if plain else None
-        return _dated(*await self._writer.do(act, len(keys[0]), alike=alike, given=_named(keys) if plain else None))
+        return _reported(self._writer.do(act, len(keys[0]), alike=alike, given=_named(keys) if plain else None))
 
-    async def commit(self, changes: Sequence[Change], records: Sequence[Record], source: int) -> Report:
+    def commit(self, changes: Sequence[Change], records: Sequence[Record], source: int) -> Begun:
         """An engine's bindings and what it has to remember about them, together. Raises CommitRefused, StoreFault.
 
         A binding that a higher source has is not refused: it waits, and is counted in `outranked`.
@@ -165,7 +156,7 @@ class Control:
                     raise CommitRefused(done[-1].report)
             return done, _summed([applied.report for applied in done])
 
-        return _dated(*await self._writer.do(act, sum(len(change.rows) for change in changes), records))
+        return _reported(self._writer.do(act, sum(len(change.rows) for change in changes), records))
 
     async def reload(self, config: Rows) -> Report:
         """The configuration's bindings are these from now on. Raises ConfigRefused."""
@@ -186,6 +177,15 @@ class Control:
         if not report.ok:
             raise ConfigRefused(report.refused)
         return report
+
+    async def limit_operator(self, mask: int, most: int | None) -> None:
+        """Softwires of a subscriber beyond which an operator's binding is refused; None: none. What is bound stays."""
+
+        def act() -> tuple[Done, None]:
+            self._bindings.limit_operator(mask, most)
+            return [], None
+
+        await self._writer.do(act, self._table.size)
 
     async def replace_all(self, source: int) -> _Replacement:
         """Raises Busy."""
@@ -238,29 +238,37 @@ class Control:
     def watch(self, after: int | None) -> AsyncIterator[Event]:
         return self._watching.watch(after)
 
-    async def who_held(self, ipv4: IPv4Address, port: int | None, began: float, ended: float) -> Sequence[Life]:
-        return await self._asked(lambda: [*self._store.who_held(ipv4, port, began, ended)])
+    def who_held(
+        self, ipv4: IPv4Address, port: int | None, began: float, ended: float
+    ) -> AsyncGenerator[Sequence[Life], None]:
+        return self._asked(lambda: self._store.who_held(ipv4, port, began, ended))
 
-    async def lives_of(self, prefix: IPv6Network, began: float, ended: float) -> Sequence[Life]:
-        return await self._asked(lambda: [*self._store.lives_of(prefix, began, ended)])
+    def lives_of(self, prefix: IPv6Network, began: float, ended: float) -> AsyncGenerator[Sequence[Life], None]:
+        return self._asked(lambda: self._store.lives_of(prefix, began, ended))
 
     # --- inside ---
 
-    async def _asked(self, question: Callable[[], Sequence[Life]]) -> Sequence[Life]:
+    async def _asked(self, question: Callable[[], Iterator[Life]]) -> AsyncGenerator[Sequence[Life], None]:
         try:
-            return await asyncio.to_thread(question)
+            found = question()
+            while part := await asyncio.to_thread(lambda: list(islice(found, _LIVES))):
+                yield part
         except StoreFault as fault:  # who asks is told, and so is who can mend it
             log.error("history: %s", fault)
             raise
 
-    async def _put(self, rows: Rows, source: int, **how: Any) -> Report:
+    def _put(self, rows: Rows, source: int, chain: Chain | None, **how: Any) -> Begun:
         def act() -> tuple[Done, Report]:
+            if chain is not None and chain.broken:
+                return [], Report()
             done = self._bindings.put(rows, source, **how)
+            if chain is not None and not done.report.ok:
+                chain.broken = True
             return [done], done.report
 
-        plain = len(rows) <= SMALL and not any(how.values())
+        plain = len(rows) <= SMALL and chain is None and not any(how.values())
         alike = ("put", source) if plain else None
-        return _dated(*await self._writer.do(act, len(rows), alike=alike, given=rows))
+        return _reported(self._writer.do(act, len(rows), alike=alike, given=rows, chain=chain))
 
     async def _swept(self, source: int) -> Report:
         def act() -> tuple[Done, Report]:
@@ -298,69 +306,17 @@ class Control:
         listed = page_of(View(self.revision, rows, rows.ids()), wanted, size, after)
         return replace(listed, next=listed.next and token(0, parsed(listed.next)[1]))
 
-    def _restore(self, config: Rows) -> tuple[State, Restored, int]:
-        try:
-            return self._restored(config)
-        except BaseException:
-            self._store.close()
-            raise
-
-    def _restored(self, config: Rows) -> tuple[State, Restored, int]:
-        state = self._store.load()
-        put = self._bindings.put(config, Source.CONFIG)
-        if not put.report.ok:
-            raise ConfigRefused(put.report.refused)
-        dropped: Refusals = []
-        for source in (Source.OPERATOR, Source.DHCP, Source.PCP):
-            wanted = [state.bindings.get(source, no_rows()), state.shadowed.get(source, no_rows())]
-            dropped += self._put_what_fits(Sourced.join([Sourced.of(rows, source) for rows in wanted]).rows, source)
-        changes = self._since(state)
-        revision = state.revision
-        if changes:
-            revision = self._store.commit([Commit(changes)], self._clock())
-        return state, Restored(self._table.size, tuple(dropped), state.set_aside), revision
-
-    def _put_what_fits(self, rows: Rows, source: int) -> Refusals:
-        dropped: Refusals = []
-        while len(rows):
-            refused = self._bindings.put(rows, source).report.refused
-            if not refused:
-                break
-            dropped += refused
-            keep = np.ones(len(rows), np.bool_)
-            keep[[refusal.index for refusal in refused]] = False
-            rows = row_sets.select(rows, keep)
-        return dropped
-
-    def _since(self, state: State) -> tuple[Change, ...]:
-        """What is bound and waits otherwise than when the store was last written."""
-        was = Sourced.join([Sourced.of(rows, source) for source, rows in state.bindings.items()])
-        waited = Sourced.join([Sourced.of(rows, source) for source, rows in state.shadowed.items()])
-        waits = self._bindings.shadowed()
-        now, sources = self._table.holders(was.rows["ipv4"], was.rows["psid"])
-        same = (sources == was.sources) & row_sets.same(now, was.rows)
-        bound = Sourced.none()
-        if not same.all() or self._table.size != len(was):
-            rows, by, _ = self._table.dump_chunk(0, _ALL)
-            bound = Sourced(rows, by)
-        return Applied(
-            Report(),
-            gone=was.select(~same),
-            come=bound.less(was) if len(bound) else bound,
-            left=waited.less(waits),
-            waits=waits.less(waited),
-        ).changes()
-
 
 class _Replacement:
     """Implements api.backend.Replacement."""
 
     def __init__(self, control: Control, source: int) -> None:
         self._control, self._source = control, source
+        self._chain = Chain()
         self._over = False
 
     async def feed(self, rows: Rows) -> Report:
-        return await self._control._put(rows, self._source, replacing=True)
+        return await self._control._put(rows, self._source, self._chain, replacing=True)
 
     async def finish(self) -> Report:
         try:
@@ -384,6 +340,10 @@ def _named(keys: Keys) -> Rows:
 def _summed(reports: Sequence[Report]) -> Report:
     names = ("added", "replaced", "unchanged", "removed", "outranked")
     return Report(**{name: sum(getattr(report, name) for report in reports) for name in names})
+
+
+async def _reported(answer: Awaitable[tuple[Report, int]]) -> Report:
+    return _dated(*await answer)
 
 
 def _dated(report: Report, revision: int) -> Report:

@@ -1,7 +1,9 @@
 """The one writer of bindings: operations in their order, applied, made durable in groups, then acknowledged.
 
-While a group is on its way to the disk, what comes meanwhile waits and is the next group: so one fsync serves as many
-operations as came during the last one. If the disk refuses, the whole group is taken back, latest first.
+An operation is applied when it comes, also while others are on their way to the disk; what was applied meanwhile is
+the next group there. So a binding forwards before it is durable, one fsync serves as many operations as came during the
+last one, and table and disk work side by side. If the disk refuses, everything that was applied and is not durable is
+taken back, latest first: also what came behind the refused group, for it was judged by what that had done.
 """
 
 from __future__ import annotations
@@ -13,23 +15,28 @@ from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from pylwaftr.bindings import Applied, Bindings
-from pylwaftr.changes import Change, Record
+from pylwaftr.changes import Chain, Change, Record
 from pylwaftr.daemon import batching
+from pylwaftr.daemon.tidying import Tidying
 from pylwaftr.rows import Rows
-from pylwaftr.store import Commit, Job, Store, StoreFault
+from pylwaftr.store import Commit, Store, StoreFault
 from pylwaftr.telemetry.histogram import Histogram
 
 log = logging.getLogger("pylwaftr")
 
 T = TypeVar("T")
 
-_GROUP_ROWS = 1 << 18  # a group takes no further operation behind this many rows
+_GROUP_ROWS = 1 << 15  # what is applied in one go takes no further operation behind this many rows
 _GROUP = 1 << 11  # operations
 _INLINE_ROWS = 512  # so many are applied without a thread: below half a millisecond
-_RETRY_S = 60.0  # upkeep that failed
+_AHEAD_ROWS = 1 << 18  # with so many applied that wait for the disk, or operations, the next wait too
+_AHEAD = 1 << 12
+
+_OWN_FAULT = "the control side has a fault: see the log of the router"
 
 Act = Callable[[], tuple[list[Applied], Any]]  # what was done, in order, and the answer
 Alike = tuple[str, int]  # operations that may be one: what is done ("put", "remove"), for which source
@@ -48,11 +55,25 @@ class _Operation:
     answer: asyncio.Future[Any]
     alike: Alike | None = None
     given: Rows | None = None
+    chain: Chain | None = None
     revision: int = 0
     done: list[Applied] = field(default_factory=list)
     result: Any = None
     fault: BaseException | None = None
     began: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """What was applied in one go, and what has to be durable before it is answered."""
+
+    operations: list[_Operation]
+    commits: list[Commit]
+    at: float  # when it was in the table
+
+    @property
+    def rows(self) -> int:
+        return sum(operation.rows for operation in self.operations)
 
 
 def _runs(group: list[_Operation]) -> Iterator[list[_Operation]]:
@@ -71,21 +92,24 @@ class Writer:
     def __init__(self, bindings: Bindings, store: Store, clock: Callable[[], float], committed: Committed) -> None:
         self._bindings, self._store, self._clock, self._committed = bindings, store, clock, committed
         self._waiting: deque[_Operation] = deque()
-        self._wake = asyncio.Event()
+        self._ahead: list[_Group] = []  # in the table, and not on the way to the disk yet
+        self._writing = False
+        self._wake, self._to_disk, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._turn = asyncio.Lock()  # the table has one writer: who applies, or who takes back
         self._closed = False
         self._disk = ThreadPoolExecutor(1, "store")  # the store has one caller at a time
         self._tasks: list[asyncio.Task[None]] = []
-        self._upkeep_wanted = asyncio.Event()
-        self._upkeep_turn = asyncio.Lock()  # one job at a time: another could take away what it reads
+        self._tidying = Tidying(store, self.on_disk)
+        self._applied_revision = 0  # that the last of the groups ahead will have
         self.revision = 0
         self.faults = 0  # commits that the store refused
         self.observers: list[Callable[[Applied], None]] = []  # told of what is bound otherwise, once that is durable
         self.seconds: defaultdict[int, Histogram] = defaultdict(Histogram)  # source -> from asked to answered
 
     def start(self, revision: int) -> None:
-        self.revision = revision
-        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._keep_up())]
-        self._upkeep_wanted.set()
+        self.revision = self._applied_revision = revision
+        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._write())]
+        self._tidying.start()
 
     async def stop(self) -> None:
         """What was asked for before is still done."""
@@ -93,51 +117,68 @@ class Writer:
         self._wake.set()
         if self._tasks:
             await self._tasks[0]
-            self._tasks[1].cancel()
-            await asyncio.gather(self._tasks[1], return_exceptions=True)
+            self._to_disk.set()
+            await self._tasks[1]
+        await self._tidying.stop()
         await self.on_disk(self._store.close)
         self._disk.shutdown()
 
-    async def do(
+    def do(
         self,
         act: Act,
         rows: int,
         records: Sequence[Record] = (),
         alike: Alike | None = None,
         given: Rows | None = None,
-    ) -> Any:
+        chain: Chain | None = None,
+    ) -> Awaitable[Any]:
         """The act's answer and the revision it has led to. Raises StoreFault: nothing was done.
 
-        Who asks may go away: what was begun is finished. `alike` and `given`: a small operation on these rows, which
-        may be done in one go with others of its kind.
+        It has its place among the others when this returns, awaited or not. Who asks may go away: what was begun is
+        finished. `alike` and `given`: a small operation on these rows, which may be done in one go with others of its
+        kind. `chain` is broken if it is taken back.
         """
         if self._closed:
             raise Closed("the router is stopping: nothing was done")
-        operation = _Operation(act, rows, records, asyncio.get_running_loop().create_future(), alike, given)
-        self._waiting.append(operation)
-        self._wake.set()
-        return await operation.answer
+        answer = asyncio.get_running_loop().create_future()
+        operation = _Operation(act, rows, records, answer, alike, given, chain)
+        if rows <= _INLINE_ROWS and self._idle:
+            self._took([operation], self._tried([operation]))
+        else:
+            self._waiting.append(operation)
+            self._wake.set()
+        return operation.answer
+
+    @property
+    def _idle(self) -> bool:
+        """Else operations gather meanwhile: many together cost less."""
+        return not (self._waiting or self._turn.locked() or self._ahead or self._writing)
 
     def on_disk(self, act: Callable[[], T]) -> Awaitable[T]:
         return asyncio.get_running_loop().run_in_executor(self._disk, act)
 
-    # --- groups ---
+    async def forget(self, before: float) -> None:
+        await self._tidying.forget(before)
+
+    # --- to the table ---
 
     async def _run(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while group := self._group():
-                try:
-                    await self._serve(group)
-                except Exception:  # of the program: the next group is served all the same
-                    log.exception("a change of bindings has failed")
-                    self._refuse(group, StoreFault("the control side has a fault: see the log of the router"))
-                self._upkeep_wanted.set()
+            while self._waiting:
+                await self._has_room()
+                async with self._turn:
+                    await self._serve(self._next())
             if self._closed:
                 return
 
-    def _group(self) -> list[_Operation]:
+    async def _has_room(self) -> None:
+        while sum(group.rows for group in self._ahead) >= _AHEAD_ROWS or len(self._ahead) >= _AHEAD:
+            self._room.clear()
+            await self._room.wait()
+
+    def _next(self) -> list[_Operation]:
         group: list[_Operation] = []
         rows = 0
         while self._waiting and rows < _GROUP_ROWS and len(group) < _GROUP:
@@ -147,31 +188,102 @@ class Writer:
                 rows += operation.rows
         return group
 
-    async def _serve(self, group: list[_Operation]) -> None:
+    async def _serve(self, operations: list[_Operation]) -> None:
+        if sum(operation.rows for operation in operations) <= _INLINE_ROWS:
+            group = self._tried(operations)
+        else:
+            self._tidying.busy()
+            group = await asyncio.to_thread(self._tried, operations)
+        self._took(operations, group)
+
+    def _tried(self, operations: list[_Operation]) -> _Group | None:
+        """None, and nothing done, if the program has a fault: the next ones are served all the same."""
         try:
-            if sum(operation.rows for operation in group) <= _INLINE_ROWS:
-                commits = self._applied(group)
-            else:
-                commits = await asyncio.to_thread(self._applied, group)
-        except Exception:  # none of it is in the store
-            await asyncio.to_thread(self._take_back, group)
-            raise
-        at = self._clock()
-        if commits:
-            try:
-                self.revision = await self.on_disk(lambda: self._store.commit(commits, at))
-            except Exception as fault:
-                self.faults += 1
-                await asyncio.to_thread(self._take_back, group)
-                if not isinstance(fault, StoreFault):
-                    raise
-                self._refuse(group, fault)
-                return
-        for revision, commit in enumerate(commits, self.revision - len(commits) + 1):
-            self._committed(revision, at, commit.changes)
+            return self._applied(operations)
+        except Exception:
+            log.exception("a change of bindings has failed")
+            self._take_back(operations)
+            return None
+
+    def _took(self, operations: list[_Operation], group: _Group | None) -> None:
+        if group is None:
+            _refuse(operations, StoreFault(_OWN_FAULT))
+            return
+        self._applied_revision += len(group.commits)
+        self._ahead.append(group)
+        self._to_disk.set()
+
+    def _applied(self, group: list[_Operation]) -> _Group:
+        for run in _runs(group):
+            if len(run) == 1 or not batching.together(self._bindings, run):
+                for operation in run:
+                    self._apply(operation)
+        commits: list[Commit] = []
         for operation in group:
-            self._note(operation)
-            self._answer(operation)
+            if operation.fault is None and (operation.done or operation.records):
+                changes = tuple(change for applied in operation.done for change in applied.changes())
+                commits.append(Commit(changes, tuple(operation.records)))
+            operation.revision = self._applied_revision + len(commits)
+        return _Group(group, commits, self._clock())
+
+    def _apply(self, operation: _Operation) -> None:
+        try:
+            done, operation.result = operation.act()
+            operation.done = [applied for applied in done if not applied.empty]
+        except Exception as fault:  # of the program too: whoever asked is told, the others go on
+            operation.fault = fault
+
+    def _take_back(self, operations: Sequence[_Operation]) -> None:
+        for operation in reversed(operations):
+            for applied in reversed(operation.done):
+                self._bindings.undo(applied)
+
+    # --- to the disk ---
+
+    async def _write(self) -> None:
+        while True:
+            await self._to_disk.wait()
+            self._to_disk.clear()
+            while self._ahead:
+                groups, self._ahead = self._ahead, []
+                self._room.set()
+                self._writing = True
+                commits = [commit for group in groups for commit in group.commits]
+                try:
+                    if commits:
+                        self.revision = await self.on_disk(partial(self._store.commit, commits, groups[-1].at))
+                except StoreFault as fault:
+                    await self._give_up(groups, fault)
+                except Exception:
+                    log.exception("a change of bindings has failed")
+                    await self._give_up(groups, StoreFault(_OWN_FAULT))
+                else:
+                    self._writing = False
+                    self._tell(groups, commits)
+            if self._closed and self._tasks[0].done():
+                return
+
+    def _tell(self, groups: list[_Group], commits: list[Commit]) -> None:
+        """They are durable."""
+        for revision, commit in enumerate(commits, self.revision - len(commits) + 1):
+            self._committed(revision, groups[-1].at, commit.changes)
+        for group in groups:
+            for operation in group.operations:
+                self._note(operation)
+                _answer(operation)
+        self._tidying.wanted(sum(group.rows for group in groups))
+
+    async def _give_up(self, groups: list[_Group], fault: StoreFault) -> None:
+        """Nothing of it is in the store. What was applied behind it goes with it."""
+        self.faults += 1
+        async with self._turn:
+            groups, self._ahead = [*groups, *self._ahead], []
+            operations = [operation for group in groups for operation in group.operations]
+            await asyncio.to_thread(self._take_back, operations)
+            self._applied_revision = self.revision
+            self._writing = False
+            _refuse(operations, fault)
+        self._room.set()
 
     def _note(self, operation: _Operation) -> None:
         for applied in operation.done:
@@ -186,72 +298,20 @@ class Writer:
             if len(some):
                 self.seconds[int(some.sources[0])].add(time.monotonic() - operation.began)
 
-    def _applied(self, group: list[_Operation]) -> list[Commit]:
-        """Applies them; what has to be durable before they are answered."""
-        for run in _runs(group):
-            if len(run) == 1 or not batching.together(self._bindings, run):
-                for operation in run:
-                    self._apply(operation)
-        commits: list[Commit] = []
-        for operation in group:
-            if operation.fault is None and (operation.done or operation.records):
-                changes = tuple(change for applied in operation.done for change in applied.changes())
-                commits.append(Commit(changes, tuple(operation.records)))
-            operation.revision = self.revision + len(commits)
-        return commits
 
-    def _apply(self, operation: _Operation) -> None:
-        try:
-            done, operation.result = operation.act()
-            operation.done = [applied for applied in done if not applied.empty]
-        except Exception as fault:  # of the program too: whoever asked is told, the others go on
-            operation.fault = fault
+def _refuse(operations: Sequence[_Operation], fault: StoreFault) -> None:
+    """Also who changed nothing: what he was told rested on what was taken back."""
+    for operation in operations:
+        if operation.chain is not None:
+            operation.chain.broken = True
+        if not operation.answer.done():
+            operation.answer.set_exception(operation.fault or type(fault)(str(fault)))
 
-    def _take_back(self, group: list[_Operation]) -> None:
-        for operation in reversed(group):
-            for applied in reversed(operation.done):
-                self._bindings.undo(applied)
 
-    def _refuse(self, group: list[_Operation], fault: StoreFault) -> None:
-        """Also to who changed nothing: what he was told rested on what was taken back."""
-        for operation in group:
-            if not operation.answer.done():
-                operation.answer.set_exception(operation.fault or type(fault)(str(fault)))
-
-    def _answer(self, operation: _Operation) -> None:
-        if operation.answer.done():
-            return
-        if operation.fault is not None:
-            operation.answer.set_exception(operation.fault)
-        else:
-            operation.answer.set_result((operation.result, operation.revision))
-
-    # --- upkeep ---
-
-    async def _keep_up(self) -> None:
-        """Folds and merges files in the background; commits go on meanwhile."""
-        while True:
-            await self._upkeep_wanted.wait()
-            self._upkeep_wanted.clear()
-            try:
-                async with self._upkeep_turn:
-                    while (job := await self.on_disk(self._store.upkeep)) is not None:
-                        await self._work(job)
-            except StoreFault as fault:
-                log.error("the state is not tidied: %s", fault)
-            except Exception:
-                log.exception("the state is not tidied")
-            else:
-                continue
-            await asyncio.sleep(_RETRY_S)
-            self._upkeep_wanted.set()
-
-    async def forget(self, before: float) -> None:
-        async with self._upkeep_turn:
-            jobs = self._store.retention(before)
-            while (job := await self.on_disk(lambda: next(jobs, None))) is not None:
-                await self._work(job)
-
-    async def _work(self, job: Job) -> None:
-        await asyncio.to_thread(job.run)
-        await self.on_disk(lambda: self._store.adopt(job))
+def _answer(operation: _Operation) -> None:
+    if operation.answer.done():
+        return
+    if operation.fault is not None:
+        operation.answer.set_exception(operation.fault)
+    else:
+        operation.answer.set_result((operation.result, operation.revision))

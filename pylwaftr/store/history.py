@@ -23,7 +23,8 @@ from pylwaftr.store.segments import BIND, BLOCK, Events, Segment
 OPEN = np.int64((1 << 63) - 1)  # in place of the end of a life
 ALL_KEYS = (0, (1 << 48) - 1)
 
-_PART = 64  # blocks that are looked at together when a file is read from end to end
+_PART = 16  # blocks that are looked at together when a file is read from end to end: some 20 MB
+_PSIDS = np.uint64(16)  # bits of a key below the address
 _FEW = 1024  # addresses that are looked up one by one rather than by reading everything
 
 
@@ -106,10 +107,10 @@ class History:
         return every.select(np.append(True, ~twice)) if twice.any() else every
 
     def parts(self, low: int = ALL_KEYS[0], high: int = ALL_KEYS[1]) -> Iterator[Events]:
-        """The same in pieces of bounded size, complete for their keys."""
+        """The same in pieces of bounded size, complete for their addresses."""
         starts = [segment.starts for segment in self.segments]
         marks = np.sort(np.concatenate([*starts, self.tail.keys()[::BLOCK], np.zeros(0, np.uint64)]))[_PART::_PART]
-        edges = [int(mark) for mark in row_sets.distinct(marks) if low < mark <= high]
+        edges = [int(mark) for mark in row_sets.distinct(marks >> _PSIDS << _PSIDS) if low < mark <= high]
         for begin, end in zip([low, *edges], [*(edge - 1 for edge in edges), high], strict=True):
             yield self.events(begin, end)
 

@@ -9,11 +9,15 @@ from __future__ import annotations
 import sqlite3
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import chain
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from pylwaftr.rows import BINDING_ROW, Rows
 from pylwaftr.store import Record, StoreFault
@@ -34,6 +38,10 @@ CREATE TABLE IF NOT EXISTS records(space TEXT, key BLOB, value BLOB NOT NULL, ch
 _COLUMNS = "number, revision, at, op, source, count, rows, file, check_sum"
 _HEAD = struct.Struct("<QQqBBQ")
 _PAGE = 64  # entries that are read at a time
+_TOGETHER = 1 << 17  # rows of small changes
+T = TypeVar("T")
+
+_RUNS = (512, 128, 32, 8, 1)  # rows that one statement writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,10 @@ class Entry:
         head = _HEAD.pack(self.number, self.revision, self.at, self.op, self.source, self.count)
         return zlib.crc32(self.rows if self.rows is not None else (self.file or "").encode(), zlib.crc32(head))
 
+    def columns(self) -> tuple[Any, ...]:
+        head = (self.number, self.revision, self.at, self.op, self.source, self.count)
+        return (*head, self.rows, self.file, self.check_sum())
+
     def content(self, folder: Path) -> Rows:
         if self.rows is not None:
             return np.frombuffer(self.rows, BINDING_ROW)
@@ -60,6 +72,39 @@ class Entry:
 
     def events(self, folder: Path) -> Events:
         return Events.of(self.content(folder), self.at, self.number, self.op, self.source)
+
+
+def together(entries: Iterable[Entry], folder: Path) -> Iterator[Events]:
+    """Small changes by the thousand: an array of each would be most of the work."""
+    small: list[Entry] = []
+    rows = 0
+    for entry in entries:
+        rows += entry.count
+        if entry.rows is None or rows > _TOGETHER:
+            yield _joined(small)
+            small, rows = [], entry.count
+        if entry.rows is None:
+            yield entry.events(folder)
+        else:
+            small.append(entry)
+    yield _joined(small)
+
+
+def _joined(entries: Sequence[Entry]) -> Events:
+    """All of them with their rows in them."""
+    rows = np.frombuffer(b"".join(entry.rows or b"" for entry in entries), BINDING_ROW)
+    counts = [entry.count for entry in entries]
+
+    def column(values: list[int], kind: type[np.generic]) -> npt.NDArray[Any]:
+        return np.repeat(np.array(values, kind), counts)
+
+    return Events(
+        rows,
+        column([entry.at for entry in entries], np.int64),
+        column([entry.number for entry in entries], np.uint64),
+        column([entry.op for entry in entries], np.uint8),
+        column([entry.source for entry in entries], np.uint8),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +215,11 @@ class Journal:
 
     def write(self, batch: Batch, meta: Meta) -> None:
         with _Transaction(self._connection):
-            self._connection.executemany(
-                f"INSERT INTO log({_COLUMNS}) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (e.number, e.revision, e.at, e.op, e.source, e.count, e.rows, e.file, e.check_sum())
-                    for e in batch.entries
-                ],
-            )
+            entries = batch.entries
+            rows = [
+                (e.number, e.revision, e.at, e.op, e.source, e.count, e.rows, e.file, e.check_sum()) for e in entries
+            ]
+            self._insert(f"INSERT INTO log({_COLUMNS})", _runs(rows))
             self._records(batch.records)
             self._add_segments(batch.segments)
             self._meta(meta)
@@ -210,7 +253,7 @@ class Journal:
     def _records(self, records: Iterable[Record]) -> None:
         last = {(record.space, record.key): record.value for record in records}
         put = [(s, k, v, _record_sum(s, k, v)) for (s, k), v in last.items() if v is not None]
-        self._connection.executemany("INSERT OR REPLACE INTO records VALUES(?, ?, ?, ?)", put)
+        self._insert("INSERT OR REPLACE INTO records", _runs(put))
         gone = [name for name, value in last.items() if value is None]
         self._connection.executemany("DELETE FROM records WHERE space = ? AND key = ?", gone)
 
@@ -219,7 +262,12 @@ class Journal:
 
     def _meta(self, meta: Meta) -> None:
         values = {"format": FORMAT, **{name: getattr(meta, name) for name in Meta.__slots__}}
-        self._connection.executemany("INSERT OR REPLACE INTO meta VALUES(?, ?)", list(values.items()))
+        self._insert("INSERT OR REPLACE INTO meta", [list(values.items())])
+
+    def _insert(self, into: str, runs: Iterable[Sequence[Sequence[Any]]]) -> None:
+        for run in runs:
+            places = ", ".join([f"({', '.join('?' * len(run[0]))})"] * len(run))
+            self._connection.execute(f"{into} VALUES {places}", list(chain.from_iterable(run)))
 
 
 class DamagedEntry(Damaged):
@@ -244,5 +292,23 @@ class _Transaction:
                 self._connection.execute("ROLLBACK")
 
 
+def _runs(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """In a few lengths, so that their statements stay prepared.
+
+    Each statement waits for the interpreter, which a busy event loop may keep for its switch interval: with a statement
+    a row, a commit of a hundred records took a hundred of these.
+    """
+    at = 0
+    while at < len(rows):
+        count = next(length for length in _RUNS if length <= len(rows) - at)
+        yield rows[at : at + count]
+        at += count
+
+
 def _record_sum(space: str, key: bytes, value: bytes) -> int:
-    return zlib.crc32(value, zlib.crc32(key, zlib.crc32(space.encode())))
+    return zlib.crc32(value, zlib.crc32(key, _space_sum(space)))
+
+
+@cache
+def _space_sum(space: str) -> int:
+    return zlib.crc32(space.encode())

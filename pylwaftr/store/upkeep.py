@@ -43,8 +43,8 @@ class Fold:
 
     def _write(self, log: Journal) -> None:
         until = self.meta.number
-        small = [entry.events(self.folder) for entry in log.entries(self.meta.folded, until, small=True)]
-        history = Events.join([part for part in small if part.op[0] in (BIND, UNBIND)])
+        small = (entry for entry in log.entries(self.meta.folded, until, small=True) if entry.op in (BIND, UNBIND))
+        history = Events.join(list(journal.together(small, self.folder)))
         if len(history):
             self.events = f"{self.meta.folded + 1:016x}-{until:016x}{segments.SUFFIX}"
             segments.write(self.folder / self.events, [history.in_order()])
@@ -67,11 +67,14 @@ class Fold:
 def apply(live: Live, entries: Iterator[Entry], folder: Path) -> None:
     """Many changes together: each application copies all that is bound."""
     waiting: list[Events] = []
-    for entry in entries:
-        waiting.append(entry.events(folder))
-        if sum(map(len, waiting)) > _AT_ONCE:
+    rows = 0
+    for events in journal.together(entries, folder):
+        waiting.append(events)
+        rows += len(events)
+        if rows > _AT_ONCE:
             live.apply(Events.join(waiting))
             waiting.clear()
+            rows = 0
     live.apply(Events.join(waiting))
 
 

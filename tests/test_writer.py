@@ -1,0 +1,187 @@
+"""The writer ahead of the disk: what forwards before it is durable, what is taken back, what a stream's fault ends;
+and upkeep, which lets a load go first."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pylwaftr.changes import Chain, Report
+from pylwaftr.daemon import tidying
+from pylwaftr.daemon.control import Control
+from pylwaftr.daemon.tidying import Tidying
+from pylwaftr.store import Job, StoreFault
+from tests.control_life import DHCP, OPERATOR, FailingStore, cell, keys, listed, run, store_of, table
+from tests.store_rows import A1, EVER, many, opened, row, rows, shown
+
+
+def test_a_change_forwards_before_those_ahead_of_it_are_durable(tmp_path: Path) -> None:
+    async def test(control: Control) -> None:
+        store_of(control).slow_s = 0.1
+        first = asyncio.ensure_future(control.bind(row(1), OPERATOR))
+        await asyncio.sleep(0.02)  # on its way to the disk
+        second = asyncio.ensure_future(control.bind(row(2), OPERATOR))
+        await asyncio.sleep(0.02)
+        assert (cell(control.get(A1, 1)), cell(control.get(A1, 2))) == ((1, 1, OPERATOR), (2, 1, OPERATOR))
+        assert (first.done(), second.done(), control.revision) == (False, False, 0)
+        assert [await first, await second] == [Report(added=1, revision=1), Report(added=1, revision=2)]
+
+    run(tmp_path, test)
+
+
+def test_its_time_is_that_at_which_it_forwards(tmp_path: Path) -> None:
+    """The benchmark of single changes rests on it."""
+    found: list[Any] = []
+
+    async def life() -> None:
+        def clock() -> float:
+            found.append(cell(control.get(A1, 5)))
+            return 2e9
+
+        control = Control(table(), FailingStore(tmp_path, 0.0), clock)
+        await control.start(rows())
+        await control.bind(row(5), OPERATOR)
+        await control.stop()
+
+    asyncio.run(life())
+    assert found == [(5, 1, OPERATOR)]
+    store, _ = opened(tmp_path)
+    assert [life[3] for life in shown(store.who_held(IPv4Address(A1), None, *EVER))] == [2e9]
+    store.close()
+
+
+def test_a_store_that_fails_takes_back_what_was_done_ahead(tmp_path: Path) -> None:
+    """Latest first: the second replaced what the first had bound."""
+
+    async def test(control: Control) -> None:
+        await control.bind(rows(row(1), row(2)), OPERATOR)
+        store = store_of(control)
+        store.slow_s, store.broken = 0.1, True
+        first = asyncio.ensure_future(control.bind(row(1, 5), OPERATOR))
+        await asyncio.sleep(0.02)
+        behind = [
+            asyncio.ensure_future(control.bind(row(1, 6), OPERATOR)),
+            asyncio.ensure_future(control.unbind(keys(2), OPERATOR)),
+            asyncio.ensure_future(control.bind(many(0, 600, 9), DHCP)),  # in a thread
+        ]
+        await asyncio.sleep(0.05)
+        assert cell(control.get(A1, 1)) == (1, 6, OPERATOR)
+        answers = await asyncio.gather(first, *behind, return_exceptions=True)
+        assert [str(answer) for answer in answers] == ["the disk is full"] * 4
+        assert (cell(control.get(A1, 1)), cell(control.get(A1, 2))) == ((1, 1, OPERATOR), (2, 1, OPERATOR))
+        assert await listed(control) == [(1, OPERATOR), (2, OPERATOR)]
+        store.slow_s, store.broken = 0.0, False
+        assert await control.bind(row(3), OPERATOR) == Report(added=1, revision=2)
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("what", ["refused", "not kept"])
+def test_behind_a_broken_batch_of_a_stream_none_is_done(tmp_path: Path, what: str) -> None:
+    async def test(control: Control) -> None:
+        store, chain = store_of(control), Chain()
+        store.slow_s = 0.05
+        first = asyncio.ensure_future(control.bind(row(1), OPERATOR, chain=chain))
+        if what == "refused":
+            bad: Awaitable[Any] = control.bind(rows(row(2), row(3, k=7)), OPERATOR, chain=chain)
+        else:
+            store.broken = True
+            bad = first
+        last = asyncio.ensure_future(control.bind(row(4), OPERATOR, chain=chain))
+        if what == "refused":
+            assert not (await bad).ok
+            assert (await first).added == 1
+        else:
+            with pytest.raises(StoreFault):
+                await bad
+            store.broken = False
+        await asyncio.gather(last, return_exceptions=True)
+        late = await control.bind(row(5), OPERATOR, chain=chain)
+        assert late.added == 0
+        assert [psid for psid, _ in await listed(control)] == ([1] if what == "refused" else [])
+        assert await control.bind(row(6), OPERATOR) == Report(added=1, revision=control.revision)  # of nobody's stream
+
+    run(tmp_path, test)
+
+
+# --- upkeep ----------------------------------------------------------------------------------------------------------
+
+
+class _Store:
+    """Counts how often it is asked for work, and has none."""
+
+    def __init__(self) -> None:
+        self.asked: list[float] = []
+
+    def upkeep(self) -> Job | None:
+        self.asked.append(time.monotonic())
+        return None
+
+
+async def _on_disk(act: Callable[[], Any]) -> Any:
+    return act()
+
+
+def test_upkeep_waits_until_a_load_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tidying, "_QUIET_S", 0.1)
+
+    async def test() -> None:
+        store = _Store()
+        kept = Tidying(store, _on_disk)  # type: ignore[arg-type]
+        kept.busy()
+        kept.start()
+        for _ in range(5):
+            await asyncio.sleep(0.02)
+            kept.busy()
+            kept.wanted(1 << 15)
+        busy_until = time.monotonic()
+        while not store.asked:
+            await asyncio.sleep(0.01)
+        assert store.asked[0] >= busy_until
+        await kept.stop()
+
+    asyncio.run(test())
+
+
+def test_upkeep_is_not_put_off_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tidying, "_QUIET_S", 60.0)
+    monkeypatch.setattr(tidying, "_PATIENCE_S", 0.05)
+
+    async def test() -> None:
+        store = _Store()
+        kept = Tidying(store, _on_disk)  # type: ignore[arg-type]
+        kept.busy()
+        kept.start()
+        while not store.asked:
+            kept.busy()
+            await asyncio.sleep(0.01)
+        await kept.stop()
+
+    asyncio.run(test())
+
+
+def test_few_changes_do_not_ask_for_upkeep_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tidying, "_QUIET_S", 0.0)
+
+    async def test() -> None:
+        store = _Store()
+        kept = Tidying(store, _on_disk)  # type: ignore[arg-type]
+        kept.start()
+        await asyncio.sleep(0.01)
+        assert len(store.asked) == 1  # at the start
+        for _ in range(255):
+            kept.wanted(1)
+        await asyncio.sleep(0.01)
+        assert len(store.asked) == 1
+        kept.wanted(1)
+        await asyncio.sleep(0.01)
+        assert len(store.asked) == 2
+        await kept.stop()
+
+    asyncio.run(test())
