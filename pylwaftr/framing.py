@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
+from pylwaftr import _framing
+
 HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION_OPTIONS = 0, 43, 44, 60
 IPV4, TCP, UDP = 4, 6, 17
 _OUTER, _IPV4, _UDP = 40, 20, 8
@@ -62,37 +64,12 @@ def inner_source(packet: bytes) -> InnerSource | None:
 def strip(packet: bytes) -> Punted | None:
     """A packet from its IPv6 header on; None unless it is whole, no inner fragment, and its checksums are right."""
     if len(packet) >= _WHOLE.size and packet[6] == IPV4 and packet[_OUTER] == 0x45:
-        return _strip_plain(packet)
+        return _framing.strip_plain(packet, Punted)  # nearly all
     return strip_any(packet)
 
 
-def _strip_plain(packet: bytes) -> Punted | None:
-    """Without extension headers and IPv4 options, as nearly all are: all fields in one go."""
-    (
-        version, length, _, _, tunnel, br, _, _, total, _, fragment, _, protocol, _, source, destination,
-        source_port, destination_port, size, check,
-    ) = _WHOLE.unpack_from(packet)  # fmt: skip
-    end = 60 + size
-    if (
-        version >> 28 != 6
-        or protocol != UDP
-        or fragment & 0x3FFF
-        or size < _UDP
-        or size + _IPV4 > total
-        or total > length
-    ):
-        return None
-    if length + _OUTER > len(packet) or int.from_bytes(packet[40:60]) % _MODULUS:
-        return None
-    if check:
-        number = int.from_bytes(packet[52:end])  # the addresses and the datagram
-        if ((number << 8 if size & 1 else number) + UDP + size) % _MODULUS:
-            return None
-    return Punted(tunnel, br, source, source_port, destination, destination_port, packet[68:end])
-
-
 def strip_any(packet: bytes) -> Punted | None:
-    """strip without its short way."""
+    """strip without its compiled way."""
     if len(packet) < _WHOLE.size or packet[0] >> 4 != 6:
         return None
     _, length, next_header, _, tunnel, br = _PACKET.unpack_from(packet)
@@ -174,5 +151,4 @@ def wrap(
 
 def reply(to: Punted, payload: bytes) -> bytes:
     """The answer, from where the request went to where it came from."""
-    tunnel, br, source, source_port, destination, destination_port, _ = to
-    return wrap(payload, br, tunnel, destination, destination_port, source, source_port)
+    return _framing.reply(to, payload)

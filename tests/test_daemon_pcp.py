@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from types import SimpleNamespace
+from typing import cast
 
+import numpy as np
 import pytest
 
 from pylwaftr import framing
@@ -14,13 +18,17 @@ from pylwaftr.changes import Change, Op, Record, Report
 from pylwaftr.config.services import Pool
 from pylwaftr.config.values import Endpoint
 from pylwaftr.daemon.pcp import PcpService
+from pylwaftr.daemon.punts import MISS, PCP, Punts
+from pylwaftr.daemon.router import Router
 from pylwaftr.pcp.codec import MapRequest, MapResponse, decode_response, encode_request
 from pylwaftr.pcp.numbers import Result, address16
 from pylwaftr.pcp.options import PortSet, ThirdParty
+from pylwaftr.pcp.outcome import Sender
 from pylwaftr.pcp.server import PcpServer
 from pylwaftr.pcp.settings import Settings
 from pylwaftr.store import StoreFault
 
+PUNT = [("kind", "u1"), ("offset", "u4"), ("length", "u4")]  # the columns that are looked at
 B4, BR = IPv6Address("2001:db8:101::1").packed, IPv6Address("2001:db8:aa::1").packed
 INSIDE, SERVER = IPv4Address("192.0.0.2").packed, IPv4Address("192.0.0.1").packed
 POOL = Pool(IPv4Network("203.0.113.0/30"), 0, 6, ((0, 1023),), "rfc7753")
@@ -99,6 +107,26 @@ def test_a_grant_is_kept_before_its_answer_leaves() -> None:
     assert len([value for value in world.control.records.values() if value]) == 1
 
 
+def test_what_comes_shortly_after_another_is_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pylwaftr.daemon.pcp._GATHER_S", 0.15)
+
+    async def run() -> None:
+        world = World(max_sets=9)
+        task = asyncio.create_task(world.service.run())
+        world.service.punted([request()])
+        await asyncio.sleep(0.05)
+        assert len(world.sent) == 1  # nothing to wait for
+        for _ in range(3):
+            world.service.punted([request()])
+            await asyncio.sleep(0.01)
+        assert len(world.sent) == 1
+        await settled()
+        assert len(world.sent) == 4
+        task.cancel()
+
+    asyncio.run(run())
+
+
 def test_a_grant_and_its_end() -> None:
     world = served(World(), request(), request(lifetime=0))
     assert [reply.result for reply in world.replies()] == [Result.SUCCESS, Result.SUCCESS]
@@ -168,11 +196,49 @@ def test_a_third_party_provisions_a_b4() -> None:
 
 
 def test_a_stranger_does_not() -> None:
-    world, _ = asked("192.0.2.0/24")
+    world, answer = asked("192.0.2.0/24")
     assert world.control.kept == []
+    assert answer is not None
+    assert answer[3] == Result.UNSUPP_OPTION  # RFC 6887 section 13.1
+
+
+def test_who_is_allowed_is_live_configuration() -> None:
+    world = World(third_parties=(IPv4Network("192.0.2.0/24"),))
+    asking = Sender(b"", b"", address16(IPv4Address("127.0.0.1")), 5351)
+    assert not world.service.server.authorises(asking)
+    settings = world.service.server.settings
+    world.service.server.reconfigure(replace(settings, third_parties=(IPv4Network("127.0.0.1/32"),)))
+    assert world.service.server.authorises(asking)
+
+
+def test_strangers_on_the_management_side_take_no_room_from_softwires(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pylwaftr.daemon.pcp._MOST", 300)
+    world = World(third_parties=(IPv4Network("127.0.0.1/32"),))
+    told: list[bytes] = []
+
+    def flood() -> None:
+        for number in range(5000):
+            world.service._from_management(b"\2\1" + bytes(58), ("192.0.2.7", number % 60000), told.append)
+        world.service.punted([request()])
+
+    served(world, flood, flood)
+    assert [reply.result for reply in world.replies()] == [Result.SUCCESS, Result.SUCCESS]
+    assert len(told) <= 2 * 256
 
 
 def test_the_view_shows_them() -> None:
     world = served(World(), request())
     [(_, mapping)] = world.service.server.mappings()
     assert IPv6Address(mapping.b4) in IPv6Network("2001:db8:101::/56")
+
+
+def test_what_is_punted_goes_to_who_takes_its_kind() -> None:
+    rows = np.array([(PCP, 0, 2), (MISS, 2, 1), (PCP, 3, 0), (9, 3, 1)], PUNT)
+    engine = SimpleNamespace(punted=lambda: (rows, b"abcd"))
+    taken: list[tuple[str, list[bytes]]] = []
+
+    def taker(name: str) -> Callable[[Iterable[bytes]], None]:
+        return lambda packets: taken.append((name, list(packets)))
+
+    Punts(cast(Router, SimpleNamespace(engine=engine)), taker("pcp"), taker("miss"), taker("move"))._take()
+    assert taken == [("pcp", [b"ab", b""]), ("miss", [b"c"])]

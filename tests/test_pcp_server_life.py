@@ -77,7 +77,7 @@ def test_lifetimes_that_come_and_go_leave_nothing_behind() -> None:
         now = NOW + second
         made.receive(ask(lifetime=(86400, 120, 0)[second % 3]), tunnel(), now)
         made.handle_timer(now)
-    assert sum(map(len, made._mappings._buckets.values())) < 40
+    assert sum(map(len, made._mappings.buckets.values())) < 40
 
 
 def test_what_was_given_back_waits_for_its_subscriber_and_then_goes_to_others() -> None:

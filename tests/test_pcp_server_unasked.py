@@ -119,6 +119,13 @@ def test_an_announcement_goes_into_every_softwire() -> None:
     assert {codec.decode_response(send.payload) for send in sends} == {codec.AnnounceResponse(5)}
 
 
+def test_a_third_party_hears_it_and_is_no_softwire() -> None:
+    made = server()
+    assert said(made.receive(third(ThirdParty(B)), manager(), NOW)).result == 0
+    assert made.announce(NOW + 5) == 1
+    assert {send.tunnel for send in made.handle_timer(NOW + 5).sends} == {B, b""}
+
+
 def test_ten_copies_with_gaps_that_double() -> None:
     made = server()
     made.announce(NOW, row("203.0.113.1", 1, B))

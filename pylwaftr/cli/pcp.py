@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import click
 
@@ -58,13 +59,14 @@ def pools(router: Client, as_json: bool) -> None:
     found = router.pcp_pools()
     if as_json:
         for pool in found:
-            print_json(plain(pool))
+            print_json(plain(pool) | {"free": _free(pool)})
         return
     head = ("pool", "length", "port sets", "used", "quarantined", "free")
-    print_rows(
-        head,
-        ((p.ipv4, p.psid_len, p.total, p.used, p.quarantined, max(p.total - p.used - p.quarantined, 0)) for p in found),
-    )
+    print_rows(head, ((p.ipv4, p.psid_len, p.total, p.used, p.quarantined, _free(p)) for p in found))
+
+
+def _free(pool: Any) -> int:
+    return max(int(pool.total - pool.used - pool.quarantined), 0)
 
 
 @pcp.command()

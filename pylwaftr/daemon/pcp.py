@@ -29,8 +29,11 @@ log = logging.getLogger("pylwaftr")
 
 SPACE = "pcp"
 _TURN = 4096  # requests: in a storm the first answers leave after a tenth of a second, and epochs are fresh
+_GATHER_S = 0.004  # from turn to turn at least, for a commit costs as much as fifty requests …
+_ENOUGH = 512  # … unless so many wait
 _RETRY_S = 1.0  # a store that failed is asked again this often
 _MOST = 1 << 17  # requests that wait, some 90 MB: a storm of 100,000 lwB4s at once fits; more have to ask again
+_STRANGERS = 256  # the same of those on the management side who may ask for nothing
 Answer = Callable[[bytes], None]  # to where a request came from
 Inject = Callable[[Sequence[bytes]], None]
 
@@ -47,6 +50,7 @@ class PcpService:
         self._control, self._inject = control, inject
         self._waiting: list[tuple[bytes, Sender, Punted | Answer]] = []
         self._moves: list[framing.InnerSource] = []
+        self._strangers = 0  # that wait
         self._wake = asyncio.Event()
         self._turn = asyncio.Lock()  # an outcome is settled before the next is made
         self._management: asyncio.DatagramTransport | None = None
@@ -55,10 +59,10 @@ class PcpService:
     # --- in
 
     def punted(self, packets: Iterable[bytes]) -> None:
-        for packet in packets:
-            if len(self._waiting) < _MOST and (datagram := framing.strip(packet)) is not None:
-                sender = Sender(datagram.tunnel, datagram.br, IPV4_MAPPED + datagram.source, datagram.source_port)
-                self._waiting.append((datagram.payload, sender, datagram))
+        for datagram in map(framing.strip, packets):
+            if datagram is not None and len(self._waiting) < _MOST:
+                tunnel, br, source, port, _, _, payload = datagram
+                self._waiting.append((payload, Sender(tunnel, br, IPV4_MAPPED + source, port), datagram))
         self._wake.set()
 
     def moved(self, packets: Iterable[bytes]) -> None:
@@ -85,16 +89,26 @@ class PcpService:
         address = ip_address(peer[0].partition("%")[0])
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
+        sender = Sender(b"", b"", address16(address), peer[1])
+        if not self.server.authorises(sender):
+            self._strangers += 1
+            if self._strangers > _STRANGERS:
+                return
         if len(self._waiting) < _MOST:
-            self._waiting.append((datagram, Sender(b"", b"", address16(address), peer[1]), answer))
+            self._waiting.append((datagram, sender, answer))
         self._wake.set()
 
     # --- turns
 
     async def run(self) -> None:
         """Until it is cancelled."""
+        began = 0.0
         while True:
             await self._pause()
+            wait = began + _GATHER_S - time.monotonic()
+            if wait > 0 and len(self._waiting) < _ENOUGH:
+                await asyncio.sleep(wait)
+            began = time.monotonic()
             async with self._turn:
                 await self._take_turn()
             if not self.healthy:
@@ -118,6 +132,8 @@ class PcpService:
         waiting, self._waiting = self._waiting[:_TURN], self._waiting[_TURN:]
         if self._waiting:
             self._wake.set()
+        else:
+            self._strangers = 0
         if not waiting:
             return
         outcome = self.server.receive_many([(datagram, sender) for datagram, sender, _ in waiting], now)
@@ -132,6 +148,11 @@ class PcpService:
             else:
                 to(reply)
         self._inject(packets)
+
+    @property
+    def busy(self) -> bool:
+        """Whether requests wait, or their answers."""
+        return bool(self._waiting) or self._turn.locked()
 
     async def settle(self, make: Callable[[float], Outcome]) -> Outcome:
         """An outcome asked for by others (the operator, bindings of other sources), in its turn. Raises StoreFault."""

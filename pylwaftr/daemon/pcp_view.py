@@ -41,7 +41,8 @@ class PcpView:
 
     def pools(self) -> Sequence[PoolUse]:
         return [
-            PoolUse(pool.ipv4, pool.psid_len, pool.sets, pool.held, pool.given_back)
+            # Without those that other sources have bound.
+            PoolUse(pool.ipv4, pool.psid_len, pool.held + pool.free, pool.held, pool.given_back)
             for pool in self._service.server.pools()
         ]
 

@@ -9,13 +9,13 @@ import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pylwaftr import capture_client, ports
 from pylwaftr.config import Config
+from pylwaftr.daemon import pauses
 from pylwaftr.daemon.eal import stop_eal
 from pylwaftr.daemon.observer import Observer
 from pylwaftr.daemon.router import Router, Sample, Totals
@@ -24,7 +24,6 @@ from pylwaftr.daemon.start import locked, started, usable_ports
 
 log = logging.getLogger("pylwaftr")
 
-_SWITCH_S = 0.001  # threads that work on arrays give way to the event loop so soon
 POLL_S = 1.0  # how often links and next hops are looked at
 
 
@@ -42,7 +41,7 @@ def run(
     watchers: Sequence[Watcher],
 ) -> Totals:
     """Runs the router until SIGTERM or SIGINT and returns the final counters. Raises StartFault."""
-    sys.setswitchinterval(_SWITCH_S)
+    pauses.shorten()
     return asyncio.run(_run(config, extra_args, ready, watchers))
 
 
@@ -80,6 +79,7 @@ async def _live(
         _reload_on_sighup(services)
         _tell_manager("READY=1")
         ready()
+        pauses.settled()
         await _serve(router, stop, watchers)
         _tell_manager("STOPPING=1")
     finally:

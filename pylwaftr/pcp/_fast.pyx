@@ -2,7 +2,7 @@
 """The two requests that a storm consists of, compiled: a subscriber's first port set, and its renewal unchanged.
 
 Everything that is not exactly one of them goes to `slow`, the readable form in server.py and grants.py; what is done here
-is what that would do, octet for octet (tests/test_pcp_server_fast.py).
+is what that would do, octet for octet (tests/test_pcp_server_fuzz.py).
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -58,7 +58,7 @@ cdef class Fast:
     """Made anew whenever the settings change."""
 
     cdef object mappings, settings, pools, limits, grants, subscriber, statics
-    cdef dict records, holders, due
+    cdef dict records, holders, due, buckets
     cdef list windows  # (pool, bits of all its sets)
     cdef frozenset protocols
     cdef unsigned int least, most
@@ -75,6 +75,7 @@ cdef class Fast:
         self.statics, self.grants = statics, grants
         self.pools, self.subscriber = mappings.pools, mappings.subscriber
         self.records, self.holders, self.due = mappings.records, mappings.holders, mappings.due
+        self.buckets = mappings.buckets
         self.windows = [(pool, pool.window(1, 65535)) for pool in mappings.pools.all]
         self.protocols = settings.protocols
         self.least, self.most = settings.min_s, settings.max_s
@@ -173,10 +174,10 @@ cdef class Fast:
             return None
         if self.some_static and self.statics.may_have(via, self.mask):
             return None
-        key = self.set_for(request)
-        if key is None or not self.within_limits(subscriber):
+        found = self.set_for(request)
+        if found is None or not self.within_limits(subscriber):
             return None
-        pool = self.pools.of(key)
+        pool, key = <tuple>found
         record = PyBytes_FromStringAndSize(NULL, RECORD)
         cdef unsigned char* new = <unsigned char*>PyBytes_AS_STRING(record)
         memset(new, 0, RECORD)
@@ -186,11 +187,31 @@ cdef class Fast:
         memcpy(new + B4, tunnel, 16)
         memcpy(new + BR, br, 16)
         self.change(new, address, port, self.now + lifetime, lifetime)
-        self.mappings.write(key, record)
+        self.begin(pool, key, record, subscriber, <long long>ceil(self.now + lifetime))
         return self.reply(request, key, lifetime, internal_port, pool.legacy)
 
+    cdef int begin(self, object pool, object key, object record, object subscriber, long long second) except -1:
+        """mappings.write for who has nothing yet."""
+        if key in self.records:  # of somebody who gave it back
+            self.mappings.write(key, record)
+            return 0
+        if key not in self.journal:
+            self.journal[key] = None
+        self.records[key] = record
+        self.holders[subscriber] = (key,)
+        self.mappings.active += 1
+        pool.held += 1
+        pool.hold(key)
+        bucket = self.buckets.get(second)
+        if bucket is None or key in self.due:
+            self.mappings.watch(key, second)
+        else:
+            self.due[key] = second
+            (<list>bucket).append(key)
+        return 0
+
     cdef object set_for(self, const unsigned char* request):
-        """What choice.choose finds for who never had a set; None leaves it to that."""
+        """What choice.choose finds for who never had a set, and its pool; None leaves it to that."""
         cdef unsigned int port = be16(request + 42)
         cdef bint mapped = not memcmp(request + 44, b"\0\0\0\0\0\0\0\0\0\0\xff\xff", 12)
         cdef unsigned int ipv4 = be32(request + 56)
@@ -199,7 +220,7 @@ cdef class Fast:
             if found is not None:
                 pool, key = found
                 if pool.is_free(key, self.now - self.rested_s):
-                    return key
+                    return found
         if self.grants.recovering_until > self.now:
             return None
         if mapped and ipv4:
@@ -207,11 +228,11 @@ cdef class Fast:
             if pool is not None:
                 key = pool.on_address(ipv4, pool.window(1, 65535), self.now - self.rested_s)
                 if key is not None:
-                    return key
+                    return pool, key
         for pool, window in self.windows:
             key = pool.fresh(window)
             if key is not None:
-                return key
+                return pool, key
         return None
 
     cdef void change(
@@ -285,3 +306,23 @@ def net_rows(dict journal, dict records):
         else:
             unbind.append(row(key, was))
     return b"".join(bind), b"".join(unbind)
+
+
+def changed(dict journal, dict records):
+    """What the store has to keep: mapping.store_key -> record, None for one that went."""
+    cdef dict found = {}
+    cdef unsigned long long number
+    cdef unsigned char* out
+    for key, before in journal.items():
+        after = records.get(key)
+        if after == before:
+            continue
+        number = key
+        name = PyBytes_FromStringAndSize(NULL, 8)
+        out = <unsigned char*>PyBytes_AS_STRING(name)
+        out[0] = c"m"
+        put32(out + 1, number >> 21)
+        out[5] = number >> 16 & 31
+        put16(out + 6, number & 0xFFFF)
+        found[name] = after
+    return found

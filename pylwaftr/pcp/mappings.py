@@ -13,8 +13,8 @@ from math import ceil
 import numpy as np
 
 from pylwaftr.pcp import mapping as m
-from pylwaftr.pcp._fast import net_rows
-from pylwaftr.pcp.mapping import ACTIVE, FREED, Mapping, store_key
+from pylwaftr.pcp._fast import changed, net_rows
+from pylwaftr.pcp.mapping import ACTIVE, FREED, Mapping
 from pylwaftr.pcp.outcome import Outcome
 from pylwaftr.pcp.pool import Pools, key_of
 from pylwaftr.rows import BINDING_ROW
@@ -38,7 +38,7 @@ class Mappings:
         self.active = 0
         self._foreign: dict[int, int] = {}  # address -> how many sets it has that its pool does not know
         self.journal: dict[int, bytes | None] = {}
-        self._buckets: dict[int, list[int]] = {}  # second -> keys to look at then
+        self.buckets: dict[int, list[int]] = {}  # second -> keys to look at then
         self._seconds: list[int] = []  # heap of those
         self.due: dict[int, int] = {}  # key -> second
 
@@ -141,9 +141,9 @@ class Mappings:
     def watch(self, key: int, second: int) -> None:
         if self.due.get(key, second + 1) > second:
             self.due[key] = second
-            bucket = self._buckets.get(second)
+            bucket = self.buckets.get(second)
             if bucket is None:
-                self._buckets[second] = [key]
+                self.buckets[second] = [key]
                 heappush(self._seconds, second)
             else:
                 bucket.append(key)
@@ -156,12 +156,12 @@ class Mappings:
         found: list[int] = []
         while self._seconds and self._seconds[0] <= now and limit > 0:
             second = self._seconds[0]
-            bucket = self._buckets[second]
+            bucket = self.buckets[second]
             some = bucket[-limit:]
             limit -= len(some)
             del bucket[-len(some) :]
             if not bucket:
-                del self._buckets[heappop(self._seconds)]
+                del self.buckets[heappop(self._seconds)]
             found += [key for key in some if self.due.get(key) == second and self._is_over(key, now)]
         return found
 
@@ -180,10 +180,7 @@ class Mappings:
     def take(self, outcome: Outcome) -> Outcome:
         """Ends a batch: its net effect goes into the outcome."""
         journal, self.journal = self.journal, {}
-        for key, before in journal.items():
-            after = self.records.get(key)
-            if after != before:
-                outcome.records[store_key(key)] = after
+        outcome.records |= changed(journal, self.records)
         outcome.before = journal
         bind, unbind = net_rows(journal, self.records)
         if bind:

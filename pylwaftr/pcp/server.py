@@ -108,14 +108,15 @@ class PcpServer(Lifecycle):
                 return [encode_response(AnnounceResponse(epoch))]
             assert isinstance(request, MapRequest)
             return self._grants.map(request, Client(sender.tunnel, sender.br, sender), epoch, now)
-        request = decode_request(datagram, sender.address, _AUTHORISED if self._authorised(sender) else SOFTWIRE)
+        request = decode_request(datagram, sender.address, _AUTHORISED if self.authorises(sender) else SOFTWIRE)
         client = self._third_party(request, sender) if isinstance(request, MapRequest) else None
         if client is None:  # section 8.2: nothing but THIRD_PARTY is taken there
             raise Unanswerable("no THIRD_PARTY on the management side")
         assert isinstance(request, MapRequest)
         return self._grants.map(request, client, epoch, now)
 
-    def _authorised(self, sender: Sender) -> bool:
+    def authorises(self, sender: Sender) -> bool:
+        """Whether it may speak for others (RFC 6887 section 13.1)."""
         address = ipv4_of(sender.address) or IPv6Address(sender.address)
         return any(address in network for network in self.settings.third_parties)
 
