@@ -394,3 +394,18 @@ def test_port_params_stay_what_they_are() -> None:
     table = Table()
     table.hear(("A", replace(lease(1), ports=PortParams(6, 8, 0x34))))
     assert set(table.bound) == {("198.51.100.10", 6, 8, 0x34)}
+
+
+@pytest.mark.parametrize("later_s, bound", [(0, {}), (1, {}), (2, {1: B4})])
+def test_within_a_second_a_bulk_does_not_undo_what_the_stream_told(later_s: int, bound: dict[int, str]) -> None:
+    """The record of the bulk was written before the release and read after it; base-times are of whole seconds."""
+    table = Table()
+    table.leases.bulk_begins("A")
+    released = ended(lease(1, 80), 80)
+    table.heed(table.leases.heard("A", rows(released), 0.0))
+    waited = replace(lease(1, 80 + later_s), cltt=released.cltt, since=released.since)
+    table.heed(table.leases.heard("A", rows(waited), 0.0, bulk=True))
+    assert table.psids == bound
+    table.leases.bulk_begins("A")  # what the next bulk says of it was written later in any case
+    table.heed(table.leases.heard("A", rows(waited), 0.0, bulk=True))
+    assert table.psids == {1: B4}

@@ -1,90 +1,111 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True
-"""Where a key stands: 64-bit keys to slot numbers, many at a time. Open addressing, so that a million take 24 MB."""
+"""Where a key stands: 64-bit keys to slot numbers, many at a time. Open addressing, so that a million take 32 MB."""
 
 from libc.stdint cimport int32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport free
+
+from pylwaftr._tables cimport AHEAD, mixed, prefetch, zeros
 
 import numpy as np
 
 
-cdef inline uint64_t mixed(uint64_t x) noexcept nogil:
-    """The finalizer of splitmix64: keys are addresses, which come in rows."""
-    x = (x ^ (x >> 30)) * <uint64_t>0xBF58476D1CE4E5B9
-    x = (x ^ (x >> 27)) * <uint64_t>0x94D049BB133111EB
-    return x ^ (x >> 31)
-
-
 cdef class KeyIndex:
-    cdef uint64_t* _keys
-    cdef int32_t* _values  # slot + 1, 0 = empty
-    cdef size_t _mask
-    cdef size_t _used
-
     def __cinit__(self):
-        self._keys = NULL
-        self._values = NULL
+        self._entries = NULL
         self._used = 0
         self._make(1024)
 
     def __dealloc__(self):
-        free(self._keys)
-        free(self._values)
+        free(self._entries)
 
     def __len__(self):
         return self._used
 
-    cdef int _make(self, size_t size) except -1:
-        self._keys = <uint64_t*>calloc(size, sizeof(uint64_t))
-        self._values = <int32_t*>calloc(size, sizeof(int32_t))
-        if self._keys == NULL or self._values == NULL:
-            raise MemoryError
+    cdef int _make(self, size_t size) except -1 nogil:
+        self._entries = <Entry*>zeros(size * sizeof(Entry))
+        if self._entries == NULL:
+            with gil:
+                raise MemoryError
         self._mask = size - 1
         return 0
 
-    cdef int _grow(self) except -1:
-        cdef uint64_t* keys = self._keys
-        cdef int32_t* values = self._values
-        cdef size_t size = self._mask + 1, i, at
+    cdef int _grow(self) except -1 nogil:
+        cdef Entry* old = self._entries
+        cdef size_t size = self._mask + 1, i
         self._make(size * 2)
         for i in range(size):
-            if values[i]:
-                at = mixed(keys[i]) & self._mask
-                while self._values[at]:
-                    at = (at + 1) & self._mask
-                self._keys[at] = keys[i]
-                self._values[at] = values[i]
-        free(keys)
-        free(values)
+            if old[i].value:
+                self._entries[self._at(old[i].key)] = old[i]
+        free(old)
         return 0
 
     cdef size_t _at(self, uint64_t key) noexcept nogil:
-        cdef size_t at = mixed(key) & self._mask
-        while self._values[at] and self._keys[at] != key:
+        cdef size_t at = mixed(key) & self._mask  # keys are addresses, which come in rows
+        while self._entries[at].value and self._entries[at].key != key:
             at = (at + 1) & self._mask
         return at
+
+    cdef void soon(self, uint64_t key) noexcept nogil:
+        prefetch(&self._entries[mixed(key) & self._mask])
+
+    cdef int32_t get(self, uint64_t key) noexcept nogil:
+        return self._entries[self._at(key)].value - 1
+
+    cdef int set(self, uint64_t key, int32_t slot) except -1 nogil:
+        cdef size_t at = self._at(key)
+        if not self._entries[at].value:
+            if (self._used + 1) * 4 > (self._mask + 1) * 3:
+                self._grow()
+                at = self._at(key)
+            self._used += 1
+            self._entries[at].key = key
+        self._entries[at].value = slot + 1
+        return 0
 
     def find(self, const uint64_t[::1] keys):
         """The slots, -1 where there is none."""
         found = np.empty(keys.shape[0], np.int32)
         cdef int32_t[::1] out = found
-        cdef Py_ssize_t i
-        for i in range(keys.shape[0]):
-            out[i] = self._values[self._at(keys[i])] - 1
+        cdef Py_ssize_t i, count = keys.shape[0]
+        with nogil:
+            for i in range(count):
+                if i % AHEAD == 0:
+                    self._soon(keys, i)
+                out[i] = self.get(keys[i])
         return found
 
     def put(self, const uint64_t[::1] keys, const int32_t[::1] slots):
+        """The slots that were there before, -1 where there was none; of a key that comes again, the slot of the time before."""
         if keys.shape[0] != slots.shape[0]:
             raise ValueError("as many slots as keys")
-        cdef Py_ssize_t i
-        cdef size_t at
-        for i in range(keys.shape[0]):
-            if (self._used + 1) * 4 > (self._mask + 1) * 3:
-                self._grow()
-            at = self._at(keys[i])
-            if not self._values[at]:
-                self._used += 1
-                self._keys[at] = keys[i]
-            self._values[at] = slots[i] + 1
+        before = np.empty(keys.shape[0], np.int32)
+        cdef int32_t[::1] out = before
+        cdef Py_ssize_t i, count = keys.shape[0]
+        with nogil:
+            for i in range(count):
+                if i % AHEAD == 0:
+                    self._soon(keys, i)
+                out[i] = self.get(keys[i])
+                self.set(keys[i], slots[i])
+        return before
+
+    def place(self, const uint64_t[::1] keys, const int32_t[::1] fresh):
+        """(slots, how many of them are new): new keys get the fresh ones, in order. There are as many as keys."""
+        if fresh.shape[0] < keys.shape[0]:
+            raise ValueError("as many fresh slots as keys")
+        found = np.empty(keys.shape[0], np.int32)
+        cdef int32_t[::1] out = found
+        cdef Py_ssize_t i, new = 0, count = keys.shape[0]
+        with nogil:
+            for i in range(count):
+                if i % AHEAD == 0:
+                    self._soon(keys, i)
+                out[i] = self.get(keys[i])
+                if out[i] < 0:
+                    out[i] = fresh[new]
+                    self.set(keys[i], out[i])
+                    new += 1
+        return found, new
 
     def remove(self, const uint64_t[::1] keys):
         """Keys that are not there are no fault."""
@@ -92,17 +113,21 @@ cdef class KeyIndex:
         cdef size_t at, behind, home
         for i in range(keys.shape[0]):
             at = self._at(keys[i])
-            if not self._values[at]:
+            if not self._entries[at].value:
                 continue
             self._used -= 1
             behind = at
             while True:  # close the gap: whoever stands behind it and could stand in it moves up
                 behind = (behind + 1) & self._mask
-                if not self._values[behind]:
+                if not self._entries[behind].value:
                     break
-                home = mixed(self._keys[behind]) & self._mask
+                home = mixed(self._entries[behind].key) & self._mask
                 if ((behind - home) & self._mask) >= ((behind - at) & self._mask):
-                    self._keys[at] = self._keys[behind]
-                    self._values[at] = self._values[behind]
+                    self._entries[at] = self._entries[behind]
                     at = behind
-            self._values[at] = 0
+            self._entries[at].value = 0
+
+    cdef void _soon(self, const uint64_t[::1] keys, Py_ssize_t start) noexcept nogil:
+        cdef Py_ssize_t i
+        for i in range(start, min(start + AHEAD, keys.shape[0])):
+            self.soon(keys[i])

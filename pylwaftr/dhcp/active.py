@@ -69,6 +69,17 @@ class Active:
         """The stream has begun; of profile N also when nobody says so."""
         self.state = Stream.CATCH_UP if self._with_start else Stream.LIVE
 
+    def measure(self, base: Start | None, unix: int) -> None:
+        """Seconds that the server's clock is ahead of ours, smoothed."""
+        if base is None:
+            return
+        sample = base.unix - unix
+        self._counts["skew_samples"] += 1
+        before = self.saved.skew_s
+        skew = sample if self._counts["skew_samples"] == 1 else before + (sample - before) / 8
+        if abs(skew - before) >= 0.1:
+            self.saved = replace(self.saved, skew_s=skew)
+
     def heard(self, heard: Heard) -> None:
         """Raises Failed and Broken. Events are in `take`."""
         self.heard_any = True

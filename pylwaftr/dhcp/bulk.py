@@ -16,7 +16,7 @@ from pylwaftr.dhcp.active import Failed
 from pylwaftr.dhcp.codec6 import Ask
 from pylwaftr.dhcp.connection import Broken
 from pylwaftr.dhcp.events import Answered, BulkBegan, BulkEnded, Event, Leases
-from pylwaftr.dhcp.profiles import Heard, Kind, Profile, Word
+from pylwaftr.dhcp.profiles import Heard, Kind, Profile, Start, Word
 
 SINGLE_MOST = 1024  # queries that may wait
 
@@ -39,6 +39,7 @@ class Bulk:
         self._flaws: list[str] = []  # of the round
         self._about: IPv6Address | None = None  # of the query that runs, if that is a single one
         self._found = False  # it has been answered
+        self.first_base: Start | None = None  # of the round
         self.last_was_single = False
         self._ask = Ask()
         self._any_data = False
@@ -65,6 +66,7 @@ class Bulk:
     def begin_round(self) -> None:
         self._asks = deque([Ask()] if not self._per_link else [Ask(link=link) for link in self._links])
         self.in_round, self._begun, self._flaws, self._any_data = True, False, [], False
+        self.first_base = None
 
     def query(self, b4: IPv6Address) -> bool:
         """A single query for the lease of a B4. False: too many wait, or the profile has no such query."""
@@ -110,6 +112,8 @@ class Bulk:
         if heard.client_link:
             self._counts["warn_client_link"] += 1
             self.flaw("OPTION_LQ_CLIENT_LINK came over TCP")
+        if self._about is None and self.first_base is None:
+            self.first_base = heard.base
         if heard.kind is Kind.REPLY:
             self._reply(heard)
         elif self.step is Step.AWAIT_REPLY and self._profile.replies:
@@ -142,7 +146,7 @@ class Bulk:
     def _rows(self, heard: Heard) -> None:
         if len(heard.rows):
             self._any_data = self._any_data or self._about is None
-            self._events.append(Leases(heard.rows))
+            self._events.append(Leases(heard.rows, bulk=True))
             if self._about is not None and not self._found:
                 self._found = True
                 self._events.append(Answered(self._about, True))

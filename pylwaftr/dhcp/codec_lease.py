@@ -7,7 +7,7 @@ from the DHCPv6 message around it, and at last from the moment of receipt.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum, IntFlag
 from ipaddress import IPv4Address, IPv6Address
@@ -68,6 +68,13 @@ LEASE_ROW = np.dtype(
     ]
 )
 LeaseRows = npt.NDArray[np.void]
+
+
+def joined(parts: Sequence[LeaseRows]) -> LeaseRows:
+    """As octets: numpy copies the fields of rows one by one."""
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate([np.ascontiguousarray(part).view(np.uint8) for part in parts]).view(LEASE_ROW)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ from pylwaftr.dhcp.codec4 import Malformed
 from pylwaftr.dhcp.codec6 import frame
 from pylwaftr.dhcp.profiles import Heard, Kind, Profile, Start, Word
 
-WORTH_OCTETS = 512  # fewer are decoded one by one as fast
 MALFORMED_MOST, MALFORMED_WITHIN_S = 5, 60.0
 
 
@@ -181,7 +180,7 @@ class Connection:
 
     def _many(self, now: float, xid: int | None) -> Heard | None:
         """Ordinary DATA of profile W, compiled; it leaves the first frame that has anything odd about it."""
-        if xid is None or self._profile.letter != "W" or len(self._in) - self._at < WORTH_OCTETS:
+        if xid is None or self._profile.letter != "W":
             return None
         rows, octets, frames, outer, nested = _bulk.decode(self._in, self._at, xid)
         if not frames:

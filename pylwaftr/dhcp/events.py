@@ -43,6 +43,7 @@ class Shut:
 @dataclass(frozen=True, slots=True)
 class Leases:
     rows: LeaseRows
+    bulk: bool = False  # the answer to a query, which may be read long after it was written
 
 
 @dataclass(frozen=True, slots=True)

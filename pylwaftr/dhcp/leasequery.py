@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
 
 from pylwaftr.dhcp.active import Active, Failed, Stream
+from pylwaftr.dhcp.alone import Alone
 from pylwaftr.dhcp.bulk import Bulk, Step
 from pylwaftr.dhcp.connection import Broken, Connection, Dropped, Phase, Timers
 from pylwaftr.dhcp.events import (
@@ -64,6 +65,7 @@ class Session:
         self._bulk = Bulk(profile, settings.duid, settings.links, self.counts)
         self._attempts = {channel: Attempts(settings.timers, rng) for channel in Channel}
         self._watch = Watch(settings.timers)
+        self._alone = Alone(settings.timers)
         self._events: list[Event] = []
         self._xid = rng.randrange(1 << 24)
         self.poll = False  # the server does no active leasequery
@@ -99,6 +101,10 @@ class Session:
         return str(self._bulk.step.value if phase in (Phase.OPEN, Phase.CLOSED) else phase.value)
 
     @property
+    def in_bulk(self) -> bool:
+        return self._bulk.in_round
+
+    @property
     def live(self) -> bool:
         """News of leases reaches us."""
         return self._live
@@ -118,6 +124,13 @@ class Session:
         self._connect(ACTIVE, now)
         self._after(now)
 
+    def close(self, reason: str) -> list[Shut]:
+        """For good. Which connections there are to be shut."""
+        there = [channel for channel in Channel if self._links[channel].phase is not Phase.CLOSED]
+        for channel in there:
+            self._links[channel].close()
+        return [Shut(channel, reason) for channel in there]
+
     def resync(self, now: float) -> None:
         """A full bulk as soon as can be."""
         self._active.need_resync()
@@ -125,6 +138,8 @@ class Session:
 
     def query(self, b4: IPv6Address, now: float) -> bool:
         """Ask for the lease of one B4; `Answered` follows if True."""
+        if self._active.running and self._alone.known(now):
+            return False
         if not self._attempts[BULK].allowed(now) or not self._bulk.query(b4):
             return False
         self.counts["single_queries"] += 1
@@ -185,7 +200,7 @@ class Session:
             if self._active.state is Stream.AWAIT_REPLY:
                 self._active.accept()
         if self._linger_until is not None and now >= self._linger_until:
-            self._close_bulk("no more queries")
+            self._close_bulk("no more queries", now)
         if self._poll_due is not None and now >= self._poll_due:
             self._poll_due = None
             self._active.need_resync()
@@ -199,6 +214,11 @@ class Session:
         return self._links[channel].deadline(self._timers.receive_s if channel is ACTIVE else self._timers.bulk_s)
 
     def _connect(self, channel: Channel, now: float) -> None:
+        if channel is BULK and self._active.running and self._alone.needed(now):
+            self._lost(ACTIVE, now, "the server takes one connection at a time, and a full bulk is due", ours=True)
+            self._alone.turn, self._attempts[ACTIVE].due = True, None
+            self._attempts[BULK].due = self._alone.aside(now)
+            return
         self._attempts[channel].begun(now)
         self._links[channel].open(now)
         self.counts[f"connects_{channel.value}"] += 1
@@ -237,13 +257,17 @@ class Session:
             if queried and self._active.state is Stream.AWAIT_REPLY and not self._active.heard_any:
                 wait_s = self._unanswered(closed=not ours)
             self._active.end()
+            self._alone.stream_ended()
             self._accept_due = None
             self._attempts[ACTIVE].ended(now, wait_s)
         else:
+            if self._active.running and (not queried or self._bulk.step is Step.AWAIT_REPLY):
+                self._alone.refused()
             self._linger_until = None
             self._bulk.abandon(reason)
             self._attempts[BULK].ended(now, wait_s)
             self._attempts[BULK].due = None  # `_after` plans it if there is something to ask
+            self._turn_over(now)
         self._moved(channel, before, "waiting", reason)
 
     def _unanswered(self, closed: bool) -> float | None:
@@ -273,7 +297,7 @@ class Session:
                     self._active.need_resync()
                     self._bulk.flaw(f"a message was lost: {item.text}")
             else:
-                self._skew(item, unix)
+                self._active.measure(item.base, unix)
                 if channel is ACTIVE:
                     self._heard_active(item, now)
                 else:
@@ -322,20 +346,11 @@ class Session:
             self.counts[f"refused_{failed.word.name.lower()}"] += 1
             self._events.append(Alarm("bulk_refused", f"the bulk query was refused or ended early: {failed}"))
             wait_s = self._timers.refused_s if failed.word is Word.NOT_ALLOWED else None
+            if failed.word is Word.NOT_ALLOWED and self._active.running:
+                self._alone.refused()
             self._lost(BULK, now, str(failed), ours=True, wait_s=wait_s)
         else:
             self._ask(now)
-
-    def _skew(self, heard: Heard, unix: int) -> None:
-        """Seconds that the server's clock is ahead of ours, smoothed."""
-        if heard.base is None:
-            return
-        sample = heard.base.unix - unix
-        self.counts["skew_samples"] += 1
-        saved = self.saved
-        skew = sample if self.counts["skew_samples"] == 1 else saved.skew_s + (sample - saved.skew_s) / 8
-        if abs(skew - saved.skew_s) >= 0.1:
-            self._active.saved = replace(saved, skew_s=skew)
 
     # --- the bulk ---
 
@@ -354,20 +369,27 @@ class Session:
             link.send(query)
             self.counts["queries_bulk"] += not single
             self._collect(now)
-        elif self._bulk.last_was_single:
+        elif self._bulk.last_was_single and not self._alone.turn:
             if self._linger_until is None:
                 self._linger_until = now + self._timers.of(LINGER_S)
         else:
-            self._close_bulk("complete")  # RFC 6926 section 7.8
+            self._close_bulk("complete", now)  # RFC 6926 section 7.8
 
     def _round_due(self) -> bool:
-        ready = self._active.running or self.poll or self._bulk_anyway
+        ready = self._active.running or self.poll or self._bulk_anyway or self._alone.turn
         return self.saved.resync and ready and not self._bulk.in_round
 
-    def _close_bulk(self, why: str) -> None:
+    def _close_bulk(self, why: str, now: float) -> None:
         self._links[BULK].close()
         self._linger_until = None
         self._events.append(Shut(BULK, why))
+        self._turn_over(now)
+
+    def _turn_over(self, now: float) -> None:
+        """The stream has the only connection again."""
+        if self._alone.turn:
+            self._alone.turn = False
+            self._attempts[ACTIVE].plan(self._alone.aside(now))
 
     def _collect(self, now: float) -> None:
         for event in self._bulk.take():
@@ -382,7 +404,7 @@ class Session:
         why = event.reason
         if event.sweep and self._active.wishes != self._wishes:
             why = "changes were lost while it ran"
-        if event.sweep and not self._active.running and not self.poll:
+        if event.sweep and not (self._active.running or self.poll or self._alone.turn):
             why = "the active stream is down"
         if self.poll:
             self._poll_due = now + self._timers.of(self._timers.poll_s)
@@ -396,7 +418,12 @@ class Session:
         self._bulk_works = True
         self.bulk_took_s = now - (self.bulk_began or now)
         self._attempts[BULK].succeeded()
-        self._active.saved = replace(self.saved, resync=False)
+        start = self.saved.start
+        if self._alone.turn:
+            start = self._bulk.first_base or start
+        elif self._active.running:
+            self._alone.both_worked()
+        self._active.saved = replace(self.saved, start=start, resync=False)
         return event
 
     # --- after every call ---

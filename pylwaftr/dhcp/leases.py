@@ -15,15 +15,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from ipaddress import IPv4Network
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from pylwaftr.dhcp import codec_lease
-from pylwaftr.dhcp.codec_lease import LEASE_ROW, Has, Lease, LeaseRows, State
+from pylwaftr.dhcp import _ordinary
+from pylwaftr.dhcp.codec_lease import LEASE_ROW, Has, LeaseRows, State
+from pylwaftr.dhcp.policies import FromTunnelAddress, Policy, PortSets
 from pylwaftr.dhcp.records import (
     ACTIVE,
     FOREVER,
@@ -37,7 +35,7 @@ from pylwaftr.dhcp.records import (
     deadlines,
     unusable,
 )
-from pylwaftr.dhcp.s46 import PortParams
+from pylwaftr.dhcp.silent_ports import with_ports
 from pylwaftr.dhcp.slots import NOBODY, Keys, keys_of
 from pylwaftr.dhcp.winners import Changes, Outcome, Report, Winners
 from pylwaftr.rows import Rows, text4
@@ -49,46 +47,26 @@ _FORMER = 0
 GUARD_LEAST = 100  # a sweep of more than half of more than so many needs a second opinion
 UNTIMED_S = 3600.0  # within this a lease without a lifetime is verified by a bulk
 SCAN_S = 1.0  # deadlines are looked at no more often
+AT_ONCE = 4096  # rows that are taken the compiled way together
+FEW = 64  # rows that are taken the readable way before the compiled one is tried again
 
 
 Verdicts = npt.NDArray[np.uint8]
 
 
-class PortSets(Protocol):
-    """Port sets for servers that lease whole addresses. None: the whole address."""
-
-    def of(self, lease: Lease) -> PortParams | None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class FromTunnelAddress:
-    """The PSID is the end of the tunnel address, right-aligned there (RFC 7596 section 5.1)."""
-
-    psid_len: int
-    offset: int = 0
-
-    def of(self, lease: Lease) -> PortParams | None:
-        if lease.b4 is None:
-            return None
-        return PortParams(self.offset, self.psid_len, int(lease.b4) & ((1 << self.psid_len) - 1))
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """Of one server."""
-
-    name: str
-    pools: tuple[IPv4Network, ...] = ()  # () = any address
-    priority: int = 0  # the higher one wins a tie
-    hold_s: float = 3600.0  # how long an overdue lease stays while nobody could tell of its renewal
-    port_sets: PortSets | None = None
-
-
 class Leases:
-    def __init__(self, policies: Sequence[Policy], br: bytes, own: Sequence[bytes] = (), most: int = 4_000_000) -> None:
+    def __init__(
+        self,
+        policies: Sequence[Policy],
+        br: bytes,
+        own: Sequence[bytes] = (),
+        most: int = 4_000_000,
+        compiled: bool = True,
+    ) -> None:
         """`own`: tunnel addresses that no B4 can have. `most`: claims that are kept, ended ones included."""
         self.counts: Counter[str] = Counter()
-        self._own = np.array([list(address) for address in (br, *own)], np.uint8).reshape(-1, 16)
+        self._compiled = compiled
+        self._own = _addresses(br, own)
         self._most = most
         self._winners = Winners(br, self.counts)
         self._table = self._winners.table
@@ -100,6 +78,15 @@ class Leases:
         self._unswept: set[str] = set()  # servers without a full bulk since the start
         for policy in policies:
             self.add(policy)
+
+    def set_br(self, br: bytes, own: Sequence[bytes]) -> None:
+        """Of bindings from now on; those that there are stay as they are."""
+        self._own = _addresses(br, own)
+        self._winners.br = np.frombuffer(br, np.uint8)
+
+    def tell_again(self, rows: Rows) -> None:
+        """These bindings are to be made anew, though no lease has changed."""
+        self._table.tell_again(self._table.find(keys_of(rows)))
 
     def add(self, policy: Policy) -> None:
         number = self._numbers.setdefault(policy.name, max(self._numbers.values(), default=_FORMER) + 1)
@@ -117,18 +104,30 @@ class Leases:
         """Bindings that are programmed."""
         return int((self._table.owner[: self._table.count] != NOBODY).sum())
 
+    @property
+    def changed(self) -> int:
+        """Bindings that the next `take` may be about."""
+        return self._table.changes
+
     def claims_of(self, server: str) -> LeaseRows:
         """All that a server says, for people."""
         claims = self._of(server)
         said: LeaseRows = claims.rows[: self._table.count][claims.verdict[: self._table.count] != NONE]
         return said
 
+    def count_of(self, server: str) -> tuple[int, int]:
+        """Leases that a server calls active, and how many of them are not programmed for its sake."""
+        verdict, idle = self._idle(server)
+        return int(np.count_nonzero((verdict != NONE) & (verdict != GONE))), int(np.count_nonzero(idle))
+
+    def _idle(self, server: str) -> tuple[Verdicts, Mask]:
+        verdict = self._of(server).verdict[: self._table.count]
+        idle = (verdict == ACTIVE) & (self._table.owner[: self._table.count] == NOBODY)
+        return verdict, (verdict == QUARANTINED) | idle
+
     def quarantined(self, server: str) -> LeaseRows:
         """Active leases of a server that are not programmed for its sake."""
-        claims, count = self._of(server), self._table.count
-        verdict = claims.verdict[:count]
-        idle = (verdict == ACTIVE) & (self._table.owner[:count] == NOBODY)
-        found: LeaseRows = claims.rows[:count][(verdict == QUARANTINED) | idle]
+        found: LeaseRows = self._of(server).rows[: self._table.count][self._idle(server)[1]]
         return found
 
     def bindings(self) -> Rows:
@@ -148,24 +147,65 @@ class Leases:
 
     # --- news ---
 
-    def heard(self, server: str, rows: LeaseRows, now: float) -> Outcome:
+    def heard(self, server: str, rows: LeaseRows, now: float, bulk: bool = False) -> Outcome:
+        """`bulk`: it is the answer to a query, and may have waited while the stream went on."""
         out, number = Outcome(), self._numbers[server]
-        rows = self._with_ports(number, rows, out)
-        keys = keys_of(rows)
-        for part in _each_key_once(keys):
-            self._apply(number, rows[part], keys[part], now, out)
+        rows = with_ports(self._winners, number, self._policies[number], rows, out)
+        few = FEW if self._compiled else len(rows)
+        while len(rows):
+            if self._compiled:
+                some = rows[:AT_ONCE]
+                heard = self._heard_ordinary(number, some, now, bulk)
+                rows = rows[heard:]
+                if heard == len(some):
+                    continue
+                few = FEW if heard > FEW else 4 * few  # where much is odd, not much is lost by trying
+            odd, rows = rows[:few], rows[few:]
+            keys = keys_of(odd)
+            for part in _each_key_once(keys):
+                self._apply(number, odd[part], keys[part], now, bulk, out)
+        self._winners.tidy_b4s()
         return out
 
-    def _apply(self, number: int, rows: LeaseRows, keys: Keys, now: float, out: Outcome) -> None:
+    def _heard_ordinary(self, number: int, rows: LeaseRows, now: float, bulk: bool) -> int:
+        """How many of the first rows were."""
+        if len(rows) > self._most - len(self._table):
+            return 0
+        winners, keys = self._winners, keys_of(rows)
+        winners.make_room(len(rows))
+        slots, places = self._table.place(keys), self._table.places(keys)
+        others = [claims for other, claims in winners.claims.items() if other not in (number, _FORMER)]
+        pools = [[int(pool.network_address), int(pool.netmask)] for pool in self._policies[number].pools]
+        heard, stale = _ordinary.hear(
+            np.ascontiguousarray(rows).view(np.uint8),
+            slots,
+            places,
+            self._table,
+            winners.claims[number],
+            number,
+            winners.claims[_FORMER],
+            others,
+            winners.b4s,
+            self._own,
+            np.array(pools, np.uint32).reshape(-1, 2),
+            now,
+            UNTIMED_S,
+            bulk,
+        )
+        self.counts["stale"] += stale
+        return heard
+
+    def _apply(self, number: int, rows: LeaseRows, keys: Keys, now: float, bulk: bool, out: Outcome) -> None:
         claims = self._winners.claims[number]
         slots = self._slots(keys, rows["state"] == State.ACTIVE, out)
         if (slots < 0).any():
             rows, slots = rows[slots >= 0], slots[slots >= 0]
         claims.generation[slots] = claims.current
-        accepted = claims.accept(slots, rows)
+        accepted = claims.accept(slots, rows, bulk)
         self.counts["stale"] += int((~accepted).sum())
         if not accepted.all():
             rows, slots = rows[accepted], slots[accepted]
+        claims.streamed[slots] = not bulk
         verdict = self._verdicts(number, rows, out)
         keeps = self._keeps(claims, slots, rows, verdict)
         self._touch(claims, slots[keeps], rows[keeps])
@@ -239,51 +279,12 @@ class Leases:
         keeps &= installed
         return keeps
 
-    # --- leases whose message has no port set ---
-
-    def _with_ports(self, number: int, rows: LeaseRows, out: Outcome) -> LeaseRows:
-        silent, source = rows["has"] & int(Has.PORTS) == 0, self._policies[number].port_sets
-        if source is None:
-            silent &= rows["state"] != State.ACTIVE
-        if not silent.any():
-            return rows
-        rows, silent = rows.copy(), np.flatnonzero(silent)
-        ended = rows["state"][silent] != State.ACTIVE
-        known = self._table.find(keys_of(rows[silent])) >= 0
-        drop = []
-        for at, gone, whole in zip(silent, ended, known, strict=True):
-            lease = codec_lease.of_row(rows[at])
-            ports = source.of(lease) if source is not None else None
-            if ports is None and gone and not whole:
-                ports = self._of_client(number, rows[at])
-                if ports is None and self._shared(rows[at]):
-                    self._winners.report(out, "whose_port_set", number, f"which lease of {lease.ipv4} has ended?")
-                    out.resync.add(self._policies[number].name)
-                    drop.append(at)
-            if ports is not None and ports.psid_len:
-                rows["psid"][at], rows["psid_len"][at] = ports.psid, ports.psid_len
-                rows["psid_offset"][at] = ports.offset
-        return np.delete(rows, drop)
-
-    def _shared(self, row: np.void) -> bool:
-        return bool(len(self._table.of_address(int(row["ipv4"]))))
-
-    def _of_client(self, number: int, row: np.void) -> PortParams | None:
-        """The one port set of the address that this client has."""
-        slots, claims = self._table.of_address(int(row["ipv4"])), self._winners.claims[number]
-        slots = slots[claims.verdict[slots] == ACTIVE]
-        if not int(row["has"]) & Has.CLIENT:
-            return None
-        slots = slots[(claims.rows["client"][slots] == row["client"]).all(1)]
-        if len(slots) != 1:
-            return None
-        found = claims.rows[slots[0]]
-        return PortParams(int(found["psid_offset"]), int(found["psid_len"]), int(found["psid"]))
-
     # --- full bulks ---
 
     def bulk_begins(self, server: str) -> None:
-        self._of(server).current += 1
+        claims = self._of(server)
+        claims.current += 1
+        claims.streamed[:] = 0
 
     def bulk_ends(self, server: str) -> Outcome:
         """Sweeps what this server did not mention since `bulk_begins`, in no way."""
@@ -378,12 +379,33 @@ class Leases:
         self._unswept.discard(server)
         return out
 
+    def retire(self, server: str, now: float, hold_s: float) -> Outcome:
+        """It is configured no more. What is bound for its sake forwards on as after a restart: until every other server
+        has told all it has, `hold_s` at most."""
+        number, count = self._numbers[server], self._table.count
+        claims, former = self._winners.claims[number], self._winners.claims[_FORMER]
+        alone = (claims.verdict[:count] == ACTIVE) & (self._table.owner[:count] == number)
+        for other, theirs in self._winners.claims.items():
+            if other not in (number, _FORMER):
+                alone &= theirs.verdict[:count] == NONE
+        slots = np.flatnonzero(alone).astype(np.int32)
+        former.rows[slots], former.verdict[slots], former.deadline[slots] = claims.rows[slots], ACTIVE, now + hold_s
+        former.next_due = min(former.next_due, now + hold_s)
+        out = self.remove(server)
+        if self._policies:
+            self._sweep_former(out)
+        return out
+
     def _sweep_former(self, out: Outcome) -> None:
         claims, count = self._winners.claims[_FORMER], self._table.count
         if not self._unswept:
             slots = np.flatnonzero(claims.verdict[:count] != NONE).astype(np.int32)
             claims.verdict[slots] = NONE
             self._winners.resolve(slots, out)
+
+
+def _addresses(br: bytes, own: Sequence[bytes]) -> npt.NDArray[np.uint8]:
+    return np.array([list(address) for address in (br, *own)], np.uint8).reshape(-1, 16)
 
 
 _WHY = {

@@ -32,7 +32,8 @@ class Claims:
         self.rows = np.zeros(capacity, LEASE_ROW)
         self.verdict = np.zeros(capacity, np.uint8)
         self.generation = np.zeros(capacity, np.uint32)
-        self.deadline = np.full(capacity, FOREVER)
+        self.streamed = np.zeros(capacity, np.uint8)  # the claim came by the stream, since the bulk began
+        self.deadline = np.zeros(capacity)  # of active claims
         self.current = 1  # generation
         self.next_due = FOREVER  # no deadline is earlier
         self.live = False
@@ -40,23 +41,28 @@ class Claims:
         self.held: int | None = None  # how many a sweep would have removed that was held back
         self.verify_due = FOREVER
 
-    def grow(self, capacity: int) -> None:
-        for name in ("rows", "verdict", "generation"):
+    def grow(self, capacity: int, used: int) -> None:
+        """Of the slots that were ever used; a server that has said nothing yet has no octet touched."""
+        used = used if self.verdict[:used].any() else 0
+        for name in ("rows", "verdict", "generation", "streamed", "deadline"):
             old = getattr(self, name)
             new = np.zeros(capacity, old.dtype)
-            new[: len(old)] = old
+            octets = old.dtype.itemsize
+            new.view(np.uint8)[: used * octets] = old.view(np.uint8)[: used * octets]
             setattr(self, name, new)
-        deadline = np.full(capacity, FOREVER)
-        deadline[: len(self.deadline)] = self.deadline
-        self.deadline = deadline
 
-    def accept(self, slots: Slots, rows: LeaseRows) -> Mask:
-        """Which rows are no older than what the server said before (same clock, so no skew)."""
+    def accept(self, slots: Slots, rows: LeaseRows, bulk: bool) -> Mask:
+        """Which rows are no older than what the server said before (same clock, so no skew).
+
+        Times are in whole seconds. Where they do not tell, the later message counts; but a bulk has a backlog and the
+        stream has none, so what came by the stream is no older than what a bulk says of the same second.
+        """
         old = self.rows[slots]
         then, now = _activity(old), _activity(rows)
         both = (then >= 0) & (now >= 0)
         ahead = now - then
-        by_base = rows["base"].astype(np.int64) >= old["base"]
+        least = np.where(bulk & (self.streamed[slots] != 0), TIE_S + 1, 0)
+        by_base = rows["base"].astype(np.int64) >= old["base"] + least
         newer = np.where(both & (np.abs(ahead) > TIE_S), ahead > 0, by_base)
         accepted: Mask = (self.verdict[slots] == NONE) | newer
         return accepted
@@ -99,9 +105,32 @@ def deadlines(rows: LeaseRows, now: float) -> npt.NDArray[np.float64]:
     return found
 
 
-def better(one: Claims, other: Claims, slot: int) -> bool:
-    """Whether the claim of `one` beats that of `other`: two servers on one lease (RFC 6926 section 7.6)."""
-    return compare(one.rows[slot], one, other.rows[slot], other) > 0
+def better(one: Claims, other: Claims, slots: Slots) -> Mask:
+    """Where the claim of `one` beats that of `other`: two servers on one lease (RFC 6926 section 7.6). As `compare`,
+    for many leases: of two servers in failover each has them all."""
+    a, b = one.rows[slots], other.rows[slots]
+    cltt = [_times(a, "cltt", Has.CLTT, one), _times(b, "cltt", Has.CLTT, other)]
+    since = [_times(a, "since", Has.SINCE, one), _times(b, "since", Has.SINCE, other)]
+    pairs = [np.where(np.isnan(x), y, x) for x, y in zip(cltt, since, strict=True)]
+    won = _laters(*pairs)
+    second = np.where(np.isnan(cltt[0]) | np.isnan(cltt[1]), 0, _laters(*since))
+    remote = [row["has"] & int(Has.REMOTE) != 0 for row in (b, a)]
+    active = [row["state"] == int(State.ACTIVE) for row in (a, b)]
+    for step in (second, *(np.subtract(*pair, dtype=np.int8) for pair in (remote, active)), other.rank - one.rank or 1):
+        won = np.where(won == 0, step, won)
+    return np.asarray(won > 0)
+
+
+def _times(rows: LeaseRows, name: str, flag: Has, claims: Claims) -> npt.NDArray[np.float64]:
+    """On our clock; NaN is not known."""
+    return np.where(rows["has"] & int(flag) != 0, rows[name].astype(np.float64) - claims.skew_s, np.nan)
+
+
+def _laters(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> npt.NDArray[np.int8]:
+    known_a, known_b, ahead = ~np.isnan(a), ~np.isnan(b), a - b
+    by_time = np.where(np.abs(ahead) <= TIE_SERVERS_S, 0, np.where(ahead > 0, 1, -1))
+    by_knowledge = np.subtract(known_a, known_b, dtype=np.int8)
+    return np.where(known_a & known_b, by_time, by_knowledge).astype(np.int8)
 
 
 def compare(a: np.void, one: Claims, b: np.void, other: Claims) -> int:

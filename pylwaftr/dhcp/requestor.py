@@ -8,13 +8,12 @@ output = requestor.take(now)                        after every call
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
+from itertools import groupby
 
-import numpy as np
-
-from pylwaftr.dhcp.codec_lease import LeaseRows
+from pylwaftr.dhcp.codec_lease import joined
 from pylwaftr.dhcp.events import (
     Alarm,
     Answered,
@@ -37,6 +36,7 @@ from pylwaftr.dhcp.winners import Changes, Outcome, Report
 from pylwaftr.rows import Rows
 
 ROWS_MOST = 16384  # leases that wait to be looked at together
+MANY, ENOUGH = 1024, 32768  # changes of a bulk that are gathered, and that are taken at once
 ANSWER_S = 1.0  # a packet without a binding waits for a single query no longer
 AGAIN_S = 10.0  # the same B4 is not asked about sooner
 ASKED_MOST = 65536
@@ -59,7 +59,7 @@ class Output:
     """`changes` and `saved` become durable together, or `saved` later: it speaks of what `changes` has."""
 
     changes: Changes = field(default_factory=Changes)
-    saved: dict[str, bytes] = field(default_factory=dict)
+    saved: dict[str, bytes | None] = field(default_factory=dict)  # None: nothing, the server is configured no more
     commands: list[tuple[str, Open | Secure | Shut]] = field(default_factory=list)
     moves: list[tuple[str, Moved]] = field(default_factory=list)
     reports: list[Report] = field(default_factory=list)
@@ -91,17 +91,64 @@ class Requestor:
         self._asked: dict[IPv6Address, _Asked] = {}
         self._doubted: dict[str, float] = {}
         self._out = Output()
-        self._rows: dict[str, list[LeaseRows]] = {}  # heard and not yet looked at
+        self._rows: dict[str, list[Leases]] = {}  # heard and not yet looked at
         self._row_count = 0
         self._current: dict[str, bool] = {}
+        self._servers = {server.name: server for server in servers}
+        self._forget: set[str] = set()  # servers whose records are to go
+        self._open = False
         for server in servers:
             octets = (saved or {}).get(server.name)
-            self._saved[server.name] = Saved() if octets is None else Saved.of(octets)
-            self.sessions[server.name] = Session(server.settings, self._saved[server.name], self._rng)
+            self._begin(server, Saved() if octets is None else Saved.of(octets))
+
+    def _begin(self, server: Server, saved: Saved) -> None:
+        self._saved[server.name] = saved
+        self.sessions[server.name] = Session(server.settings, saved, self._rng)
 
     # --- the caller's calls ---
 
+    def reconfigure(self, servers: Sequence[Server], anew: Container[str], now: float) -> None:
+        """Other servers from now on. `anew`: those to connect to anew. The others' sessions go on undisturbed."""
+        self._hear(now)
+        wanted = {server.name: server for server in servers}
+        gone = [server for name, server in self._servers.items() if name not in wanted]
+        before, self._servers = self._servers, wanted
+        for name, server in wanted.items():
+            old = before.get(name)
+            if old is None or old.policy != server.policy:
+                self.leases.add(server.policy)
+            if old is None:
+                self._begin(server, Saved())
+                self._forget.discard(name)
+            elif name in anew or old.settings != server.settings:
+                self._end(name, "it is configured otherwise now", now)
+                self._begin(server, self._saved[name])
+            if self._open and (old is None or self.sessions[name].state == "waiting"):
+                self.sessions[name].open(now)
+            if old is not None and old.policy != server.policy:
+                self.sessions[name].resync(now)  # leases are judged otherwise
+            self._heed(name, now)
+        for server in gone:
+            self._end(server.name, "it is configured no more", now)
+            del self._saved[server.name]
+            self._forget.add(server.name)
+            self._heed_outcome(self.leases.retire(server.name, now, server.policy.hold_s), now)
+
+    def _end(self, name: str, reason: str, now: float) -> None:
+        session = self.sessions.pop(name)
+        self._out.commands += [(name, shut) for shut in session.close(reason)]
+        self._saved[name] = session.saved
+        self._current.pop(name, None)
+        self._doubted.pop(name, None)
+        self.leases.set_live(name, False)
+        for b4, asked in self._asked.items():
+            if name in asked.waiting:
+                asked.waiting.discard(name)
+                if not asked.waiting:
+                    self._answer(b4, asked, False)
+
     def open(self, now: float) -> None:
+        self._open = True
         for name, session in self.sessions.items():
             session.open(now)
             self._heed(name, now)
@@ -164,6 +211,12 @@ class Requestor:
             elif now >= asked.at + AGAIN_S:
                 del self._asked[b4]
 
+    @property
+    def flooded(self) -> bool:
+        """A bulk is being read, and more of it is worth waiting for."""
+        waiting = self._row_count + self.leases.changed
+        return MANY <= waiting < ENOUGH and any(session.in_bulk for session in self.sessions.values())
+
     def take(self, now: float, changes: bool = True) -> Output:
         if changes:
             self._hear(now)
@@ -174,9 +227,10 @@ class Requestor:
             out.saved = self._to_save(now)
         return out
 
-    def _to_save(self, now: float) -> dict[str, bytes]:
+    def _to_save(self, now: float) -> dict[str, bytes | None]:
         """No more than once a second, unless it is about the need of a full bulk."""
-        found = {}
+        found: dict[str, bytes | None] = dict.fromkeys(self._forget)
+        self._forget.clear()
         for name, session in self.sessions.items():
             old, new = self._saved[name], session.saved
             soon = new.resync is not old.resync or new.server != old.server
@@ -233,12 +287,12 @@ class Requestor:
         rows, self._rows, self._row_count = self._rows, {}, 0
         for name, parts in rows.items():
             self.leases.set_skew(name, self.sessions[name].saved.skew_s)
-            batch = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            self._heed_outcome(self.leases.heard(name, batch, now), now)
+            for bulk, some in groupby(parts, lambda part: part.bulk):
+                self._heed_outcome(self.leases.heard(name, joined([part.rows for part in some]), now, bulk), now)
 
     def _event(self, name: str, session: Session, event: Event, now: float) -> None:
         if isinstance(event, Leases):
-            self._rows.setdefault(name, []).append(event.rows)
+            self._rows.setdefault(name, []).append(event)
             self._row_count += len(event.rows)
             if self._row_count >= ROWS_MOST:
                 self._hear(now)

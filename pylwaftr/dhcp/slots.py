@@ -6,25 +6,26 @@ All sharers of an address have to divide its ports in the same way (RFC 7597 sec
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
+from pylwaftr.dhcp import _ordinary
 from pylwaftr.dhcp._index import KeyIndex
 from pylwaftr.dhcp.codec_lease import LeaseRows
 from pylwaftr.dhcp.records import Mask, Slots
-from pylwaftr.rows import BINDING_ROW, Rows
+from pylwaftr.rows import Rows
 
+_LARGE = 1 << 18
 NOBODY = -1
+UNCHANGED = -2
 Keys = npt.NDArray[np.uint64]
 
 
 def keys_of(rows: LeaseRows | Rows) -> Keys:
     """Address, offset, PSID-len and PSID in one number."""
-    keys = rows["ipv4"].astype(np.uint64) << np.uint64(26)
-    keys |= rows["psid_offset"].astype(np.uint64) << np.uint64(21)
-    keys |= rows["psid_len"].astype(np.uint64) << np.uint64(16)
-    keys |= rows["psid"]
-    return keys
+    return _ordinary.keys_of(np.ascontiguousarray(rows).view(np.uint8), rows.dtype.itemsize)
 
 
 def address_of(keys: Keys) -> Keys:
@@ -42,13 +43,17 @@ class SlotTable:
         self.keys = np.zeros(capacity, np.uint64)
         self.b4 = np.zeros((capacity, 16), np.uint8)
         self.owner = np.full(capacity, NOBODY, np.int16)  # the server whose claim is programmed
+        self.was = np.full(capacity, UNCHANGED, np.int16)  # owner, and B4, when the changes were last taken
+        self.was_b4 = np.zeros((capacity, 16), np.uint8)
+        self.changed = np.zeros(capacity, np.int32)  # the first `changes`: slots that have changed since
+        self.changes = 0
         self._index = KeyIndex()
         self._free = np.zeros(0, np.int32)
         self._addresses = KeyIndex()
         self._address_count = 0
-        self._division = np.zeros(capacity, np.uint16)
-        self._programmed = np.zeros(capacity, np.int32)  # bindings of the address
-        self._contested = np.zeros(capacity, np.bool_)
+        self.division = np.zeros(capacity, np.uint16)  # these three are of addresses
+        self.programmed = np.zeros(capacity, np.int32)  # bindings
+        self.contested = np.zeros(capacity, np.bool_)
 
     def __len__(self) -> int:
         return len(self._index)
@@ -67,10 +72,12 @@ class SlotTable:
         return len(self._free) + self.capacity - self.count >= more
 
     def grow(self) -> None:
-        capacity = self.capacity * 2
-        self.keys = np.resize(self.keys, capacity)
-        self.b4 = np.concatenate([self.b4, np.zeros_like(self.b4)])
-        self.owner = np.concatenate([self.owner, np.full_like(self.owner, NOBODY)])
+        capacity = self.capacity * (4 if self.capacity < _LARGE else 2)
+        self.keys = _longer(self.keys, capacity)
+        self.b4, self.was_b4 = _longer(self.b4, capacity), _longer(self.was_b4, capacity)
+        self.owner = _longer(self.owner, capacity, NOBODY)
+        self.was = _longer(self.was, capacity, UNCHANGED)
+        self.changed = _longer(self.changed, capacity)
 
     def make(self, keys: Keys) -> Slots:
         """Slots for keys that have none, each once."""
@@ -82,6 +89,17 @@ class SlotTable:
         self.keys[slots] = keys
         self.owner[slots] = NOBODY
         self._index.put(keys, slots)
+        return slots
+
+    def place(self, keys: Keys) -> Slots:
+        """The slots of keys, new ones where there are none; there is room for all of them."""
+        free = self._free[: len(keys)]
+        fresh = np.arange(self.count, self.count + len(keys) - len(free), dtype=np.int32)
+        slots, new = self._index.place(keys, np.concatenate([free, fresh]) if len(free) else fresh)
+        if new:
+            self.count += max(0, new - len(free))
+            self._free = self._free[new:]
+            self.keys[slots] = keys
         return slots
 
     def free(self, slots: Slots) -> None:
@@ -104,56 +122,81 @@ class SlotTable:
     def fits(self, slots: Slots) -> Mask:
         """Which of these new bindings agree with the division of their address, and with each other."""
         keys = self.keys[slots]
-        at = self._address_slots(address_of(keys))
+        at = self.places(keys)
         division = division_of(keys)
-        idle = self._programmed[at] == 0
+        idle = self.programmed[at] == 0
         first, where = np.unique(at[idle], return_index=True)
-        self._division[first] = division[idle][where]
-        ok: Mask = self._division[at] == division
-        self._contested[at[~ok]] = True
+        self.division[first] = division[idle][where]
+        ok: Mask = self.division[at] == division
+        self.contested[at[~ok]] = True
         return ok
 
     def contest(self, slots: Slots) -> None:
         """Somebody else waits for these addresses."""
-        self._contested[self._address_slots(address_of(self.keys[slots]))] = True
+        self.contested[self.places(self.keys[slots])] = True
 
     def program(self, slots: Slots, b4: npt.NDArray[np.uint8], owner: int | npt.NDArray[np.int16]) -> None:
         new = slots[self.owner[slots] == NOBODY]
-        np.add.at(self._programmed, self._address_slots(address_of(self.keys[new])), 1)
+        np.add.at(self.programmed, self.places(self.keys[new]), 1)
         self.b4[slots] = b4
         self.owner[slots] = owner
 
     def clear(self, slots: Slots) -> npt.NDArray[np.uint32]:
         """Takes bindings away. Returns the addresses that are free now and were wanted by others."""
-        at = self._address_slots(address_of(self.keys[slots]))
-        np.subtract.at(self._programmed, at, 1)
+        at = self.places(self.keys[slots])
+        np.subtract.at(self.programmed, at, 1)
         self.owner[slots] = NOBODY
-        freed = (self._programmed[at] == 0) & self._contested[at]
-        self._contested[at[freed]] = False
+        freed = (self.programmed[at] == 0) & self.contested[at]
+        self.contested[at[freed]] = False
         return np.unique(address_of(self.keys[slots[freed]])).astype(np.uint32)
 
-    def rows(self, slots: Slots, br: npt.NDArray[np.uint8]) -> Rows:
-        keys = self.keys[slots]
-        rows = np.zeros(len(slots), BINDING_ROW)
-        rows["ipv4"] = address_of(keys)
-        rows["psid_offset"] = keys >> np.uint64(21) & np.uint64(31)
-        rows["psid_len"] = keys >> np.uint64(16) & np.uint64(31)
-        rows["psid"] = keys & np.uint64(0xFFFF)
-        rows["b4"] = self.b4[slots]
-        rows["br"] = br
-        return rows
+    # --- what has changed ---
 
-    def _address_slots(self, addresses: Keys) -> Slots:
-        at = self._addresses.find(addresses)
-        missing = at < 0
-        if missing.any():
-            new = np.unique(addresses[missing])
-            fresh = np.arange(self._address_count, self._address_count + len(new), dtype=np.int32)
-            self._address_count += len(new)
-            while self._address_count > len(self._division):
-                self._division = np.concatenate([self._division, np.zeros_like(self._division)])
-                self._programmed = np.concatenate([self._programmed, np.zeros_like(self._programmed)])
-                self._contested = np.concatenate([self._contested, np.zeros_like(self._contested)])
-            self._addresses.put(new, fresh)
-            at = self._addresses.find(addresses)
+    def note(self, slots: Slots) -> None:
+        """How it stands before the first change since the last `take`. `slots`: each once."""
+        slots = slots[self.was[slots] == UNCHANGED]
+        self.was[slots], self.was_b4[slots] = self.owner[slots], self.b4[slots]
+        self.changed[self.changes : self.changes + len(slots)] = slots
+        self.changes += len(slots)
+
+    def tell_again(self, slots: Slots) -> None:
+        slots = slots[slots >= 0]
+        slots = slots[self.owner[slots] != NOBODY]
+        self.note(slots)
+        self.was_b4[slots] = 0  # as if it had been another
+
+    def take(self, br: npt.NDArray[np.uint8]) -> tuple[Rows, Rows, Rows]:
+        """Rows that are programmed no more, as they were; rows that are new, or were otherwise; these as they were."""
+        slots = self.changed[: self.changes].copy()
+        was, self.changes = self.was[slots] != NOBODY, 0
+        self.was[slots] = UNCHANGED
+        bound = self.owner[slots] != NOBODY
+        if not was.any():
+            none = slots[:0]
+            return self.rows(none, br), self.rows(slots[bound], br), self.rows(none, br)
+        moved = was & bound & (self.b4[slots] != self.was_b4[slots]).any(1)
+        unbind = _ordinary.rows_of(slots[was & ~bound], self.keys, self.was_b4, br)
+        former = _ordinary.rows_of(slots[moved], self.keys, self.was_b4, br)
+        return unbind, self.rows(slots[bound & ~was | moved], br), former
+
+    def rows(self, slots: Slots, br: npt.NDArray[np.uint8]) -> Rows:
+        return _ordinary.rows_of(slots, self.keys, self.b4, br)
+
+    def places(self, keys: Keys) -> Slots:
+        """Of the addresses of these keys, in the columns of addresses."""
+        addresses = address_of(keys)
+        fresh = np.arange(self._address_count, self._address_count + len(addresses), dtype=np.int32)
+        at, new = self._addresses.place(addresses, fresh)
+        self._address_count += new
+        while self._address_count > len(self.division):
+            capacity = 2 * len(self.division)
+            self.division = _longer(self.division, capacity)
+            self.programmed = _longer(self.programmed, capacity)
+            self.contested = _longer(self.contested, capacity)
         return at
+
+
+def _longer(column: npt.NDArray[Any], capacity: int, fill: int = 0) -> npt.NDArray[Any]:
+    longer = np.full((capacity, *column.shape[1:]), fill, column.dtype)
+    longer[: len(column)] = column
+    return longer

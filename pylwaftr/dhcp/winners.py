@@ -1,7 +1,7 @@
 """From claims to bindings: whose claim is programmed for each key, and what that changes.
 
-Almost always one server alone speaks of a key and its port set fits its address: that way is in columns. The rare rest
-(two servers, two divisions of one address, two clients of one tunnel address) goes key by key.
+All of it is in columns but the rare rest: two divisions of one address, two clients of one tunnel address, servers that
+name different ones.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from pylwaftr.dhcp.records import ACTIVE, GONE, NONE, Claims, Slots, better, com
 from pylwaftr.dhcp.slots import NOBODY, Keys, SlotTable
 from pylwaftr.rows import Rows, describe, no_rows, text6
 
-NOTES_LEAST = 65536  # so many notes of changes are kept before they are put together
 REPORTS_MOST = 50  # in one outcome; all are counted
 
 
@@ -42,6 +41,7 @@ class Changes:
 
     unbind: Rows = field(default_factory=no_rows)
     bind: Rows = field(default_factory=no_rows)
+    former: Rows = field(default_factory=no_rows)  # as some of `bind` were before
 
     def __len__(self) -> int:
         return len(self.unbind) + len(self.bind)
@@ -54,9 +54,7 @@ class Winners:
         self.names: dict[int, str] = {}
         self.br = np.frombuffer(br, np.uint8)
         self._counts = counts
-        self._b4s = KeyIndex()  # the slot that a tunnel address was bound for last
-        self._before: list[tuple[Slots, npt.NDArray[np.int16], npt.NDArray[np.uint8]]] = []
-        self._noted = 0
+        self.b4s = KeyIndex()  # the slot that a tunnel address was bound for last
 
     def add(self, number: int, name: str, rank: int) -> Claims:
         self.claims[number] = Claims(self.table.capacity, rank)
@@ -64,16 +62,18 @@ class Winners:
         return self.claims[number]
 
     def make_room(self, more: int) -> None:
+        if self.table.room(more):
+            return
         while not self.table.room(more):
             self.table.grow()
-            for claims in self.claims.values():
-                claims.grow(self.table.capacity)
+        for claims in self.claims.values():
+            claims.grow(self.table.capacity, self.table.count)
 
     def resolve(self, slots: Slots, out: Outcome) -> None:
         """Decides these keys anew. `slots`: each once."""
         if not len(slots):
             return
-        self._note(slots)
+        self.table.note(slots)
         winner = self._winners(slots, out)
         old = self.table.owner[slots]
         b4 = self._b4_of(slots, winner)
@@ -87,28 +87,7 @@ class Winners:
 
     def take(self) -> Changes:
         """What all that happened since the last `take` comes down to; who is slow to take gets no more than that."""
-        if not self._before:
-            return Changes()
-        slots, owner, b4 = self._first_notes()
-        self._before, self._noted = [], 0
-        bound, was = self.table.owner[slots] != NOBODY, owner != NOBODY
-        bind = self.table.rows(slots[bound & (~was | (self.table.b4[slots] != b4).any(1))], self.br)
-        unbind = self.table.rows(slots[was & ~bound], self.br)
-        unbind["b4"] = b4[was & ~bound]
-        return Changes(unbind, bind)
-
-    def _note(self, slots: Slots) -> None:
-        """How it stood before the first change since the last `take`."""
-        self._before.append((slots, self.table.owner[slots], self.table.b4[slots]))
-        self._noted += len(slots)
-        if self._noted > NOTES_LEAST + 2 * self.table.count:
-            self._before = [self._first_notes()]
-            self._noted = len(self._before[0][0])
-
-    def _first_notes(self) -> tuple[Slots, npt.NDArray[np.int16], npt.NDArray[np.uint8]]:
-        slots, first = np.unique(np.concatenate([note[0] for note in self._before]), return_index=True)
-        owner = np.concatenate([note[1] for note in self._before])[first]
-        return slots, owner, np.concatenate([note[2] for note in self._before])[first]
+        return Changes(*self.table.take(self.br)) if self.table.changes else Changes()
 
     def free_unclaimed(self) -> None:
         slots = self.table.used()
@@ -126,24 +105,41 @@ class Winners:
             verdict = claims.verdict[slots]
             winner[verdict == ACTIVE] = number
             speakers += (verdict == ACTIVE) | (verdict == GONE)
-        for at in np.flatnonzero(speakers > 1):
-            winner[at] = self._winner(int(slots[at]), out)
+        several = speakers > 1
+        if several.any():
+            winner[several] = self._best(slots[several], out)
         return winner
 
-    def _winner(self, slot: int, out: Outcome) -> int:
-        best: int | None = None
-        active = []
+    def _best(self, slots: Slots, out: Outcome) -> npt.NDArray[np.int16]:
+        """Of keys that several servers speak of."""
+        best = np.full(len(slots), NOBODY, np.int16)
+        active = np.full(len(slots), NOBODY, np.int16)  # the first that calls it active
+        differ = np.zeros(len(slots), np.bool_)
         for number, claims in self.claims.items():
-            if claims.verdict[slot] not in (ACTIVE, GONE):
-                continue
-            if claims.verdict[slot] == ACTIVE:
-                active.append(number)
-            if best is None or better(claims, self.claims[best], slot):
-                best = number
-        if len({self.claims[number].rows[slot]["b4"].tobytes() for number in active}) > 1:
-            names = ", ".join(self.names[number] for number in active)
-            self.report(out, "servers_disagree", best, f"{self.text(slot)} has different tunnel addresses at {names}")
-        return NOBODY if best is None or self.claims[best].verdict[slot] != ACTIVE else best
+            verdict = claims.verdict[slots]
+            speaks = (verdict == ACTIVE) | (verdict == GONE)
+            for rival in np.unique(best[speaks]).tolist():
+                at = np.flatnonzero(speaks & (best == rival))
+                if rival != NOBODY:
+                    at = at[better(claims, self.claims[rival], slots[at])]
+                best[at] = number
+            for other in np.unique(active[verdict == ACTIVE]).tolist():
+                at = np.flatnonzero((verdict == ACTIVE) & (active == other))
+                if other == NOBODY:
+                    active[at] = number
+                else:
+                    theirs = self.claims[other].rows["b4"][slots[at]]
+                    differ[at] |= (claims.rows["b4"][slots[at]] != theirs).any(1)
+        for one in np.flatnonzero(differ).tolist():
+            self._disagreement(int(slots[one]), int(best[one]), out)
+        for number, claims in self.claims.items():
+            best[(best == number) & (claims.verdict[slots] != ACTIVE)] = NOBODY
+        return best
+
+    def _disagreement(self, slot: int, best: int, out: Outcome) -> None:
+        active = [number for number, claims in self.claims.items() if claims.verdict[slot] == ACTIVE]
+        names = ", ".join(self.names[number] for number in active)
+        self.report(out, "servers_disagree", best, f"{self.text(slot)} has different tunnel addresses at {names}")
 
     def _b4_of(self, slots: Slots, winner: npt.NDArray[np.int16]) -> npt.NDArray[np.uint8]:
         b4 = self.table.b4[slots].copy()
@@ -170,8 +166,8 @@ class Winners:
         fits[new] = self.table.fits(slots[new])
         good = slots[fits]
         if len(good):
-            self._check_b4s(good, winner[fits], b4[fits], out)
             self.table.program(good, b4[fits], winner[fits])
+            self._check_b4s(good, winner[fits], b4[fits], out)
         for at in np.flatnonzero(~fits):
             self._contest(int(slots[at]), int(winner[at]), b4[at], out)
 
@@ -187,7 +183,7 @@ class Winners:
         if not wins:
             return
         self._counts["quarantined_division"] += len(rivals)
-        self._note(rivals)
+        self.table.note(rivals)
         self.table.clear(rivals)
         one = np.array([slot], np.int32)
         self.table.fits(one)
@@ -201,11 +197,7 @@ class Winners:
 
     def _check_b4s(self, slots: Slots, winner: npt.NDArray[np.int16], b4: npt.NDArray[np.uint8], out: Outcome) -> None:
         """RFC 8539 section 8.2: two clients at one tunnel address; one of the leases is old."""
-        keys = _b4_keys(b4)
-        others = self._b4s.find(keys)
-        self._b4s.put(keys, slots)
-        if len(self._b4s) > 2 * len(self.table) + 1024:
-            self._rebuild_b4s()
+        others = self.b4s.put(_b4_keys(b4), slots)
         maybe = np.flatnonzero((others >= 0) & (others != slots))
         maybe = maybe[(self.table.owner[others[maybe]] != NOBODY) & (self.table.b4[others[maybe]] == b4[maybe]).all(1)]
         for at in maybe:
@@ -216,10 +208,13 @@ class Winners:
                 self.report(out, "b4_shared", int(winner[at]), text)
                 out.resync.add(self.names[int(winner[at])])
 
-    def _rebuild_b4s(self) -> None:
+    def tidy_b4s(self) -> None:
+        """Tunnel addresses come and go; those that went are forgotten now and then."""
+        if len(self.b4s) <= 2 * len(self.table) + 1024:
+            return
         slots = np.flatnonzero(self.table.owner[: self.table.count] != NOBODY).astype(np.int32)
-        self._b4s = KeyIndex()
-        self._b4s.put(_b4_keys(self.table.b4[slots]), slots)
+        self.b4s = KeyIndex()
+        self.b4s.put(_b4_keys(self.table.b4[slots]), slots)
 
     # --- reports ---
 

@@ -1,0 +1,149 @@
+"""A server that takes one connection at a time: bulk first, then the stream from where the bulk began."""
+
+from __future__ import annotations
+
+import random
+from ipaddress import IPv6Address
+
+import pytest
+
+from pylwaftr.dhcp.events import Channel, Saved, Shut
+from pylwaftr.responder.database import Database
+from tests.leasequery_peer import (
+    ACTIVE,
+    BULK,
+    CATCH_UP_COMPLETE,
+    NOT_ALLOWED,
+    A,
+    B,
+    Peer,
+    data,
+    done,
+    ended,
+    lease,
+    psids,
+    reply,
+    start,
+    started,
+)
+from tests.leasequery_vectors import T0
+from tests.test_responder import THREE, Pair, change, database
+
+REFUSALS = ["closed", "silent", "NotAllowed"]
+
+
+def stepped_aside(how: str = "closed") -> Peer:
+    """The second connection was refused, the stream went on, and now the bulk has the only connection."""
+    peer = started(Saved(), lease(1))
+    peer.recv(data(A, 0, lease(1), lease(2)), ACTIVE, 0)
+    peer.connect(BULK, 0, B)
+    if how == "closed":
+        peer.lost(BULK, 0)
+    elif how == "NotAllowed":
+        peer.recv(reply(B, 0, status=NOT_ALLOWED), BULK, 0)
+    now = 0.0
+    while not peer.taken(Shut, ACTIVE):
+        now += 10
+        assert now < 1000, "the stream was not ended for the bulk"
+        peer.recv(data(A, now), ACTIVE, now)  # it is well
+        peer.run_to(now)
+    assert peer.session().state == "waiting"
+    return peer
+
+
+@pytest.mark.parametrize("how", REFUSALS)
+def test_the_stream_ends_for_the_bulk_and_goes_on_from_where_that_began(how: str) -> None:
+    peer = stepped_aside(how)
+    begun = peer.now + 5
+    peer.connect(BULK, begun, B + 9)
+    began = peer.now
+    # 1 is told early and ends while the bulk runs; 2 is gone; 3 is new.
+    peer.recv(reply(B + 9, began, lease(1, began)), BULK, began)
+    assert peer.session().state == "waiting"  # one connection
+    peer.recv(data(B + 9, began + 7, lease(3, began)) + done(B + 9), BULK, began + 7)
+    assert (psids(peer), peer.session().saved.resync) == ({1, 3}, False)
+    assert peer.session().saved.start == start(T0 + int(began))
+    asked = peer.connect(ACTIVE, began + 8, A + 99)
+    assert (T0 + int(began)).to_bytes(4) in asked
+    at = peer.now
+    peer.recv(reply(A + 99, at) + data(A + 99, at, ended(lease(1), began + 3)), ACTIVE, at)
+    peer.recv(data(A + 99, at, status=CATCH_UP_COMPLETE), ACTIVE, at)
+    assert (psids(peer), peer.session().state, peer.session().current) == ({3}, "live", True)
+
+
+def test_a_bulk_that_is_lost_then_sweeps_nothing_and_the_stream_is_back_until_the_next() -> None:
+    peer = stepped_aside()
+    peer.connect(BULK, peer.now + 5, B + 9)
+    peer.recv(reply(B + 9, peer.now, lease(3, peer.now)), BULK, peer.now)
+    peer.lost(BULK, peer.now)
+    assert (psids(peer), peer.session().saved.resync) == ({1, 2, 3}, True)
+    peer.connect(ACTIVE, peer.now, A + 99)
+    peer.recv(reply(A + 99, peer.now) + data(A + 99, peer.now, status=CATCH_UP_COMPLETE), ACTIVE, peer.now)
+    assert peer.session().state == "live"
+
+
+def test_a_server_that_dies_is_not_taken_for_one_with_one_connection() -> None:
+    peer = started(Saved(), lease(1))
+    peer.connect(BULK, 0, B)
+    peer.lost(BULK, 1)
+    peer.lost(ACTIVE, 1)
+    peer.connect(ACTIVE, 70, A + 9)
+    peer.recv(reply(A + 9, peer.now) + data(A + 9, peer.now, status=CATCH_UP_COMPLETE), ACTIVE, peer.now)
+    peer.connect(BULK, peer.now, B + 9)
+    assert not peer.taken(Shut, ACTIVE)
+    assert peer.session().state == "live"
+
+
+def test_a_single_query_does_not_take_the_stream_s_connection() -> None:
+    peer = stepped_aside()
+    peer.connect(BULK, peer.now + 5, B + 9)
+    peer.recv(reply(B + 9, peer.now, lease(1, peer.now)) + done(B + 9), BULK, peer.now)
+    peer.connect(ACTIVE, peer.now, A + 99)
+    peer.recv(reply(A + 99, peer.now), ACTIVE, peer.now)
+    assert not peer.requestor.query(IPv6Address("2001:db8::77"), peer.now + 100)
+    assert peer.session().state == "catching up"
+    assert peer.requestor.query(IPv6Address("2001:db8::77"), peer.now + 3700)  # both are tried again after an hour
+
+
+class OneConnection(Pair):
+    """The responder, where a second connection is closed as it comes."""
+
+    def _carry(self, channel: Channel, now: float, piece: int, budget: int) -> None:
+        if channel in self.links and len(self.links) > 1:
+            self.cut(channel, now)
+        else:
+            super()._carry(channel, now, piece, budget)
+
+
+def test_a_cold_start() -> None:
+    pair = OneConnection(database(*THREE))
+    pair.peer.open()
+    pair.run(200)
+    assert pair.peer.table == pair.truth
+    assert len(pair.truth) == 3
+    assert pair.peer.session().current
+    pair.db.apply([change(4, T0 + 201), change(1, T0 + 201, "RELEASED")], T0 + 201)
+    pair.run(202)
+    assert pair.peer.table == pair.truth
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_chaos_over_one_connection_ends_with_the_table_of_the_server(seed: int) -> None:
+    rng = random.Random(seed)
+    pair = OneConnection(Database(log_size=rng.choice([64, 1 << 16])))
+    pair.peer.open()
+    now = 0.0
+    for _ in range(60):
+        now += rng.choice([0, 1, 5, 70])
+        for _ in range(rng.randrange(30)):
+            at, psid = T0 + int(now), rng.randrange(64)
+            state = rng.choice(["ACTIVE", "ACTIVE", "RELEASED", "EXPIRED"])
+            pair.db.apply([change(psid, at, state, rng.randrange(3))], at)
+        pair.run(now, piece=rng.choice([1 << 20, 1000, 77]), budget=rng.choice([1, 1000]))
+        if rng.random() < 0.3:
+            pair.cut(rng.choice([ACTIVE, BULK]), now)
+    for _ in range(60):
+        now += 60
+        pair.run(now)
+    assert pair.peer.table == pair.truth
+    assert pair.peer.session().current
