@@ -179,6 +179,7 @@ async def requestor(wanted: dict[str, Any]) -> None:
     """Prints the bindings, one JSON object a line, each time they change."""
     from pylwaftr.config.services import LeaseServer
     from pylwaftr.daemon.leasequery import Edge, of_config
+    from pylwaftr.dhcp.requestor import Requestor
     from pylwaftr.rows import text4, text6
 
     server = LeaseServer(
@@ -195,7 +196,8 @@ async def requestor(wanted: dict[str, Any]) -> None:
         3600,
         wanted.get("scale", 1.0),
     )
-    asked, endpoints = of_config([server], IPv6Address("2001:db8:ffff:f::1"), [], {})
+    servers, endpoints = of_config([server])
+    asked = Requestor(servers, IPv6Address("2001:db8:ffff:f::1").packed)
     bound: dict[str, str] = {}
 
     async def apply(changes: Any, saved: Any) -> None:

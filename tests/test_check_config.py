@@ -48,6 +48,7 @@ EXPLAINED = [  # yaml, a line of the explanation
     (text(v4=V4 + ", next_hop_mac: 02:00:00:00:00:01"), "192.0.2.254 always at 02:00:00:00:00:01"),
     (text(v4=V4 + ", ingress_filter: ip proto 6"), "ingress filter 'ip proto 6'"),
     (text("pcp: {pools: [{ipv4: 203.0.113.0/24}]}"), "PCP pool: 203.0.113.0/24, 15872 port sets of 1024 ports"),
+    (text("fleet: {etcd: {endpoints: [a:1]}}"), "off: fleet store: fleet is given, and nothing uses it yet"),
     (text("pcp: {enabled: false}"), "off: PCP (pcp.enabled)"),
     (text("api: {listen: null}"), "off: gRPC service (api.listen)"),
     (text("icmp: {unbound_v4: false}"), "off: ICMPv4 errors for packets without a binding (icmp.unbound_v4)"),

@@ -17,7 +17,14 @@ ROOT = Path(__file__).resolve().parent.parent
 ROWS = [
     ("nothing", text(), text(), [], False),
     ("the order of entries", text(entries(E1, E2)), text(entries(E2, E1)), ["bindings.entries"], False),
-    ("one more binding", text(entries(E1)), text(entries(E1, E2)), ["bindings.entries"], True),
+    ("one more binding", text(entries(E1)), text(entries(E1, E2)), ["bindings: 1 row -> 2 rows (1 added)"], True),
+    (
+        "another B4, and one binding less",
+        text(entries(E1, E2)),
+        text(entries(E1.replace("db8:1::1", "db8:3::1"))),
+        ["bindings: 2 rows -> 1 row (1 removed, 1 changed)"],
+        True,
+    ),
     ("a value", text(), text("icmp: {unbound_v4: false}"), ["icmp.unbound_v4: True -> False"], False),
     (
         "a section that was none",
@@ -65,6 +72,17 @@ BLOCKED = [
         ["dataplane.rss: outer -> inner"],
     ),
 ]
+
+
+def test_the_content_of_a_file_of_bindings_is_a_difference(tmp_path: Path) -> None:
+    """Nothing in the configuration itself differs."""
+    file, plans = tmp_path / "b.csv", []
+    for rows in ("203.0.113.1,2001:db8::1\n", "203.0.113.1,2001:db8::1\n203.0.113.2,2001:db8:2::2\n"):
+        file.write_text("ipv4,b4_ipv6\n" + rows)
+        plans.append(config.load_text(text("bindings: {file: b.csv}"), folder=tmp_path))
+    plan = diff(*plans)
+    assert [str(found) for found in plan.differences] == ["bindings: 1 row -> 2 rows (1 added)"]
+    assert plan.blocked == ()
 
 
 @pytest.mark.parametrize("what, old, new, blocked", BLOCKED, ids=[row[0] for row in BLOCKED])

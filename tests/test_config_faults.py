@@ -178,6 +178,9 @@ FAULTS = [  # what is wrong, the text, the beginning of each line that is printe
      ["5: api.tls.key: is req"]),
     ("a role that is none", text("api: {roles: {ann: root}}"),
      ["5: api.roles: is 'root'; write viewer, operator or admin"]),
+    # Its endpoint and name are what YAML 1.1 takes for numbers.
+    ("a fleet, which nothing uses", text("fleet: {etcd: {endpoints: [a:1]}, node_id: 1:20}"),
+     ["5: fleet: warning: is read, and nothing uses it yet"]),
     ("a fleet without store", text("fleet: {node_id: a}"), ["5: fleet.etcd.endpoints: is required"]),
     # bindings, one by one
     ("a + k > 16", text(entries(E1 + ", psid_offset: 11")),
@@ -245,7 +248,6 @@ SOUND = [  # what is accepted without a word
     ("the least", text()),
     ("unquoted MAC and addresses", text(v4=V4 + ", mac: 02:00:00:00:04:01", softwire="br_addresses: [2001:db8:aa::1]")),
     ("a MAC that YAML 1.1 takes for a number", text(v4=V4 + ", mac: 12:10:20:30:40:50")),
-    ("an address that YAML 1.1 takes for a number", text("fleet: {etcd: {endpoints: [a:1]}, node_id: 1:20}")),
     ("JSON", JSON),
     ("anchors", text("dataplane: {rss: &a inner}\nstate: {directory: *a}")),
     ("sections left empty", text("icmp:\npcp:\nbindings:\n  entries:\nfleet:")),

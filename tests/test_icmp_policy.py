@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
 
 from pylwaftr import config
 from pylwaftr.config.core_settings import core_settings
+from pylwaftr.daemon.router import Router, empty_table
+from pylwaftr.daemon.services import Services, opened_store
 from pylwaftr.icmp_policy import IcmpPolicy, Policy
 from tests.config_text import text
 
@@ -52,3 +59,39 @@ def test_the_timer_is_when_the_first_hold_ends() -> None:
     policy.hold("leases", 20.0)
     assert policy.timer() == 20.0
     assert policy.holding(20.0) == ["store"]
+
+
+class _Engine:
+    """Keeps what it is told."""
+
+    remarks: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        self.told: list[bool] = []
+
+    def apply(self, settings: Any) -> None:
+        self.told.append(settings["icmp"]["unknown_b4_v6"])
+
+
+def _restored(tmp_path: Path, more: str) -> list[bool]:
+    """What the engine was told before its workers run."""
+    tmp_path.mkdir()
+    file = tmp_path / "router.yaml"
+    file.write_text(text(f"state: {{directory: {tmp_path / 'state'}}}\n{more}"))
+    loaded = config.load(file)
+    router = SimpleNamespace(table=empty_table(loaded), engine=_Engine(), inject=lambda packets: None)
+
+    async def life() -> list[bool]:
+        services = Services(loaded, cast(Router, router), opened_store(loaded))
+        await services.restore()
+        told = list(router.engine.told)
+        await services.stop()
+        return told
+
+    return asyncio.run(life())
+
+
+def test_it_is_held_back_before_the_first_packet_where_leases_are_still_to_be_read(tmp_path: Path) -> None:
+    servers = 'leasequery: {servers: [{address: "2001:db8:53::1", port: 547}]}'
+    assert _restored(tmp_path / "leases", servers) == [SILENT]
+    assert _restored(tmp_path / "no leases", "") == []  # all is restored: the settings of the start hold

@@ -62,3 +62,42 @@ def test_a_renewal_with_a_new_address_is_no_second_softwire() -> None:
     moved = lease(1, "2001:db8:1:1ff::2")
     gone, admitted = limits.admit(NONE, moved, FIRST)
     assert (psids(gone), psids(admitted)) == ([], [1])
+
+
+def test_a_lease_that_waits_behind_another_source_ends_there_too() -> None:
+    """Nothing of it is bound, so nothing is held; but it waits in the shadow, and would take over one day."""
+    gone, admitted = Quarantine(56, 1, NONE).admit(FIRST, NONE, NONE)
+    assert (psids(gone), psids(admitted)) == ([1], [])
+
+
+def test_a_lease_that_moves_beyond_the_limit_is_bound_no_more() -> None:
+    limits = Quarantine(56, 1, rows.array([*FIRST.tolist(), *OTHER.tolist()]))
+    moved = lease(3, "2001:db8:1:1ff::3")  # into the prefix that has its softwire
+    gone, admitted = limits.admit(NONE, moved, OTHER)
+    assert (psids(gone), psids(admitted), psids(limits.waiting)) == ([3], [], [3])
+    done(limits, OTHER, NONE)
+    gone, admitted = limits.admit(NONE, moved, NONE)  # heard again while it waits
+    assert (psids(gone), psids(admitted), psids(limits.waiting)) == ([], [], [3])
+
+
+def test_another_limit_counts_what_is_bound_once() -> None:
+    """Also what is in the table and not observed yet: it is counted when it is."""
+    limits = Quarantine(56, 1, NONE)
+    _, admitted = limits.admit(NONE, FIRST, NONE)
+    limits.limit(56, 2)
+    done(limits, NONE, admitted)
+    _, admitted = limits.admit(NONE, SECOND, NONE)
+    assert psids(admitted) == [2]
+    done(limits, NONE, admitted)
+    limits.limit(48, 3)
+    assert psids(limits.admit(NONE, OTHER, NONE)[1]) == [3]
+    limits.limit(48, 2)
+    assert psids(limits.admit(NONE, OTHER, NONE)[1]) == []
+
+
+def test_more_room_is_for_those_that_wait() -> None:
+    limits = Quarantine(56, 1, FIRST)
+    assert psids(limits.admit(NONE, SECOND, NONE)[1]) == []
+    limits.limit(56, 2)
+    assert psids(limits.admit(NONE, NONE, NONE)[1]) == [2]
+    assert psids(limits.waiting) == []

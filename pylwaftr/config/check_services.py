@@ -87,7 +87,12 @@ def check_api(report: Report, api: Api) -> None:
 
 
 def check_fleet(report: Report, fleet: Fleet | None) -> None:
-    if fleet is not None and fleet.etcd.tls is not None and report.sound("fleet"):
+    """The place of the settings is kept for the shared store; who fills it in has to know that there is none yet."""
+    if fleet is None or not report.sound("fleet"):
+        return
+    missing = "is read, and nothing uses it yet: bindings are not shared with other routers, routes are not announced"
+    report.warn("fleet", f"{missing}; give each router its bindings (docs/operations.md, Fail-over)")
+    if fleet.etcd.tls is not None:
         _tls(report, "fleet.etcd.tls", fleet.etcd.tls)
 
 

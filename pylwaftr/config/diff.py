@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from pylwaftr import row_sets
 from pylwaftr.config.model import Config, Entry
 from pylwaftr.config.values import Endpoint
 from pylwaftr.rows import Rows
@@ -27,7 +28,6 @@ RESTART = (
     "interfaces.v6.mtu",
     "softwire.reassembly.max_packets",
     "pcp.third_party.listen",
-    "leasequery",
     "api.listen",
     "api.tls",
     "api.allow_plaintext",
@@ -66,7 +66,12 @@ def diff(old: Config, new: Config) -> Plan:
         # A table only grows under traffic, and not when each binding has its counts.
         fixed = path == "dataplane.max_bindings" and (after < before or old.dataplane.binding_counters)
         found.append(Difference(path, _text(before), _text(after), fixed or needs_restart(path)))
-    return Plan(tuple(found), not _same(old.rows, new.rows))
+    if _same(old.rows, new.rows):
+        return Plan(tuple(found), False)
+    # Also where only the content of bindings.file is another one. The number of entries would say less.
+    found = [one for one in found if one.path != "bindings.entries"]
+    found.append(Difference("bindings", _count(old.rows), _rows_text(old.rows, new.rows), False))
+    return Plan(tuple(found), True)
 
 
 def needs_restart(path: str) -> bool:
@@ -95,6 +100,18 @@ def _text(value: object) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(_text, value))}]"
     return "none" if value is None else str(value)
+
+
+def _rows_text(old: Rows, new: Rows) -> str:
+    ours, theirs = row_sets.keys(old), row_sets.keys(new)
+    _, before, after = np.intersect1d(ours, theirs, assume_unique=True, return_indices=True)
+    changed = int((old[before] != new[after]).sum())
+    counts = {"added": len(new) - len(after), "removed": len(old) - len(before), "changed": changed}
+    return f"{_count(new)} ({', '.join(f'{count} {what}' for what, count in counts.items() if count)})"
+
+
+def _count(rows: Rows) -> str:
+    return "1 row" if len(rows) == 1 else f"{len(rows)} rows"
 
 
 def _same(old: Rows, new: Rows) -> bool:

@@ -54,6 +54,7 @@ def subscribers(at: Section) -> Subscribers:
         max_softwires=at.get("max_softwires", integer(1, 1_000_000), 1),
         on_new_address=at.get("on_new_address", one_of("pcp", "data", "reject"), "pcp"),
         min_change_interval_s=at.get("min_change_interval_s", _SECONDS, 1800),
+        limit_operator=at.get("limit_operator", boolean, False),
     )
 
 

@@ -13,6 +13,7 @@ class Subscribers:
     max_softwires: int
     on_new_address: str  # pcp | data | reject
     min_change_interval_s: int
+    limit_operator: bool = False  # to max_softwires as well
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,7 @@ def _off(config: Config) -> list[str]:
         (bool(config.leasequery.servers), "leasequery: no server (leasequery.servers)"),
         (config.api.listen is not None, "gRPC service (api.listen)"),
         (config.metrics.listen is not None, "metrics (metrics.listen)"),
-        (config.fleet is not None, "fleet store (fleet)"),
+        (config.fleet is None, "fleet store: fleet is given, and nothing uses it yet"),
     ]
     return [text for on, text in switches if not on]
 

@@ -13,7 +13,7 @@ import hashlib
 import logging
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -27,7 +27,8 @@ from pylwaftr.dhcp.requestor import Output, Requestor, Server
 
 log = logging.getLogger("pylwaftr.leasequery")
 
-Apply = Callable[[Changes, Mapping[str, bytes]], Awaitable[None]]
+Apply = Callable[[Changes, Mapping[str, bytes | None]], Awaitable[None]]
+GATHER_S = 0.02  # a commit of many leases costs little more than one of a few
 REPORTS_S, REPORTS_MOST = 10.0, 20  # so many reports about leases are logged in so many seconds
 
 
@@ -44,7 +45,8 @@ class Edge:
     """`apply` is awaited for one batch after the other; what is heard meanwhile is the next batch."""
 
     def __init__(self, requestor: Requestor, endpoints: Mapping[str, Endpoint], apply: Apply) -> None:
-        self.requestor, self._endpoints, self._apply = requestor, endpoints, apply
+        self.requestor, self._endpoints, self._apply = requestor, dict(endpoints), apply
+        self._again = False
         self._loop = asyncio.get_running_loop()
         self._links: dict[tuple[str, Channel], _Link] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -62,12 +64,25 @@ class Edge:
             while True:
                 await self._news.wait()
                 self._news.clear()
+                if self.requestor.flooded:
+                    await asyncio.sleep(GATHER_S)
                 output = self.requestor.take(self._now())
                 self._obey(output)
-                if len(output.changes) or output.saved:
+                again, self._again = self._again, False
+                if len(output.changes) or output.saved or again:
                     await self._apply(output.changes, output.saved)
         finally:
             self._close()
+
+    def apply_again(self) -> None:
+        """What may be bound depends on more than leases, and that has changed."""
+        self._again = True
+        self._news.set()
+
+    def reconfigure(self, servers: Sequence[Server], endpoints: Mapping[str, Endpoint], anew: Container[str]) -> None:
+        self._endpoints = dict(endpoints)
+        self.requestor.reconfigure(servers, anew, self._now())
+        self.after()
 
     def resync(self, server: str | None = None) -> None:
         self.requestor.resync(self._now(), server)
@@ -298,10 +313,8 @@ def name_of(server: LeaseServer) -> str:
     return f"[{server.address}]:{server.port}" if ":" in server.address else f"{server.address}:{server.port}"
 
 
-def of_config(
-    servers: Sequence[LeaseServer], br: IPv6Address, own: Sequence[IPv6Address], saved: Mapping[str, bytes]
-) -> tuple[Requestor, dict[str, Endpoint]]:
-    """`own`: addresses that no B4 can have. `saved`: by name, what `apply` was once given."""
+def of_config(servers: Sequence[LeaseServer]) -> tuple[list[Server], dict[str, Endpoint]]:
+    """Raises OSError for the files of TLS; ssl.SSLError is one."""
     known: list[Server] = []
     endpoints: dict[str, Endpoint] = {}
     for server in servers:
@@ -313,4 +326,14 @@ def of_config(
         source = None if server.source is None else str(server.source)
         peer = None if server.tls is None else server.tls.name
         endpoints[name] = Endpoint(server.address, server.port, source, tls, peer)
-    return Requestor(known, br.packed, [address.packed for address in own], saved), endpoints
+    return known, endpoints
+
+
+def reached_otherwise(old: Sequence[LeaseServer], new: Sequence[LeaseServer]) -> set[str]:
+    """Names of servers whose connections are made with other settings than before."""
+    before = {name_of(server): _connection(server) for server in old}
+    return {name for server in new if before.get(name := name_of(server), ()) not in ((), _connection(server))}
+
+
+def _connection(server: LeaseServer) -> tuple[object, ...]:
+    return server.source, server.require_tls, server.tls

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv6Address
 
 import numpy as np
@@ -14,13 +14,12 @@ from pylwaftr import _core, row_sets
 from pylwaftr.api.backend import SourceStatus
 from pylwaftr.changes import Change, Op, Record, Source
 from pylwaftr.config import Config
-from pylwaftr.config.services import Subscribers
 from pylwaftr.daemon.control import CommitRefused, Control
-from pylwaftr.daemon.leasequery import Edge, of_config
+from pylwaftr.daemon.leasequery import Edge, Endpoint, of_config, reached_otherwise
 from pylwaftr.daemon.quarantine import Quarantine
 from pylwaftr.daemon.router import StartFault
 from pylwaftr.daemon.writer import Closed
-from pylwaftr.dhcp.codec_lease import State
+from pylwaftr.dhcp.requestor import Requestor, Server
 from pylwaftr.dhcp.winners import Changes
 from pylwaftr.rows import Rows
 from pylwaftr.store import StoreFault
@@ -28,9 +27,24 @@ from pylwaftr.telemetry.metrics import Value
 
 log = logging.getLogger("pylwaftr")
 
+Found = tuple[list[Server], dict[str, Endpoint]]
+
 SPACE = "leasequery"
 _RETRY_S = 1.0
 _B4 = slice(8, 24)  # the outer source of a packet
+
+
+def found(config: Config) -> Found:
+    """The servers of a configuration. Raises StartFault."""
+    try:
+        return of_config(config.leasequery.servers)
+    except OSError as fault:
+        raise StartFault(f"leasequery.servers: {fault.filename or 'tls'}: {fault.strerror or fault}") from None
+
+
+def b4s_of(packets: Iterable[bytes]) -> set[IPv6Address]:
+    """Whom packets without a binding are from."""
+    return {IPv6Address(b4) for b4 in {packet[_B4] for packet in packets}}
 
 
 class LeaseService:
@@ -39,11 +53,9 @@ class LeaseService:
     def __init__(self, config: Config, control: Control, table: _core.BindingTable) -> None:
         self._control, self._table = control, table
         saved = {key.decode(): value for key, value in control.records.get(SPACE, {}).items()}
-        br = config.softwire.br_addresses[0]
-        try:
-            requestor, endpoints = of_config(config.leasequery.servers, br, config.softwire.br_addresses, saved)
-        except OSError as fault:  # TLS files; ssl.SSLError is one
-            raise StartFault(f"leasequery.servers: {fault.filename or 'tls'}: {fault.strerror or fault}") from None
+        brs = [address.packed for address in config.softwire.br_addresses]
+        servers, endpoints = found(config)
+        requestor = Requestor(servers, brs[0], brs, saved)
         rows, sources, _ = table.dump_chunk(0, 1 << 40)
         limits = config.subscribers
         self._quarantine = Quarantine(limits.mask, limits.max_softwires, rows)
@@ -56,18 +68,43 @@ class LeaseService:
         if len(rows):
             self.edge.requestor.restore(rows, asyncio.get_running_loop().time(), hold_s)
 
-    def reconfigure(self, limits: Subscribers) -> None:
-        rows, _, _ = self._table.dump_chunk(0, 1 << 40)
-        self._quarantine.limit(limits.mask, limits.max_softwires, rows)
+    def reconfigure(
+        self, old: Config, new: Config, servers: Sequence[Server], endpoints: Mapping[str, Endpoint]
+    ) -> None:
+        """`servers`, `endpoints`: as `found` in the new configuration."""
+        if new.subscribers != old.subscribers:
+            self._quarantine.limit(new.subscribers.mask, new.subscribers.max_softwires)
+            self.edge.apply_again()  # there may be room for some that wait
+        if new.softwire.br_addresses != old.softwire.br_addresses:
+            self._take_brs([address.packed for address in new.softwire.br_addresses])
+        if new.leasequery != old.leasequery:
+            anew = reached_otherwise(old.leasequery.servers, new.leasequery.servers)
+            self.edge.reconfigure(servers, endpoints, anew)
 
-    async def _apply(self, changes: Changes, saved: Mapping[str, bytes]) -> None:
-        named = np.concatenate([changes.unbind, changes.bind])
-        rows, sources = self._table.holders(named["ipv4"], named["psid"])
+    def _take_brs(self, brs: Sequence[bytes]) -> None:
+        """A softwire stays at its BR address as long as that is the router's; then it gets the first one."""
+        leases = self.edge.requestor.leases
+        leases.set_br(brs[0], brs)
+        rows, sources, _ = self._table.dump_chunk(0, 1 << 40)
+        rows = row_sets.select(rows, sources == Source.DHCP)
+        ours = np.zeros(len(rows), np.bool_)
+        for br in brs:
+            ours |= (rows["br"] == np.frombuffer(br, np.uint8)).all(1)
+        leases.tell_again(row_sets.select(rows, ~ours))
+        self.edge.apply_again()
+
+    async def _apply(self, changes: Changes, saved: Mapping[str, bytes | None]) -> None:
         before = len(self._quarantine.waiting)
-        unbind, bind = self._quarantine.admit(changes.unbind, changes.bind, rows[sources == Source.DHCP])
+        unbind, bind = self._quarantine.admit(changes.unbind, changes.bind, self._held(changes))
         if len(self._quarantine.waiting) > before:
             log.warning("leasequery: %d leases over their subscriber's limit wait", len(self._quarantine.waiting))
         await self._commit(unbind, bind, [Record(SPACE, name.encode(), value) for name, value in saved.items()])
+
+    def _held(self, changes: Changes) -> Rows:
+        """What is bound of what leases had before; the rest is another source's, or waits."""
+        ipv4, psid = (np.concatenate([changes.unbind[name], changes.former[name]]) for name in ("ipv4", "psid"))
+        rows, sources = self._table.holders(ipv4, psid)
+        return row_sets.select(rows, sources == Source.DHCP)
 
     async def _commit(self, unbind: Rows, bind: Rows, records: Sequence[Record]) -> None:
         """Until it is done: a lease that cannot be bound is named and left out, a store that fails is asked again."""
@@ -91,13 +128,6 @@ class LeaseService:
 
     # --- packets without a binding
 
-    def missed(self, spawn: Callable[[IPv6Address], None]) -> Callable[[Iterable[bytes]], None]:
-        def take(packets: Iterable[bytes]) -> None:
-            for b4 in {packet[_B4] for packet in packets}:
-                spawn(IPv6Address(b4))
-
-        return take
-
     async def ask(self, b4: IPv6Address) -> None:
         """The server may know a lease that was not heard of yet; what it says is bound as any other."""
         await self.edge.query(b4)
@@ -116,12 +146,11 @@ class LeaseService:
             synchronised = None
             if session.bulk_began is not None and session.bulk_took_s is not None:
                 synchronised = time.time() - now + session.bulk_began + session.bulk_took_s
-            claims = requestor.leases.claims_of(name)
-            active = int(np.count_nonzero(claims["state"] == State.ACTIVE))
-            waiting = np.isin(
-                row_sets.joined_keys(claims["ipv4"], claims["psid"]), row_sets.keys(self._quarantine.waiting)
-            )
-            conflicts = len(requestor.leases.quarantined(name)) + int(np.count_nonzero(waiting))
+            active, conflicts = requestor.leases.count_of(name)
+            if len(waiting := self._quarantine.waiting):
+                claims = requestor.leases.claims_of(name)
+                mine = np.isin(row_sets.joined_keys(claims["ipv4"], claims["psid"]), row_sets.keys(waiting))
+                conflicts += int(np.count_nonzero(mine))
             found.append(SourceStatus(name, session.state, active, conflicts, lag, 0, synchronised))
         return found
 

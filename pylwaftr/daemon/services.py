@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Container, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
-from ipaddress import IPv6Address
 from typing import Any
 
 import numpy as np
@@ -23,17 +22,18 @@ from pylwaftr.api.backend import Parts, RestartNeeded, SettingsFaulty
 from pylwaftr.api.server import ApiFault
 from pylwaftr.bindings import Applied
 from pylwaftr.changes import Source
-from pylwaftr.config import Config, binding_rows, core_settings
+from pylwaftr.config import Config, Fault, binding_rows, core_settings
 from pylwaftr.config.diff import Plan
 from pylwaftr.daemon import binding_log
-from pylwaftr.daemon.control import ConfigRefused, Control
+from pylwaftr.daemon.control import Control
 from pylwaftr.daemon.diagnostics import Diagnostics
-from pylwaftr.daemon.leases import LeaseService
+from pylwaftr.daemon.leases import Found, LeaseService, b4s_of, found
 from pylwaftr.daemon.machine import Machine
 from pylwaftr.daemon.metrics_port import MetricsPort
 from pylwaftr.daemon.pcp import PcpService
 from pylwaftr.daemon.pcp_view import PcpView
 from pylwaftr.daemon.punts import Punts
+from pylwaftr.daemon.restoring import ConfigRefused
 from pylwaftr.daemon.router import Router, StartFault
 from pylwaftr.daemon.settings import Settings
 from pylwaftr.icmp_policy import IcmpPolicy, Policy
@@ -74,6 +74,7 @@ class Services:
         self.control.observe(self._applied.put_nowait)
         self.leases: LeaseService | None = None
         self._api: api_server.Running | None = None
+        self._parts: Parts | None = None
         self._pcp_task: asyncio.Task[None] | None = None
         self._log_task: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -90,6 +91,7 @@ class Services:
         try:
             restored = await self.control.start(binding_rows(self.config))
             self.machine.remarks += restored.set_aside
+            await self._limit_operator(self.config)
             records = self.control.records.get("pcp", {})
             damaged = bool(restored.set_aside)
             loaded = await self.pcp.settle(lambda now: self.pcp.server.load(records, now, damaged))
@@ -101,13 +103,13 @@ class Services:
         began_anew = EPOCH_KEY in loaded.records  # mappings that B4s still use may be unknown here
         if self.config.pcp.enabled and began_anew:
             self.pcp.server.announce(time.time(), others)
+        self._hold_back()
 
     async def start(self) -> None:
         """Raises StartFault."""
         config = self.config
         self._start_leases()
-        missed = None if self.leases is None else self.leases.missed(self._ask)
-        punts = Punts(self._router, self.pcp.punted, missed, self.pcp.moved)
+        punts = Punts(self._router, self.pcp.punted, self._missed, self.pcp.moved)
         punts.start()
         self._stack.callback(punts.stop)
         self._pcp_task = self._run(self.pcp.run(), "PCP")
@@ -132,16 +134,43 @@ class Services:
         await self._stack.aclose()
         await self.control.stop()
 
-    def _start_leases(self) -> None:
+    def _hold_back(self) -> None:
+        """Before a worker runs: no B4 whose lease is still to be read gets ICMPv6 1/5."""
         if not self.config.leasequery.servers:
             return
         self.leases = LeaseService(self.config, self.control, self._router.table)
-        self.machine.values.append(self.leases.values)
-        for source in self.leases.sources():
-            self.policy.hold(source.name, time.time() + _RESTORING_S)
-        self._run(self.leases.edge.run(), "leasequery")
+        self._hold_for(self.leases, ())
         self._router.engine.apply(self._core_settings(self.config))
+
+    def _hold_for(self, leases: LeaseService, known: Container[str]) -> None:
+        for source in leases.sources():
+            if source.name not in known:
+                self.policy.hold(source.name, time.time() + _RESTORING_S)
+
+    def _start_leases(self) -> None:
+        if self.leases is None:
+            return
+        self.machine.values.append(self.leases.values)
+        self._run(self.leases.edge.run(), "leasequery")
         self._run(self._watch_restoring(self.leases), "hold of ICMPv6 1/5")
+
+    async def _take_leases(self, old: Config, new: Config, servers: Found) -> None:
+        """Servers come and go, and with them whether a miss is told and ICMPv6 1/5 is held back."""
+        known = set() if self.leases is None else {source.name for source in self.leases.sources()}
+        if self.leases is not None:
+            self.leases.reconfigure(old, new, *servers)
+        elif new.leasequery.servers:
+            self.leases = LeaseService(new, self.control, self._router.table)
+            if self._parts is not None:
+                self._parts.leasequery = self.leases
+            self._start_leases()
+        if self.leases is None or new.leasequery == old.leasequery:
+            return
+        for gone in known - set(servers[1]):
+            self.policy.restored(gone)
+        self._hold_for(self.leases, known)
+        self._run(self._watch_restoring(self.leases), "hold of ICMPv6 1/5")
+        await self._apply_settings(new)
 
     async def _watch_restoring(self, leases: LeaseService) -> None:
         """No B4 is sent away while its lease may still be among those that are read."""
@@ -154,9 +183,10 @@ class Services:
     async def _apply_settings(self, config: Config) -> None:
         await asyncio.to_thread(self._router.engine.apply, self._core_settings(config))
 
-    def _ask(self, b4: IPv6Address) -> None:
+    def _missed(self, packets: Iterable[bytes]) -> None:
         if self.leases is not None:
-            self._run(self.leases.ask(b4), "a question about a B4")
+            for b4 in b4s_of(packets):
+                self._run(self.leases.ask(b4), "a question about a B4")
 
     def _core_settings(self, config: Config) -> dict[str, Any]:
         """While there are servers to ask, a B4 without a binding is not sent away before they have been asked."""
@@ -178,9 +208,9 @@ class Services:
             return
         pcp = PcpView(self.pcp, lambda: self.config, self._announce)
         diagnostics = Diagnostics(self._router.table, lambda: self.config)
-        parts = Parts(self.control, self.machine, self.settings, diagnostics, pcp, self.leases)
+        self._parts = Parts(self.control, self.machine, self.settings, diagnostics, pcp, self.leases)
         try:
-            self._api = await api_server.start(self.config.api, parts)
+            self._api = await api_server.start(self.config.api, self._parts)
         except ApiFault as fault:
             raise StartFault(str(fault)) from None
 
@@ -201,6 +231,10 @@ class Services:
 
     # --- what goes on beside
 
+    async def _limit_operator(self, config: Config) -> None:
+        limits = config.subscribers
+        await self.control.limit_operator(limits.mask, limits.max_softwires if limits.limit_operator else None)
+
     async def _follow(self) -> None:
         """PCP leaves alone what others bind, also when they bind it now."""
         server = self.pcp.server
@@ -208,13 +242,13 @@ class Services:
             applied = await self._applied.get()
             gone, come = _without(applied.gone, Source.PCP), _without(applied.come, Source.PCP)
             if len(gone):
-                await self.pcp.settle(partial(_unreserved, server, gone))
+                await self.pcp.settle(partial(_unreserved, server, gone, come))
             while len(come):
                 try:
                     await self.pcp.settle(partial(server.reserve, come))
                     break
                 except StoreFault:  # what was noted of it goes before the next try
-                    await self.pcp.settle(partial(_unreserved, server, come))
+                    await self.pcp.settle(partial(_unreserved, server, come, gone[:0]))
                     await asyncio.sleep(_HEALTH_S)
 
     async def _forget(self) -> None:
@@ -235,7 +269,7 @@ class Services:
             if self.config.pcp.enabled:
                 healthy["pcp"] = self.pcp.healthy
             if self.leases is not None:
-                healthy["leasequery"] = bool(self.leases.live())
+                healthy["leasequery"] = bool(self.leases.live()) or not self.config.leasequery.servers
             if self._api is not None:
                 for part, well in healthy.items():
                     await self._api.health(part, well)
@@ -278,6 +312,10 @@ class Services:
             log.exception("reload: it may have been done in part")
 
     async def _take(self, old: Config, new: Config, plan: Plan) -> None:
+        try:
+            servers = found(new)
+        except StartFault as fault:
+            raise SettingsFaulty([Fault(new.source, 1, "leasequery.servers", str(fault))]) from None
         if new.dataplane.max_bindings > old.dataplane.max_bindings:
             await asyncio.to_thread(self._router.table.grow, new.dataplane.max_bindings)
         self.policy.policy = Policy.from_config(new.icmp)
@@ -290,8 +328,9 @@ class Services:
             await self._apply_settings(old)
             raise
         self.pcp.server.reconfigure(_pcp_settings(new))
-        if self.leases is not None and new.subscribers != old.subscribers:
-            self.leases.reconfigure(new.subscribers)
+        if new.subscribers != old.subscribers:
+            await self._limit_operator(new)
+        await self._take_leases(old, new, servers)
         logging.getLogger().setLevel(new.logging.level.upper())
         if self._api is not None:
             self._api.roles.take(new.api)
@@ -305,8 +344,8 @@ def _without(rows: Sourced, source: Source) -> Rows:
     return row_sets.select(rows.rows, rows.sources != source)
 
 
-def _unreserved(server: PcpServer, rows: Rows, now: float) -> Outcome:
-    server.unreserve(rows, now)
+def _unreserved(server: PcpServer, rows: Rows, come: Rows, now: float) -> Outcome:
+    server.unreserve(rows, now, come)
     return Outcome()
 
 

@@ -1,0 +1,193 @@
+"""Leasequery servers come, go and change while the router runs: over real sockets, and nothing is unbound in vain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from ipaddress import IPv4Network
+from typing import Any
+
+import pytest
+
+from pylwaftr.daemon.leasequery import Edge, Endpoint
+from pylwaftr.dhcp.connection import Timers
+from pylwaftr.dhcp.events import Channel
+from pylwaftr.dhcp.leasequery import Settings as SessionSettings
+from pylwaftr.dhcp.leases import Policy
+from pylwaftr.dhcp.requestor import Requestor, Server
+from pylwaftr.responder.daemon import Service
+from pylwaftr.responder.database import Database
+from pylwaftr.responder.server import Settings
+from tests.leasequery_peer import BR
+from tests.leasequery_vectors import DUID
+from tests.test_leasequery_edge import SERVER, Router, change, listening, run
+
+TIMERS = Timers(scale=0.01)
+
+
+def server(name: str, timers: Timers = TIMERS, **policy: Any) -> Server:
+    return Server(SessionSettings(DUID, "W", False, (), timers), Policy(name, **policy))
+
+
+class World:
+    """A requestor, and servers that have leases of these PSIDs."""
+
+    def __init__(self) -> None:
+        self.router = Router()
+        self.unbound: list[int] = []
+        self.services: dict[str, Service] = {}
+        self.endpoints: dict[str, Endpoint] = {}
+
+    async def serve(self, **leases: list[int]) -> None:
+        for name, psids in leases.items():
+            database = Database()
+            database.apply([change(psid) for psid in psids])
+            self.services[name] = Service(database, Settings(SERVER + name.encode()), None)
+            self.endpoints[name] = Endpoint("127.0.0.1", await listening(self.services[name]))
+
+    async def apply(self, changes: Any, saved: Any) -> None:
+        self.unbound += changes.unbind["psid"].tolist()
+        await self.router.apply(changes, saved)
+
+    @asynccontextmanager
+    async def running(self, *servers: Server) -> Any:
+        edge = Edge(Requestor(servers, BR.packed), self.endpoints, self.apply)
+        task = asyncio.create_task(edge.run())
+        try:
+            yield edge
+        finally:
+            task.cancel()
+
+    def take(self, edge: Edge, *servers: Server, anew: tuple[str, ...] = ()) -> None:
+        edge.reconfigure(servers, self.endpoints, anew)
+
+    async def until(self, *psids: int, also: Callable[[], bool] = lambda: True) -> None:
+        await self.router.until(lambda: set(self.router.bound) == set(psids) and also())
+
+
+def current(edge: Edge, *names: str) -> Callable[[], bool]:
+    return lambda: all(edge.requestor.sessions[name].current for name in names)
+
+
+async def settled(edge: Edge, *names: str) -> None:
+    async with asyncio.timeout(20):
+        while not current(edge, *names)():
+            await asyncio.sleep(0.01)
+
+
+def test_a_server_comes_and_the_other_goes_on_undisturbed() -> None:
+    async def story() -> None:
+        world = World()
+        await world.serve(a=[1, 2], b=[3])
+        async with world.running(server("a")) as edge:
+            await world.until(1, 2)
+            session = edge.requestor.sessions["a"]
+            world.take(edge, server("a"), server("b"))
+            await world.until(1, 2, 3)
+            await settled(edge, "a", "b")
+            assert edge.requestor.sessions["a"] is session
+            assert session.counts["connects_active"] == 1
+            assert world.unbound == []
+
+    run(story)
+
+
+def test_the_leases_of_a_server_that_goes_are_withdrawn_unless_another_has_them() -> None:
+    async def story() -> None:
+        world = World()
+        await world.serve(a=[1, 2], b=[2, 3])
+        async with world.running(server("a"), server("b")) as edge:
+            await world.until(1, 2, 3)
+            await settled(edge, "a", "b")
+            world.take(edge, server("b"))
+            await world.until(2, 3, also=lambda: "a" in world.router.saved)
+            assert world.unbound == [1]
+            assert world.router.saved["a"] is None  # or it would go on from there if it were configured again
+            async with asyncio.timeout(20):
+                while world.services["a"].clients:
+                    await asyncio.sleep(0.01)
+
+    run(story)
+
+
+def test_a_server_in_the_place_of_another_takes_its_leases_over_without_a_gap() -> None:
+    async def story() -> None:
+        world = World()
+        await world.serve(a=[1, 2, 3], b=[1, 2])
+        async with world.running(server("a")) as edge:
+            await world.until(1, 2, 3)
+            await settled(edge, "a")
+            world.take(edge, server("b"))
+            await world.until(1, 2)
+            assert world.unbound == [3]  # when the new one had told all it has
+
+    run(story)
+
+
+def test_without_any_server_leases_end_when_their_hold_is_over() -> None:
+    async def story() -> None:
+        world = World()
+        await world.serve(a=[1])
+        async with world.running(server("a", hold_s=0.3)) as edge:
+            await world.until(1)
+            await settled(edge, "a")
+            world.take(edge)
+            assert len(edge.requestor.leases) == 1
+            await world.until()
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    "changed, anew", [(server("a", Timers(scale=0.02)), ()), (server("a"), ("a",))], ids=["session", "connection"]
+)
+def test_another_way_to_reach_a_server_is_another_connection_to_it(changed: Server, anew: tuple[str, ...]) -> None:
+    async def story() -> None:
+        world = World()
+        await world.serve(a=[1, 2])
+        async with world.running(server("a")) as edge:
+            await world.until(1, 2)
+            await settled(edge, "a")
+            first = edge.requestor.sessions["a"]
+            world.take(edge, changed, anew=anew)
+            assert edge.requestor.sessions["a"] is not first
+            await settled(edge, "a")
+            world.services["a"].apply([change(3)], live=True)
+            await world.until(1, 2, 3)
+            assert world.unbound == []
+            assert edge.requestor.sessions["a"].counts["queries_bulk"] == 0  # it has gone on from where it was
+
+    run(story)
+
+
+def test_other_pools_judge_the_leases_that_there_are() -> None:
+    async def story() -> None:
+        world = World()
+        await world.serve(a=[1])
+        async with world.running(server("a")) as edge:
+            await world.until(1)
+            await settled(edge, "a")
+            session = edge.requestor.sessions["a"]
+            world.take(edge, server("a", pools=(IPv4Network("203.0.113.0/24"),)))
+            await world.until()
+            assert edge.requestor.sessions["a"] is session
+            world.take(edge, server("a"))
+            await world.until(1)
+
+    run(story)
+
+
+def test_the_same_servers_are_no_change() -> None:
+    async def story() -> None:
+        world = World()
+        await world.serve(a=[1])
+        async with world.running(server("a")) as edge:
+            await world.until(1)
+            await settled(edge, "a")
+            world.take(edge, server("a"))
+            assert edge.requestor.sessions["a"].counts["connects_active"] == 1
+            assert edge.requestor.data_to_send("a", Channel.ACTIVE) == b""
+            assert not edge.requestor.sessions["a"].saved.resync
+
+    run(story)
