@@ -134,6 +134,7 @@ OUTSIDE_USERS = (
     "daemon",
     "daemon.*",
     "responder.daemon",
+    "responder.inotify",
     "replay",
     "capture_client",
     "store.etcd",

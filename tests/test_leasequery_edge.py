@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,15 @@ import pytest
 import trustme
 
 from pylwaftr.daemon.leasequery import Edge, Endpoint
+from pylwaftr.dhcp.codec6 import Ask, frame
 from pylwaftr.dhcp.connection import Timers
 from pylwaftr.dhcp.events import Saved
 from pylwaftr.dhcp.leasequery import Settings as SessionSettings
 from pylwaftr.dhcp.leases import Policy
+from pylwaftr.dhcp.profiles import PROFILES, Kind
 from pylwaftr.dhcp.requestor import Requestor, Server
 from pylwaftr.responder import journal
-from pylwaftr.responder.daemon import Client, Service, Sources, Tail, tails
+from pylwaftr.responder.daemon import Client, Listen, Service, Sources, Tail, listen, tails
 from pylwaftr.responder.database import Change, Database
 from pylwaftr.responder.server import Settings
 from pylwaftr.rows import text6
@@ -63,13 +67,13 @@ class Router:
                 await self.changed.wait()
 
 
-def requestor(secure: bool = False, scale: float = 0.01, saved: Saved | None = None) -> Requestor:
-    settings = SessionSettings(DUID, "W", secure, (), Timers(scale=scale))
+def requestor(secure: bool = False, scale: float = 0.01, saved: Saved | None = None, profile: str = "W") -> Requestor:
+    settings = SessionSettings(DUID, profile, secure, (), Timers(scale=scale))
     return Requestor([Server(settings, Policy("A"))], BR.packed, saved={"A": (saved or Saved()).octets()})
 
 
-async def listening(service: Service) -> int:
-    listener = await asyncio.get_running_loop().create_server(lambda: Client(service), "127.0.0.1", 0)
+async def listening(service: Service, native: bool = False) -> int:
+    listener = await listen(service, Listen("127.0.0.1", 0, native))
     return int(listener.sockets[0].getsockname()[1])
 
 
@@ -103,18 +107,21 @@ def contexts(authority: trustme.CA, client_ca: bool = True) -> tuple[ssl.SSLCont
     return server, client
 
 
-@pytest.mark.parametrize("secure", [False, True], ids=["clear text", "STARTTLS"])
-def test_leases_reach_the_router_and_follow_changes(secure: bool, authority: trustme.CA) -> None:
+WAYS = [("W", False), ("W", True), ("N", False), ("N", True), ("S", True)]
+
+
+@pytest.mark.parametrize("profile, secure", WAYS, ids=["W", "W, STARTTLS", "N", "N, DHCPTLS", "S, STARTTLS"])
+def test_leases_reach_the_router_and_follow_changes(profile: str, secure: bool, authority: trustme.CA) -> None:
     server_tls, client_tls = contexts(authority)
 
     async def story() -> None:
         database = Database()
         database.apply([change(1), change(2)])
-        service = Service(database, Settings(SERVER, secure, secure), server_tls if secure else None)
-        port, router = await listening(service), Router()
-        edge = Edge(
-            requestor(secure), {"A": Endpoint("127.0.0.1", port, tls=client_tls if secure else None)}, router.apply
-        )
+        settings = Settings(SERVER, secure, secure, br=BR.packed, server_id=b"\xc0\0\2\1")
+        service = Service(database, settings, server_tls if secure else None)
+        port, router = await listening(service, profile == "N"), Router()
+        at = Endpoint("127.0.0.1", port, tls=client_tls if secure else None)
+        edge = Edge(requestor(secure, profile=profile), {"A": at}, router.apply)
         running = asyncio.create_task(edge.run())
         await router.until(lambda: set(router.bound) == {1, 2})
         await router.until(lambda: Saved.of(router.saved.get("A", b"")).resync is False)
@@ -128,8 +135,54 @@ def test_leases_reach_the_router_and_follow_changes(secure: bool, authority: tru
         service.apply([change(1, "RELEASED")], live=True)
         await router.until(lambda: 1 not in router.bound)
         assert not await edge.query(IPv6Address("2001:db8::77"))
-        assert await edge.query(IPv6Address("2001:db8:0::5"))
+        assert await edge.query(IPv6Address("2001:db8:0::5")) is (profile != "N")  # which has no such query
         running.cancel()
+
+    run(story)
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_a_dhcpv4_message_has_a_tls_record_of_its_own(native: bool, authority: trustme.CA) -> None:
+    """RFC 7724: one write a message is one record a message. DHCPv6 messages share records."""
+    server_tls, client_tls = contexts(authority)
+    profile = PROFILES["N" if native else "W"]
+
+    async def story() -> None:
+        database = Database()
+        database.apply([change(psid) for psid in range(1, 6)])
+        port = await listening(Service(database, Settings(SERVER, True, True), server_tls), native)
+        sock, loop = socket.socket(), asyncio.get_running_loop()
+        sock.setblocking(False)
+        await loop.sock_connect(sock, ("127.0.0.1", port))
+        await loop.sock_sendall(sock, frame(profile.tls_request(1)))
+        assert profile.hear((await loop.sock_recv(sock, 4096))[2:], DUID, 0).word is None
+        took, gives = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = client_tls.wrap_bio(took, gives, server_hostname="127.0.0.1")
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                await loop.sock_sendall(sock, gives.read())
+                took.write(await loop.sock_recv(sock, 1 << 16))
+        tls.write(frame(profile.bulk(DUID, 2, Ask())))
+        await loop.sock_sendall(sock, gives.read())
+        records: list[bytes] = []
+        while not records or profile.hear(records[-1][-end(records[-1]) :], DUID, 0).kind is not Kind.DONE:
+            try:
+                records.append(tls.read(1 << 16))  # not more than a record
+            except ssl.SSLWantReadError:
+                took.write(await loop.sock_recv(sock, 1 << 16))
+        assert (len(records) == 6) is native
+        assert all(end(record) == len(record) - 2 for record in records) is native
+        sock.close()
+
+    def end(record: bytes) -> int:
+        """Octets of the last message in it."""
+        at = 0
+        while at + 2 + int.from_bytes(record[at : at + 2]) < len(record):
+            at += 2 + int.from_bytes(record[at : at + 2])
+        return len(record) - at - 2
 
     run(story)
 
@@ -279,6 +332,42 @@ def test_a_server_that_is_killed_and_comes_back(tmp_path: Path) -> None:
         running.cancel()
 
     run(story)
+
+
+@pytest.mark.parametrize("lines, since", [(["ACTIVE"], 1), ([], None)], ids=["a shorter journal", "an empty one"])
+def test_what_was_before_the_journal_is_not_known(lines: list[str], since: int | None, tmp_path: Path) -> None:
+    """It may have been replaced while nobody looked: a catch-up would not have the leases that ended before."""
+    file, begun = tmp_path / "leases", int(time.time())
+    file.write_text("".join(journal.line(replace(change(1, state), at=begun - 100)) + "\n" for state in lines))
+    service = Service(Database(), Settings(SERVER), None)
+    tails(service, Sources(journal=file))
+    at = begun - 100 if since is not None else begun
+    database = service.database
+    assert [database.since(at - 1) is None, database.since(at) is None] == [True, True]
+    assert database.since(int(time.time()) + 2) is not None
+
+
+class Racing(Tail):
+    """Somebody writes and replaces at the worst moment: after the last line was read."""
+
+    def _replaced(self) -> bool:
+        found = super()._replaced()
+        if not found and not (self._path.parent / "done").exists():
+            (self._path.parent / "done").touch()
+            with self._path.open("ab") as out:
+                out.write(b"last\n")
+            (self._path.parent / "new").write_bytes(b"first\n")
+            (self._path.parent / "new").rename(self._path)
+        return found
+
+
+def test_the_last_line_before_a_file_is_replaced_is_read(tmp_path: Path) -> None:
+    file, seen = tmp_path / "leases", list[str]()
+    file.write_bytes(b"one\n")
+    tail = Racing(file, lambda lines, live: seen.extend(lines))
+    tail.read()
+    tail.read()
+    assert seen == ["one", "last", "first"]
 
 
 def test_a_file_that_is_replaced_and_one_that_grows_in_pieces(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from tests.leasequery_peer import ACTIVE, BULK, Peer, server
 from tests.leasequery_vectors import DUID, MESSAGES, T0
 
 SERVER = bytes.fromhex(vectors.DATA["meta"]["server_A_duid"])
-SETTINGS = Settings(SERVER)
+BR = IPv6Address("2001:db8:a::1")
+SETTINGS = Settings(SERVER, br=BR.packed, server_id=IPv4Address("192.0.2.1").packed)
 
 
 def change(
@@ -310,9 +311,9 @@ def test_no_octets_of_a_client_raise(pieces: list[bytes]) -> None:
 class Pair:
     """Both halves, joined by queues that can be cut and delayed."""
 
-    def __init__(self, db: Database, settings: Settings = SETTINGS) -> None:
-        self.db, self.settings = db, settings
-        self.peer = Peer(server(), saved=Saved())
+    def __init__(self, db: Database, profile: str = "W") -> None:
+        self.db, self.profile = db, profile
+        self.peer = Peer(server(profile=profile), saved=Saved())
         self.links: dict[Channel, Connection] = {}
 
     def run(self, now: float, piece: int = 1 << 20, budget: int = 1000) -> None:
@@ -333,7 +334,7 @@ class Pair:
             if self.peer.taken(Shut, channel):
                 self.links.pop(channel, None)
             if self.peer.taken(Open, channel):
-                self.links[channel] = Connection(self.db, self.settings)
+                self.links[channel] = Connection(self.db, SETTINGS, native=self.profile == "N")
                 self.peer.requestor.connected("A", channel, now)
                 self.peer.after(now)
             self._carry(channel, now, piece, budget)
@@ -368,8 +369,9 @@ class Pair:
         }
 
 
-def test_a_bulk_and_then_the_stream() -> None:
-    pair = Pair(database(*THREE))
+@pytest.mark.parametrize("profile", ["W", "N", "S"])
+def test_a_bulk_and_then_the_stream(profile: str) -> None:
+    pair = Pair(database(*THREE), profile)
     pair.peer.open()
     pair.run(1)
     assert pair.peer.table == pair.truth
@@ -381,11 +383,16 @@ def test_a_bulk_and_then_the_stream() -> None:
     assert pair.peer.session().counts["connects_bulk"] == 1
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_chaos_ends_with_the_table_of_the_server(seed: int) -> None:
+@pytest.mark.parametrize("profile, seeds", [("W", 12), ("N", 6), ("S", 6)])
+def test_chaos_ends_with_the_table_of_the_server(profile: str, seeds: int) -> None:
     """Random leases, cuts, restarts of the requestor, a log that is too short: after a while both have the same."""
-    rng = random.Random(seed)
-    pair = Pair(Database(log_size=rng.choice([64, 1 << 16])))
+    for seed in range(seeds):
+        pair = chaos(random.Random(seed), profile)
+        assert pair.peer.table == pair.truth, f"seed {seed}"
+
+
+def chaos(rng: random.Random, profile: str) -> Pair:
+    pair = Pair(Database(log_size=rng.choice([64, 1 << 16])), profile)
     pair.peer.open()
     now = 0.0
     for _ in range(60):
@@ -402,14 +409,14 @@ def test_chaos_ends_with_the_table_of_the_server(seed: int) -> None:
         if rng.random() < 0.1:  # the router is killed: its bindings and what was saved survive
             old = pair.peer
             pair.links.clear()
-            pair.peer = Peer(restored=old.saved)
+            pair.peer = Peer(server(profile=profile), restored=old.saved)
             pair.peer.table = dict(old.table)
             pair.peer.requestor.restore(old.requestor.leases.bindings(), now, 3600)
             pair.peer.open(now)
     for _ in range(30):
         now += 60
         pair.run(now)
-    assert pair.peer.table == pair.truth
+    return pair
 
 
 def test_a_kilobyte_of_log_and_a_thousand_clients() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from ipaddress import IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,22 @@ def _kea_ports(text: str) -> tuple[str, kea.Ports]:
 
 @click.command("leasequery-server")
 @click.option("--listen", metavar="HOST:PORT", callback=parsed(_listen), default="[::]:547", show_default=True)
+@click.option(
+    "--listen-dhcpv4",
+    "listen4",
+    metavar="HOST:PORT",
+    callback=parsed(_listen),
+    help="Also for clients that speak DHCPv4 (RFC 6926, 7724), such as 192.0.2.1:67.",
+)
+@click.option(
+    "--server-id", metavar="IPV4", callback=parsed(IPv4Address), help="In DHCPv4; the address of --listen-dhcpv4."
+)
+@click.option(
+    "--br",
+    metavar="IPV6",
+    callback=parsed(IPv6Address),
+    help="For clients that ask for softwire containers (RFC 7598).",
+)
 @click.option("--journal", type=_FILE, help="Lines of JSON, one per change of a lease; may grow while this runs.")
 @click.option("--kea-leases", type=_FILE, help="Kea's kea-leases4.csv; may grow while this runs.")
 @click.option("--kea-ports", "ports", metavar="SUBNET:OFFSET,PSID/LEN", callback=parsed(_kea_ports), multiple=True)
@@ -73,7 +89,11 @@ def _kea_ports(text: str) -> tuple[str, kea.Ports]:
 @click.option("--bulk-only", is_flag=True, help="Refuse active queries, as other servers do.")
 @click.option("--quiet", is_flag=True)
 def leasequery_server(**given: Any) -> None:
-    """Tell lwAFTRs of DHCP leases: bulk (RFC 5460) and active (RFC 7653) leasequery with DHCPv4 messages inside."""
+    """Tell lwAFTRs of DHCP leases, by bulk and active leasequery.
+
+    Over DHCPv6 (RFC 5460, 7653) with DHCPv4 messages inside, or with softwire containers for clients that ask for them;
+    over DHCPv4 (RFC 6926, 7724) where --listen-dhcpv4 says so.
+    """
     if given["print_kea_hook"]:
         click.echo(kea.HOOK, nl=False)
         return
@@ -98,10 +118,33 @@ def _serve(given: dict[str, Any]) -> None:
     for link, pool in given["links"]:
         links[link] = (*links.get(link, ()), pool)
     settings = Settings(
-        given["duid"], tls is not None, given["require_tls"], links, given["idle"], active=not given["bulk_only"]
+        given["duid"],
+        tls is not None,
+        given["require_tls"],
+        links,
+        given["idle"],
+        active=not given["bulk_only"],
+        br=b"" if given["br"] is None else given["br"].packed,
+        server_id=_server_id(given).packed,
     )
     service = daemon.Service(Database(given["history"]), settings, tls, given["max_clients"])
     reader = kea.Leases(dict(given["ports"]), given["kea_b4_prefix"])
-    host, port = given["listen"]
+    at = [daemon.Listen(*given["listen"])]
+    if given["listen4"] is not None:
+        host, port = given["listen4"]
+        at.append(daemon.Listen(host, port, native=True))
     sources = daemon.Sources(given["journal"], given["kea_leases"], reader)
-    daemon.run(service, host, port, sources, lambda bound: click.echo(f"listening on port {bound}"))
+    daemon.run(service, at, sources, lambda ports: click.echo(f"listening on port {' and '.join(map(str, ports))}"))
+
+
+def _server_id(given: dict[str, Any]) -> IPv4Address:
+    """Option 54. Only a DHCPv4 client sees it."""
+    found: IPv4Address | None = given["server_id"]
+    if found is None and given["listen4"] is not None:
+        try:
+            found = IPv4Address(given["listen4"][0])
+        except ValueError:
+            found = IPv4Address(0)
+        if found.is_unspecified:
+            raise click.UsageError("--listen-dhcpv4 names no IPv4 address of its own: give --server-id")
+    return found or IPv4Address(0)

@@ -12,19 +12,20 @@ import os
 import signal
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pylwaftr.responder import journal, kea
+from pylwaftr.responder import inotify, journal, kea
 from pylwaftr.responder.database import Change, Database
 from pylwaftr.responder.server import SEND_S, Connection, Counts, Settings
 
 log = logging.getLogger("leasequery-server")
 
-POLL_S = 0.002  # how often growing files are looked at
+POLL_S, SELDOM_S = 0.002, 0.25  # how often growing files are looked at; where the kernel tells of them
 TICK_S = 1.0
+TURN = 16  # pieces for one client, then it is another one's turn
 BUFFER = 1 << 18  # octets that may wait for a client
 READ = 1 << 20
 
@@ -68,13 +69,15 @@ class Service:
 
 
 class Client(asyncio.Protocol):
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, service: Service, native: bool = False) -> None:
+        """`native`: DHCPv4 (TCP 67)."""
+        self._service, self._native = service, native
         self._loop = asyncio.get_running_loop()
-        self.connection = Connection(service.database, service.settings, service.counts)
+        self.connection = Connection(service.database, service.settings, service.counts, native)
         self._transport: asyncio.Transport | None = None
         self._paused_at: float | None = None
         self._upgrade: asyncio.Task[None] | None = None
+        self._again: asyncio.Handle | None = None
         self._peer = "?"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -109,16 +112,27 @@ class Client(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing() or self._upgrade is not None:
             return
-        while self._paused_at is None:
+        for _ in range(TURN):
+            if self._paused_at is not None:
+                break
             octets = self.connection.produce(self._loop.time(), int(time.time()))
             if not octets:
                 break
-            transport.write(octets)
+            for piece in _records(octets) if self._native else (octets,):
+                transport.write(piece)
+        else:
+            if self._again is None:  # others first
+                self._again = self._loop.call_soon(self._go_on)
+            return
         if self.connection.wants_tls:
             transport.pause_reading()  # what comes now is the client's handshake
             self._upgrade = self._loop.create_task(self._start_tls(transport))
         elif self.connection.done and self._paused_at is None:
             transport.close()
+
+    def _go_on(self) -> None:
+        self._again = None
+        self.pump()
 
     async def _start_tls(self, transport: asyncio.Transport) -> None:
         assert self._service.tls is not None
@@ -153,6 +167,15 @@ class Client(asyncio.Protocol):
         if self._transport is not None and self._paused_at is None:
             self._transport.write(self.connection.terminate(int(time.time())))
             self._transport.close()
+
+
+def _records(octets: bytes) -> Iterator[bytes]:
+    """RFC 7724 section 6.1: a DHCPv4 message has a TLS record of its own."""
+    at = 0
+    while at < len(octets):
+        end = at + 2 + int.from_bytes(octets[at : at + 2])
+        yield octets[at:end]
+        at = end
 
 
 class _Inside(asyncio.Protocol):
@@ -191,15 +214,12 @@ class Tail:
         self._lines = journal.Lines()
 
     def read(self, live: bool = True) -> None:
-        while True:
-            if self._file is None and not self._open():
-                return
+        while self._file is not None or self._open():
             assert self._file is not None
-            data = self._file.read(READ)
-            if data:
+            replaced = self._replaced()  # before the last look, or lines written in between would be lost
+            while data := self._file.read(READ):
                 self._take(self._lines.feed(data), live)
-                continue
-            if not self._replaced():
+            if not replaced:
                 return
             self._file.close()
             self._file = None
@@ -242,7 +262,7 @@ def tails(service: Service, sources: Sources) -> list[Tail]:
             Tail(Path(f"{sources.kea_leases}{suffix}"), take_kea).read(live=False)
         found.append(Tail(sources.kea_leases, take_kea))
         # The file has leases, not all that ever happened.
-        service.database.horizon = int(time.time())
+        service.database.unknown_until(int(time.time()))
     if sources.journal is not None:
 
         def take_journal(lines: list[str], live: bool) -> None:
@@ -251,6 +271,9 @@ def tails(service: Service, sources: Sources) -> list[Tail]:
         found.append(Tail(sources.journal, take_journal))
     for tail in found:
         tail.read(live=False)
+    if sources.journal is not None:
+        first = service.database.first_change
+        service.database.unknown_until(int(time.time()) if first is None else first)
     return found
 
 
@@ -278,39 +301,59 @@ def context(cert: Path, key: Path, ca: Path | None) -> ssl.SSLContext:
     return made
 
 
-def run(service: Service, host: str, port: int, sources: Sources, ready: Callable[[int], None]) -> None:
-    asyncio.run(serve(service, host, port, sources, ready))
+@dataclass(frozen=True, slots=True)
+class Listen:
+    host: str
+    port: int
+    native: bool = False
+
+
+def run(service: Service, at: Sequence[Listen], sources: Sources, ready: Callable[[list[int]], None]) -> None:
+    asyncio.run(serve(service, at, sources, ready))
 
 
 async def serve(
-    service: Service, host: str, port: int, sources: Sources, ready: Callable[[int], None] | None = None
+    service: Service, at: Sequence[Listen], sources: Sources, ready: Callable[[list[int]], None] | None = None
 ) -> None:
-    """Until SIGTERM or SIGINT."""
+    """Until SIGTERM or SIGINT. `ready` gets the ports."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     growing = tails(service, sources)
-    listener = await loop.create_server(lambda: Client(service), host, port, backlog=512)
-    bound = listener.sockets[0].getsockname()[1]
-    log.info("%d leases; listening on %s port %d", len(service.database), host, bound)
+    listeners = [await listen(service, where) for where in at]
+    bound = [listener.sockets[0].getsockname()[1] for listener in listeners]
+    for where, port in zip(at, bound, strict=True):
+        kind = "DHCPv4" if where.native else "DHCPv6"
+        log.info("%d leases; listening on %s port %d (%s)", len(service.database), where.host, port, kind)
     if ready is not None:
         ready(bound)
-    work = [loop.create_task(_poll(growing)), loop.create_task(_ticks(service))]
+    work = [loop.create_task(_follow(growing, sources)), loop.create_task(_ticks(service))]
     try:
         await stop.wait()
     finally:
         for task in work:
             task.cancel()
-        listener.close()
+        for listener in listeners:
+            listener.close()
         service.close()
         await asyncio.sleep(0)
 
 
-async def _poll(growing: Sequence[Tail]) -> None:
-    while growing:
+async def listen(service: Service, at: Listen) -> asyncio.Server:
+    loop = asyncio.get_running_loop()
+    return await loop.create_server(lambda: Client(service, at.native), at.host, at.port, backlog=512)
+
+
+async def _follow(growing: Sequence[Tail], sources: Sources) -> None:
+    def read() -> None:
         for tail in growing:
             tail.read()
-        await asyncio.sleep(POLL_S)
+
+    folders = {path.parent for path in (sources.journal, sources.kea_leases) if path is not None}
+    with inotify.told(folders, read) as is_told:
+        while growing:
+            read()
+            await asyncio.sleep(SELDOM_S if is_told else POLL_S)
 
 
 async def _ticks(service: Service) -> None:

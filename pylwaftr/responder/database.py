@@ -70,9 +70,8 @@ def _params(change: Change) -> bytes:
 
 
 class Database:
-    def __init__(self, log_size: int = 1 << 20, horizon: int = 0) -> None:
-        """`horizon`: what happened before is not known in full."""
-        self.horizon = horizon
+    def __init__(self, log_size: int = 1 << 20) -> None:
+        self.horizon = 0  # what happened before is not known in full
         self.head = 0  # changes so far
         self._leases = np.zeros(1024, LEASE)
         self._count = 0
@@ -91,6 +90,16 @@ class Database:
     @property
     def count(self) -> int:
         return self._count
+
+    @property
+    def first_change(self) -> int | None:
+        """When the first change happened that is known; None: there is none."""
+        return int(self._times[0 if self.head <= len(self._log) else self.head % len(self._log)]) if self.head else None
+
+    def unknown_until(self, at: int) -> None:
+        """A journal may begin anew with the leases that there are: who was told less than all until then, and in that
+        second, does not hear of those that had ended."""
+        self.horizon = max(self.horizon, at + 1)
 
     # --- changes ---
 
@@ -252,6 +261,13 @@ class Database:
             return leases[:0]
         same = (leases["client_len"] == size) & (leases["client"][:, 5:size] == np.frombuffer(duid, np.uint8)).all(1)
         return self._active(leases, same)
+
+    def of_client_id(self, client: bytes) -> Leases:
+        leases = self._leases[: self._count]
+        if len(client) > CLIENT_MOST:
+            return leases[:0]
+        wanted = np.frombuffer(client.ljust(CLIENT_MOST, b"\0"), np.uint8)
+        return self._active(leases, (leases["client_len"] == len(client)) & (leases["client"] == wanted).all(1))
 
     @staticmethod
     def _active(leases: Leases, which: npt.NDArray[np.bool_]) -> Leases:

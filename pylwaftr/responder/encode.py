@@ -1,4 +1,5 @@
-"""What the server says: DHCPv6 leasequery messages (RFC 5460, 7653) that carry DHCPv4 ones, framed for TCP.
+"""What the server says: DHCPv6 leasequery messages (RFC 5460, 7653) that carry DHCPv4 ones or softwire containers, and
+DHCPv4 ones alone (RFC 6926, 7724), all framed for TCP.
 
 Leases are encoded in columns: all leases of one shape (length of the client-id, with or without lifetime and tunnel
 address) are copies of one octet string that differ in known places.
@@ -16,8 +17,9 @@ import numpy.typing as npt
 EPOCH_2000 = 946684800
 REPLY, LEASEQUERY_REPLY, LEASEQUERY_DONE, LEASEQUERY_DATA = 7, 15, 16, 17
 CLIENT_ID, SERVER_ID, STATUS_CODE, CLIENT_DATA, CLT_TIME, DHCPV4_MSG, LQ_BASE_TIME = 1, 2, 13, 45, 46, 87, 100
-SUCCESS, UNKNOWN_QUERY_TYPE, MALFORMED_QUERY, NOT_CONFIGURED, NOT_ALLOWED = 0, 7, 8, 9, 10
-QUERY_TERMINATED, DATA_MISSING, CATCH_UP_COMPLETE, TLS_REFUSED = 11, 12, 13, 15
+IAADDR, S46_BR, S46_V4V6BIND, S46_PORTPARAMS, S46_CONT_LW = 5, 90, 92, 93, 96
+SUCCESS, UNSPEC_FAIL, UNKNOWN_QUERY_TYPE, MALFORMED_QUERY, NOT_CONFIGURED, NOT_ALLOWED = 0, 1, 7, 8, 9, 10
+QUERY_TERMINATED, DATA_MISSING, CATCH_UP_COMPLETE, NOT_SUPPORTED, TLS_REFUSED = 11, 12, 13, 14, 15
 ACTIVE = 2  # dhcp-state
 INFINITE = 0xFFFFFFFF
 CLIENT_MOST = 64  # octets of a client-id that a lease may have here
@@ -61,15 +63,38 @@ def identities(server: bytes, client: bytes) -> bytes:
     return option6(SERVER_ID, server) + option6(CLIENT_ID, client)
 
 
-class Layout:
-    """The octets of LEASEQUERY-DATA with one lease, and where in it the fields are."""
+# How leases are told: RFC 7653 around DHCPv4 messages; DHCPv4 alone, and with the server identifier that the first
+# answer to a query has; RFC 7653 with softwire containers (RFC 7598).
+WRAPPED, NATIVE, NATIVE_FIRST, SOFTWIRE = range(4)
 
-    def __init__(self, client_len: int, lifetime: bool, b4: bool) -> None:
+
+class Layout:
+    """The octets of a message with one lease, and where in it the fields are."""
+
+    def __init__(self, way: int, client_len: int, lifetime: bool, b4: bool) -> None:
         self.at: dict[str, int] = {}
+        self.way = way
+        if way == SOFTWIRE:
+            inside = self._softwire(client_len)
+        else:
+            inside = self._message4(client_len, lifetime, b4)
+        if way in (NATIVE, NATIVE_FIRST):
+            head = len(inside).to_bytes(2) + inside
+        else:
+            head = framed(LEASEQUERY_DATA, 0, base_time(EPOCH_2000) + option6(CLIENT_DATA, inside))
+        self.octets = np.frombuffer(head, np.uint8)
+        start = len(head) - len(inside)
+        self.at = {name: start + offset for name, offset in self.at.items()}
+        if way in (WRAPPED, SOFTWIRE):
+            self.client_data_at = start - 4
+            self.at |= {"xid6": 3, "base6": self.client_data_at - 4}
+
+    def _message4(self, client_len: int, lifetime: bool, b4: bool) -> bytes:
+        """DHCPLEASEACTIVE or DHCPLEASEUNASSIGNED, inside what way W puts around it."""
         four = bytearray(240)
         four[0] = 2
         four[236:240] = b"\x63\x82\x53\x63"
-        fields = {"xid4": 5, "ciaddr": 12}
+        fields = {"xid4": 4, "ciaddr": 12}
 
         def add(code: int, size: int, name: str) -> None:
             four.extend((code, size))
@@ -77,6 +102,8 @@ class Layout:
             four.extend(bytes(size))
 
         add(53, 1, "kind")
+        if self.way == NATIVE_FIRST:
+            add(54, 4, "server_id")
         add(152, 4, "base4")
         if lifetime:
             add(51, 4, "lifetime")
@@ -89,57 +116,87 @@ class Layout:
         if b4:
             add(109, 16, "b4")
         four.append(255)
-        inside = option6(CLT_TIME, bytes(4)) + option6(DHCPV4_MSG, bytes(four))
-        head = framed(LEASEQUERY_DATA, 0, base_time(EPOCH_2000) + option6(CLIENT_DATA, inside))
-        self.octets = np.frombuffer(head, np.uint8)
-        start = len(head) - len(four)
-        self.client_data_at = len(head) - len(inside) - 4
-        self.at = {name: start + offset for name, offset in fields.items()}
-        self.at |= {"xid6": 3, "base6": self.client_data_at - 4, "clt_time": start - 8}
+        around = b"" if self.way != WRAPPED else option6(CLT_TIME, bytes(4)) + struct.pack("!HH", DHCPV4_MSG, len(four))
+        self.at = {name: len(around) + offset for name, offset in fields.items()}
+        if around:
+            self.at["clt_time"] = 4
+        return around + bytes(four)
+
+    def _softwire(self, duid_len: int) -> bytes:
+        """CLIENTID, CLT_TIME, S46_CONT_LW with a whole tunnel address, IAADDR of it; a lifetime of 0 is the end."""
+        out = bytearray(option6(CLIENT_ID, bytes(duid_len)) if duid_len else b"")
+        self.at = {"duid": 4} if duid_len else {}
+        self.at["clt_time"] = len(out) + 4
+        ports = option6(S46_PORTPARAMS, bytes(4))
+        bind = option6(S46_V4V6BIND, bytes(4) + b"\x80" + bytes(16) + ports)
+        container = len(out) + 8 + 4
+        out += option6(CLT_TIME, bytes(4)) + option6(S46_CONT_LW, bind + option6(S46_BR, bytes(16)))
+        self.at |= {"ciaddr": container + 4, "b4": container + 9, "params": container + 4 + 21 + 4}
+        self.at |= {"br": container + len(bind) + 4}
+        self.at |= {"address": len(out) + 4, "preferred": len(out) + 20, "lifetime": len(out) + 24}
+        return bytes(out + option6(IAADDR, bytes(24)))
 
 
 layout = cache(Layout)
 
 
-def data(leases: Leases, xid: int, now: int) -> bytes:
-    """LEASEQUERY-DATA for each, in no particular order. `now`: the base-time, Unix seconds."""
+def data(leases: Leases, xid: int, now: int, way: int = WRAPPED, sender: bytes = b"") -> bytes:
+    """A message for each, in no particular order. `now`: the base-time, Unix seconds. `sender`: the server identifier
+    of NATIVE_FIRST, the BR address of SOFTWIRE."""
     if not len(leases):
         return b""
-    shape = leases["client_len"].astype(np.int32) << 2 | (leases["state"] == ACTIVE) << 1 | leases["has_b4"]
-    return b"".join(_alike(leases[shape == code], int(code), xid, now).tobytes() for code in np.unique(shape))
+    size = leases["client_len"].astype(np.int32)
+    if way == SOFTWIRE:  # the client-id is ff, IAID, DUID (RFC 4361), or it has no DUID
+        size = np.where((leases["client"][:, 0] == 0xFF) & (size >= 8), size - 5, 0)
+        shape = size << 2 | 3
+    else:
+        shape = size << 2 | (leases["state"] == ACTIVE) << 1 | leases["has_b4"]
+    return b"".join(
+        _alike(leases[shape == code], int(code), xid, now, way, sender).tobytes() for code in np.unique(shape)
+    )
 
 
-def client_data(lease: Leases, xid: int, now: int) -> bytes:
+def client_data(lease: Leases, xid: int, now: int, way: int = WRAPPED, sender: bytes = b"") -> bytes:
     """The CLIENT_DATA option of one lease (an array of one), for a LEASEQUERY-REPLY."""
-    shape = layout(int(lease["client_len"][0]), bool(lease["state"][0] == ACTIVE), bool(lease["has_b4"][0]))
-    return data(lease, xid, now)[shape.client_data_at :]
+    return data(lease, xid, now, way, sender)[layout(way, 0, True, True).client_data_at :]
 
 
-def _alike(leases: Leases, code: int, xid: int, now: int) -> Octets:
-    shape = layout(code >> 2, bool(code & 2), bool(code & 1))
+def _alike(leases: Leases, code: int, xid: int, now: int, way: int, sender: bytes) -> Octets:
+    shape = layout(way, code >> 2, bool(code & 2), bool(code & 1))
     out = np.empty((len(leases), len(shape.octets)), np.uint8)
     out[:] = shape.octets
     at = shape.at
-    xid_octets = np.frombuffer(xid.to_bytes(3), np.uint8)
-    out[:, at["xid6"] : at["xid6"] + 3] = xid_octets
-    out[:, at["xid4"] : at["xid4"] + 3] = xid_octets
-    out[:, at["kind"]] = np.where(leases["state"] == ACTIVE, 13, 11)
-    out[:, at["state"]] = leases["state"]
-    out[:, at["params"] : at["params"] + 4] = leases["params"]
-    _put(out, at["base6"], now - EPOCH_2000 & 0xFFFFFFFF)
-    _put(out, at["base4"], now)
-    _put(out, at["ciaddr"], leases["ipv4"])
+    if "xid6" in at:
+        out[:, at["xid6"] : at["xid6"] + 3] = np.frombuffer(xid.to_bytes(3), np.uint8)
+        _put(out, at["base6"], now - EPOCH_2000 & 0xFFFFFFFF)
     last = _ago(now, leases["cltt"])
-    _put(out, at["last"], last)
-    _put(out, at["clt_time"], last)
-    _put(out, at["since"], _ago(now, leases["since"]))
+    if "kind" in at:
+        _put(out, at["xid4"], xid)
+        out[:, at["kind"]] = np.where(leases["state"] == ACTIVE, 13, 11)
+        out[:, at["state"]] = leases["state"]
+        _put(out, at["base4"], now)
+        _put(out, at["last"], last)
+        _put(out, at["since"], _ago(now, leases["since"]))
+    out[:, at["params"] : at["params"] + 4] = leases["params"]
+    _put(out, at["ciaddr"], leases["ipv4"])
+    if "clt_time" in at:
+        _put(out, at["clt_time"], last)
     if "lifetime" in at:
         left = np.maximum(leases["expires"].astype(np.int64) - now, 0)
-        _put(out, at["lifetime"], np.where(leases["expires"] == INFINITE, INFINITE, left))
+        left = np.where(leases["expires"] == INFINITE, INFINITE, left)
+        _put(out, at["lifetime"], left if way != SOFTWIRE else np.where(leases["state"] == ACTIVE, left, 0))
+    if "preferred" in at:
+        out[:, at["preferred"] : at["preferred"] + 4] = out[:, at["lifetime"] : at["lifetime"] + 4]
     if "client" in at:
         out[:, at["client"] : at["client"] + (code >> 2)] = leases["client"][:, : code >> 2]
-    if "b4" in at:
-        out[:, at["b4"] : at["b4"] + 16] = leases["b4"]
+    if "duid" in at:
+        out[:, at["duid"] : at["duid"] + (code >> 2)] = leases["client"][:, 5 : 5 + (code >> 2)]
+    for name in ("b4", "address"):
+        if name in at:
+            out[:, at[name] : at[name] + 16] = leases["b4"]
+    for name in ("server_id", "br"):
+        if name in at:
+            out[:, at[name] : at[name] + len(sender)] = np.frombuffer(sender, np.uint8)
     return out
 
 

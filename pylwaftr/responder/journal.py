@@ -1,4 +1,4 @@
-"""The lease journal: lines of JSON, appended by a DHCP server or its hook, never changed.
+"""The lease journal: lines of JSON, appended by a DHCP server or its hook. A shorter file may take its place.
 
     {"at": 1772366400, "state": "ACTIVE", "ipv4": "198.51.100.10", "psid_len": 6, "psid": 1, "b4": "2001:db8::1",
      "client": "ff0000000100030001020000000001", "lifetime": 3600}
@@ -18,7 +18,9 @@ from ipaddress import IPv4Address, IPv6Address
 from pylwaftr.responder.database import Change
 
 _ipv4 = lru_cache(maxsize=65536)(IPv4Address)  # leases share addresses
-_KNOWN = {"at", "state", "ipv4", "offset", "psid_len", "psid", "b4", "client", "lifetime", "cltt"}
+_NUMBERS = ("at", "offset", "psid_len", "psid", "lifetime", "cltt")
+_KNOWN = frozenset(_NUMBERS) | {"state", "ipv4", "b4", "client"}
+_NEEDED = frozenset({"at", "state", "ipv4"})
 
 
 def parse(line: str) -> Change:
@@ -26,16 +28,18 @@ def parse(line: str) -> Change:
     told = json.loads(line)
     if not isinstance(told, dict):
         raise ValueError("the line is no JSON object")
-    unknown = told.keys() - _KNOWN
-    if unknown:
+    if not told.keys() <= _KNOWN:
+        unknown = told.keys() - _KNOWN
         raise ValueError(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(sorted(_KNOWN))}")
-    missing = {"at", "state", "ipv4"} - told.keys()
-    if missing:
+    if not told.keys() >= _NEEDED:
+        missing = _NEEDED - told.keys()
         raise ValueError(f"missing: {', '.join(sorted(missing))}")
-    numbers = {name: told[name] for name in _KNOWN - {"state", "ipv4", "b4", "client"} if told.get(name) is not None}
-    for name, number in numbers.items():
-        if not isinstance(number, int) or isinstance(number, bool):
-            raise ValueError(f"{name} is {number!r}, no whole number")
+    numbers = {}
+    for name in _NUMBERS:
+        if (number := told.get(name)) is not None:
+            if type(number) is not int:  # bool is another
+                raise ValueError(f"{name} is {number!r}, no whole number")
+            numbers[name] = number
     b4, client = told.get("b4"), told.get("client") or ""
     return Change(
         ipv4=_ipv4(told["ipv4"]),

@@ -1,4 +1,5 @@
 """The server's half of one connection, without the connection: octets in, octets out when the client can take them.
+What is said is decided here, how it is said in over6.py and native.py.
 
 connection.feed(octets, now)         connection.timer(), handle_timer(now)
 connection.produce(now, unix)        the next piece of what is to be sent; b"" = nothing now
@@ -11,12 +12,15 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Address
+from typing import Protocol
 
 import numpy as np
 
 from pylwaftr.responder import encode, query
 from pylwaftr.responder.database import Database
 from pylwaftr.responder.encode import Leases
+from pylwaftr.responder.native import Native
+from pylwaftr.responder.over6 import Over6
 from pylwaftr.responder.query import Bad, Query
 
 IDLE_S = 60.0  # ACTIVE_LQ_IDLE_TIMEOUT: a keep-alive after so much silence
@@ -33,6 +37,8 @@ class Settings:
     links: Mapping[IPv6Address, tuple[IPv4Network, ...]] = field(default_factory=dict)
     idle_s: float = IDLE_S
     active: bool = True  # False: as a server that does bulk only
+    br: bytes = b""  # of softwire containers
+    server_id: bytes = bytes(4)  # of DHCPv4
 
 
 @dataclass(slots=True)
@@ -43,9 +49,29 @@ class Counts:
     data_missing: int = 0
 
 
+class Voice(Protocol):
+    """How it is said."""
+
+    def parse(self, message: bytes) -> Query: ...
+    def unable(self, asked: Query) -> str: ...
+    def tls(self, asked: Query, refused: bool) -> bytes: ...
+    def refused(self, asked: Query, code: int, text: str) -> bytes: ...
+    def opened(self, asked: Query, unix: int, code: int | None, text: str) -> bytes: ...
+    def begun(self, asked: Query, unix: int, leases: Leases) -> bytes: ...
+    def leases(self, asked: Query, unix: int, leases: Leases) -> bytes: ...
+    def told(self, asked: Query, unix: int, code: int) -> bytes: ...
+    def alive(self, asked: Query, unix: int) -> bytes: ...
+    def done(self, asked: Query) -> bytes: ...
+    def terminated(self, asked: Query, unix: int) -> bytes: ...
+
+
 class Connection:
-    def __init__(self, database: Database, settings: Settings, counts: Counts | None = None) -> None:
+    def __init__(
+        self, database: Database, settings: Settings, counts: Counts | None = None, native: bool = False
+    ) -> None:
+        """`native`: it came to the port of DHCPv4."""
         self._db, self._settings = database, settings
+        self._voice: Voice = Native(settings.server_id) if native else Over6(settings.duid, settings.br)
         self.counts = counts or Counts()
         self.wants_tls = False
         self.done = False  # close when all is sent
@@ -60,7 +86,7 @@ class Connection:
         self._catch_up_to: int | None = None
         self._said_at = 0.0
         self._reply_due = False
-        self._opening = b""  # what the reply says of the catch-up
+        self._opening: int | None = None  # what the reply says of the catch-up
 
     @property
     def is_active(self) -> bool:
@@ -89,13 +115,13 @@ class Connection:
 
     def _message(self, message: bytes, now: float) -> None:
         try:
-            asked = query.parse(message)
+            asked = self._voice.parse(message)
         except Bad as fault:
             self.counts.malformed += 1
-            if fault.xid is None or message[0] not in (query.LEASEQUERY, query.ACTIVELEASEQUERY):
+            if fault.asked is None:
                 self.done = True
                 return
-            self._refuse(Query(message[0], fault.xid), encode.MALFORMED_QUERY, str(fault))
+            self._refuse(fault.asked, encode.MALFORMED_QUERY, str(fault))
             return
         if asked.kind == query.STARTTLS:
             self._starttls(asked)
@@ -107,20 +133,19 @@ class Connection:
     def _starttls(self, asked: Query) -> None:
         if self._secure or self.is_active or self._bulk is not None:
             self.done = True
-        elif not self._settings.tls:
-            self._out.append(encode.framed(encode.REPLY, asked.xid, encode.status(encode.TLS_REFUSED, "no TLS here")))
-            self.done = True
-        else:
-            self._out.append(encode.framed(encode.REPLY, asked.xid, b""))
-            self.wants_tls = True
+            return
+        self._out.append(self._voice.tls(asked, refused=not self._settings.tls))
+        self.wants_tls, self.done = self._settings.tls, not self._settings.tls
 
     def _query(self, asked: Query, now: float) -> None:
         self.counts.queries += 1
-        if not asked.client:
+        if asked.client is None:
             self.counts.malformed += 1  # RFC 5007 section 4.2.1: without OPTION_CLIENTID it is discarded
             return
         if self._settings.require_tls and not self._secure:
             self._refuse(asked, encode.NOT_ALLOWED, "TLS is required")
+        elif unable := self._voice.unable(asked):
+            self._refuse(asked, encode.UNSPEC_FAIL, unable)
         elif self.is_active or len(self._queries) >= QUERIES_MOST:  # RFC 7653 section 9.4
             self._refuse(asked, encode.NOT_ALLOWED, "one query too many on this connection")
         elif asked.kind == query.ACTIVELEASEQUERY:
@@ -130,26 +155,25 @@ class Connection:
         else:
             self._queries.append(asked)
 
-    def _refuse(self, asked: Query, code: int, text: str, close: bool = True) -> None:
-        head = encode.identities(self._settings.duid, asked.client or b"\0\0\0")
-        self._out.append(encode.framed(encode.LEASEQUERY_REPLY, asked.xid, head + encode.status(code, text)))
-        self.done = self.done or close
+    def _refuse(self, asked: Query, code: int, text: str) -> None:
+        self._out.append(self._voice.refused(asked, code, text))
+        self.done = True
 
     # --- active ---
 
     def _begin_active(self, asked: Query, now: float) -> None:
         if not self._settings.active:
-            self._refuse(asked, 14, "no active leasequery here")
+            self._refuse(asked, encode.NOT_SUPPORTED, "no active leasequery here")
             return
         if asked.end is not None or asked.about is not None:
-            self._refuse(asked, encode.MALFORMED_QUERY, "OPTION_LQ_END_TIME has no place in an active query")
+            self._refuse(asked, encode.MALFORMED_QUERY, "an active query is of no kind and has no end")
             return
         self._active, self._cursor, self._said_at = asked, self._db.head, now
         if asked.start is not None:
             number = self._db.since(asked.start)
             if number is None:
                 self.counts.data_missing += 1
-                self._opening = encode.status(encode.DATA_MISSING, "the history does not reach back so far")
+                self._opening = encode.DATA_MISSING
             else:
                 self._cursor, self._catch_up_to = number, self._db.head
         self._reply_due = True
@@ -157,24 +181,23 @@ class Connection:
     def _stream(self, asked: Query, unix: int) -> bytes:
         if self._reply_due:
             self._reply_due = False
-            head = encode.identities(self._settings.duid, asked.client) + encode.base_time(unix)
-            return encode.framed(encode.LEASEQUERY_REPLY, asked.xid, head + self._opening)
-        if self._cursor < self._db.head:
+            text = "" if self._opening is None else "the history does not reach back so far"
+            if opened := self._voice.opened(asked, unix, self._opening, text):
+                return opened
+        while self._cursor < self._db.head:
             found = self._db.changed(self._cursor, PIECE)
             if found is None:  # the client was too slow for the log
                 self.counts.data_missing += 1
                 self._cursor, self._catch_up_to = self._db.head, None
-                return self._told(asked, unix, encode.DATA_MISSING)
+                return self._voice.told(asked, unix, encode.DATA_MISSING)
             leases, self._cursor = found
             self.counts.leases += len(leases)
-            return encode.data(leases, asked.xid, unix)
+            if octets := self._voice.leases(asked, unix, leases):
+                return octets
         if self._catch_up_to is not None:
             self._catch_up_to = None
-            return self._told(asked, unix, encode.CATCH_UP_COMPLETE)
+            return self._voice.told(asked, unix, encode.CATCH_UP_COMPLETE)
         return b""
-
-    def _told(self, asked: Query, unix: int, code: int) -> bytes:
-        return encode.framed(encode.LEASEQUERY_DATA, asked.xid, encode.base_time(unix) + encode.status(code))
 
     # --- bulk ---
 
@@ -187,41 +210,34 @@ class Connection:
             leases, self._place = self._db.part(self._place, PIECE)
             leases = self._wanted(asked, leases)
             self.counts.leases += len(leases)
-            return encode.data(leases, asked.xid, unix)
+            return self._voice.leases(asked, unix, leases)
         self._bulk = None
-        return encode.framed(encode.LEASEQUERY_DONE, asked.xid, b"")
+        return self._voice.done(asked)
 
     def _bulk_begins(self, asked: Query, unix: int) -> bytes:
-        """LEASEQUERY-REPLY with the first lease; without any that is all there is to say."""
+        leases = np.zeros(0, encode.LEASE)
         if asked.about == query.BY_LINK:
-            if asked.link != IPv6Address(0) and asked.link not in self._settings.links:
+            if asked.link != query.ALL_LINKS and asked.link not in self._settings.links:
                 return self._no(asked, encode.NOT_CONFIGURED, f"{asked.link} is no link here")
-            first = np.zeros(0, encode.LEASE)
-            while not len(first) and self._place < self._db.count:
-                first, place = self._db.part(self._place, PIECE)
-                first = self._wanted(asked, first)
-                if not len(first):
-                    self._place = place
-            rest = encode.data(first[1:], asked.xid, unix)
-            self._place = place if len(first) else self._place
-        elif asked.about in (query.BY_ADDRESS, query.BY_CLIENT):
-            by_address = asked.about == query.BY_ADDRESS
-            first = self._wanted(asked, self._db.of_b4(asked.b4) if by_address else self._db.of_duid(asked.duid))
-            rest = encode.data(first[1:], asked.xid, unix)
+            while not len(leases) and self._place < self._db.count:
+                leases, self._place = self._db.part(self._place, PIECE)
+                leases = self._wanted(asked, leases)
+        elif asked.about == query.BY_ADDRESS:
+            leases = self._wanted(asked, self._db.of_b4(asked.b4))
+        elif asked.about == query.BY_CLIENT:
+            leases = self._wanted(asked, self._db.of_duid(asked.duid))
+        elif asked.about == query.BY_CLIENT_ID:
+            leases = self._wanted(asked, self._db.of_client_id(asked.client_id))
         else:
-            return self._no(asked, encode.UNKNOWN_QUERY_TYPE, f"query type {asked.about} is not supported")
-        head = encode.identities(self._settings.duid, asked.client) + encode.base_time(unix)
-        self.counts.leases += len(first)
-        if len(first):
-            head += encode.client_data(first[:1], asked.xid, unix)
-        else:
+            return self._no(asked, encode.UNKNOWN_QUERY_TYPE, "a query of this kind is not supported")
+        self.counts.leases += len(leases)
+        if not len(leases):
             self._bulk = None
-        return encode.framed(encode.LEASEQUERY_REPLY, asked.xid, head) + rest
+        return self._voice.begun(asked, unix, leases)
 
     def _no(self, asked: Query, code: int, text: str) -> bytes:
         self._bulk = None
-        head = encode.identities(self._settings.duid, asked.client)
-        return encode.framed(encode.LEASEQUERY_REPLY, asked.xid, head + encode.status(code, text))
+        return self._voice.refused(asked, code, text)
 
     def _wanted(self, asked: Query, leases: Leases) -> Leases:
         """Of a link, and of a time window: by the start of the state or the last transaction."""
@@ -230,6 +246,8 @@ class Connection:
             for pool in self._settings.links[asked.link]:
                 inside |= leases["ipv4"] & int(pool.netmask) == int(pool.network_address)
             leases = leases[inside]
+        if asked.softwire:
+            leases = leases[leases["has_b4"]]
         changed = np.maximum(leases["since"], leases["cltt"])
         if asked.start is not None:
             leases, changed = leases[changed >= asked.start], changed[changed >= asked.start]
@@ -249,7 +267,7 @@ class Connection:
             elif self._active is not None:
                 octets = self._stream(self._active, unix)
                 if not octets and now >= self._said_at + self._settings.idle_s:
-                    octets = encode.framed(encode.LEASEQUERY_DATA, self._active.xid, encode.base_time(unix))
+                    octets = self._voice.alive(self._active, unix)
         if octets:
             self._said_at = now
         return octets
@@ -263,5 +281,4 @@ class Connection:
         if self._active is None or self.done:
             return b""
         self.done = True
-        options = encode.status(encode.QUERY_TERMINATED) + encode.base_time(unix)
-        return encode.framed(encode.LEASEQUERY_DONE, self._active.xid, options)
+        return self._voice.terminated(self._active, unix)
