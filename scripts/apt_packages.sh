@@ -7,7 +7,7 @@ set -euo pipefail
 build=(build-essential pkg-config python3-dev python3-venv libdpdk-dev libpcap-dev)
 others=(
   # run: EAL's drivers and tools, and what the lab's hosts are made of
-  dpdk dpdk-dev nftables iproute2 iputils-ping iputils-tracepath traceroute ethtool tcpdump curl ca-certificates
+  dpdk dpdk-dev nftables iproute2 iputils-ping iputils-tracepath traceroute ethtool tcpdump curl openssl ca-certificates
   # test: fuzzing (clang 16 is the first that compiles all of our C++20), second opinions, shell scripts
   clang-16 libclang-rt-16-dev valgrind tshark shellcheck kea-dhcp4-server kea-dhcp6-server miniupnpd
 )

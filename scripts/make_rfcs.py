@@ -6,6 +6,7 @@ A requirement names code as FILE::NAME and tests as MODULE::NAME, shortened:
   packet_rows::TTL_ROWS       tests/test_packet_rows.py: a test function, or a table of rows that one runs through
   native/table_stress.cpp::play   tests/native/table_stress.cpp
   lab::hairpin                pylwaftr/lab/scenarios.py, run by tests/test_lab.py::test_scenario
+  lab/lease_steps::release    pylwaftr/lab/lease_steps.py, the same
 Without a state it is met. Worked examples (tests/data/dataplane.json) say themselves which requirements they show.
 tests/test_rfcs.py checks that all of it exists.
 """
@@ -42,9 +43,9 @@ exists and that this page is up to date.
 * Levels are those of RFC 2119. PD: a decision of this project where the texts leave a choice open or contradict each
   other.
 * Code is in `csrc/`, Python in `pylwaftr/`.
-* Tests: `packet_rows: TTL_ROWS` is `tests/test_packet_rows.py`, a test or a table of rows; `lab` is a step of the lab
-  with real hosts (`tests/test_lab.py`); *examples* are the worked examples in `tests/data/dataplane.json`, all of which
-  run through `tests/test_vectors_lane.py`, those of the lwB4 through `tests/test_b4.py`. The
+* Tests: `packet_rows: TTL_ROWS` is `tests/test_packet_rows.py`, a test or a table of rows; `lab` and `lab/…` are steps
+  of the lab with real hosts (`tests/test_lab.py`); *examples* are the worked examples in `tests/data/dataplane.json`,
+  all of which run through `tests/test_vectors_lane.py`, those of the lwB4 through `tests/test_b4.py`. The
   [last section](#worked-examples) lists them all.
 """
 

@@ -90,7 +90,7 @@ def stages() -> Iterator[Stage]:
     if files("pylwaftr/lab/__main__.py", "pylwaftr/lab.py"):
         yield Stage("lab", [[f"{BIN}/python", "-m", "pylwaftr.lab"]], 300, needs_root=True)
     if lab := files("tests/**/test_lab*.py"):
-        yield pytest("lab-tests", "lab", 900, lab)
+        yield pytest("lab-tests", "lab", 1200, lab)
     if files("pylwaftr/cli/bench.py"):
         short = ["--bindings", "1k", "--windows", "2"]
         yield Stage(

@@ -28,7 +28,7 @@ from pylwaftr.lab.commands import LabError
 from pylwaftr.lab.lifecycle import STATE, Lab, running
 from pylwaftr.lab.reorder import Shuffle
 from pylwaftr.lab.steps import Result, Step, expect, perform
-from pylwaftr.lab.topology import DEMONSTRATION, EVERYTHING, HOMES, Topology, router_config
+from pylwaftr.lab.topology import CHAOS, DEMONSTRATION, EVERYTHING, HOMES, Topology, router_config
 from pylwaftr.pcp import codec
 from pylwaftr.pcp.numbers import address16
 from pylwaftr.pcp.options import PortSet, ThirdParty
@@ -69,7 +69,7 @@ def test_interfaces_have_one_name_each_and_short_ones() -> None:
 
 
 def test_router_has_a_binding_for_every_home() -> None:
-    entries = router_config(Topology(HOMES), "/nowhere")["bindings"]["entries"]
+    entries = router_config(Topology(HOMES), Path("/nowhere"))["bindings"]["entries"]
     assert [e["b4_ipv6"] for e in entries] == [str(home.tunnel_source) for home in HOMES]
     assert entries[2] == {
         "ipv4": "203.0.113.20",
@@ -80,9 +80,11 @@ def test_router_has_a_binding_for_every_home() -> None:
     }
 
 
-@pytest.mark.parametrize("topology", [DEMONSTRATION, EVERYTHING, Topology(HOMES)], ids=["short", "full", "data only"])
+@pytest.mark.parametrize(
+    "topology", [DEMONSTRATION, EVERYTHING, CHAOS, Topology(HOMES)], ids=["short", "full", "chaos", "data only"]
+)
 def test_router_takes_the_configuration(topology: Topology) -> None:
-    read = config.load_text(yaml.safe_dump(router_config(topology, "/run/nowhere/state")))
+    read = config.load_text(yaml.safe_dump(router_config(topology, Path("/run/nowhere"))))
     assert len(config.binding_rows(read)) == len(topology.homes)
 
 

@@ -67,6 +67,8 @@ def place_of_code(file: str) -> Path:
 def place_of_test(module: str) -> Path:
     if module == "lab":
         return ROOT / "pylwaftr" / "lab" / "scenarios.py"
+    if module.startswith("lab/"):
+        return ROOT / "pylwaftr" / f"{module}.py"
     return ROOT / "tests" / (module if module.startswith("native/") else f"test_{module}.py")
 
 
@@ -79,7 +81,7 @@ def fault(path: Path, name: str) -> str | None:
 
 def runs_something(path: Path, name: str) -> bool:
     """A test function, a table of rows, a step of the lab, a program's part."""
-    return name.startswith("test_") or name.isupper() or path.suffix == ".cpp" or path.name == "scenarios.py"
+    return name.startswith("test_") or name.isupper() or path.suffix == ".cpp" or path.parent.name == "lab"
 
 
 def faults_of(requirement: Requirement) -> Iterator[str]:

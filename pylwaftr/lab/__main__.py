@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sys
 from contextlib import suppress
 
@@ -20,14 +21,21 @@ from .topology import INTERNET_HOST, ROUTER
 @click.option("--full", is_flag=True, help="All homes and scenarios: loss, fragments, path MTUs, PCP, leases.")
 @click.option("--megabytes", type=click.IntRange(1), default=100, show_default=True, help="TCP transfer of --full.")
 @click.option("--once", is_flag=True, help="End after the steps, also on a terminal.")
+@click.option("--chaos", metavar="ROUNDS", type=click.IntRange(1), help="Kill router and leasequery server at random.")
+@click.option("--seed", type=int, help="Of --chaos; a random one is shown.")
+@click.option("--profile", type=click.Choice(["W", "N", "S"]), default="W", show_default=True, help="Of --chaos.")
 @click.option("--router", metavar="COMMAND", help="Run this in the router's place; gets -c FILE --counters-file FILE.")
-def main(full: bool, megabytes: int, once: bool, router: str | None) -> None:
+def main(
+    full: bool, megabytes: int, once: bool, chaos: int | None, seed: int | None, profile: str, router: str | None
+) -> None:
     """A lwAFTR between real kernel hosts, in network namespaces that are removed again. Needs root.
 
     On a terminal the router's counters are shown after the steps, until Ctrl-C.
     """
     console = Console(soft_wrap=True, emoji=False)  # ":100:" is part of an address
     try:
+        if chaos is not None:
+            sys.exit(_chaos(console, chaos, random.randrange(1 << 32) if seed is None else seed, profile))
         sys.exit(_run(console, full, megabytes, not once and sys.stdout.isatty(), router))
     except LabError as fault:
         raise click.ClickException(str(fault)) from None
@@ -37,9 +45,7 @@ def main(full: bool, megabytes: int, once: bool, router: str | None) -> None:
 
 
 def _run(console: Console, full: bool, megabytes: int, stay: bool, router: str | None) -> int:
-    if os.geteuid() != 0:
-        raise LabError("the lab makes network namespaces: run it as root (sudo make run)")
-    require_tools(TOOLS | KEA if full else TOOLS)
+    _require(TOOLS | KEA if full else TOOLS)
     transfer = megabytes << 20
     topology, steps = plan.everything(transfer) if full else plan.demonstration()
     if router is not None:
@@ -51,6 +57,22 @@ def _run(console: Console, full: bool, megabytes: int, stay: bool, router: str |
         if stay:
             _stay(console, lab)
     return 0 if all(result.ok for result in results) else 1
+
+
+def _chaos(console: Console, rounds: int, seed: int, profile: str) -> int:
+    _require(TOOLS)
+    topology, steps = plan.chaos(rounds, seed, profile)
+    console.print(f"starting router and leasequery server; {rounds} rounds, --seed {seed}", highlight=False)
+    with running(topology, None) as lab:
+        results = _perform_all(console, lab, steps)
+        report.summary(console, results)
+    return 0 if all(result.ok for result in results) else 1
+
+
+def _require(tools: dict[str, str]) -> None:
+    if os.geteuid() != 0:
+        raise LabError("the lab makes network namespaces: run it as root (sudo make run)")
+    require_tools(tools)
 
 
 def _perform_all(console: Console, lab: Lab, steps: tuple[Step, ...]) -> list[Result]:

@@ -28,6 +28,7 @@ TOOLS = {
     "tracepath": "iputils-tracepath",
     "traceroute": "traceroute",
     "curl": "curl",
+    "openssl": "openssl",
 }
 
 

@@ -122,8 +122,7 @@ def new_address(lab: Lab) -> str:
 def responder_restart(lab: Lab) -> str:
     """While it is away what was known forwards on; then the router has what changed meanwhile."""
     home, other = only(lab), _NOBODY
-    server = next(process for process in lab.processes if process.name == "leasequery-server")
-    lab.stop(server, signal.SIGKILL)
+    lab.stop_responder(signal.SIGKILL)
     write(lab, other, "ACTIVE")
     write(lab, other, "RELEASED")
     write(lab, moved(home), "RELEASED")
@@ -155,6 +154,57 @@ def router_restart(lab: Lab) -> str:
     leased(lab)
     start_b4(lab, home)
     return f"right {seconds:.1f} s after its start"
+
+
+def only_over_tls(lab: Lab) -> str:
+    """Without TLS, or with a certificate of a stranger's, the router neither asks nor believes; what it knows stays."""
+    home, other = only(lab), _NOBODY
+    write(lab, home, "ACTIVE")
+    leased(lab, home)
+    refused = {"the server refuses TLS": ("--allow-plaintext",), "certificate verify failed": lab.certified("other")}
+    for why, options in refused.items():
+        lab.stop_responder()
+        lab.start_responder(*options)
+        write(lab, other, "ACTIVE")
+        assert lab.router is not None
+        lab.router.wait_for_text(why, _START_S)
+        expect_table(lab, [row_of(home, "dhcp")])
+        write(lab, other, "RELEASED")
+    traffic(lab, home)
+    lab.stop_responder()
+    lab.start_responder()
+    write(lab, home, "RELEASED")
+    leased(lab)
+    return f"{' and '.join(refused)}: no news, and no lease lost; then TLS again"
+
+
+def one_connection(lab: Lab) -> str:
+    """The server refuses a second one: the stream makes way for the full bulk, and goes on from where that began."""
+    home, other = only(lab), _NOBODY
+    lab.stop_responder()
+    lab.start_responder(*lab.certified("server"), "--max-clients", "1")
+    write(lab, home, "ACTIVE")
+    leased(lab, home)
+    before = _synchronised(lab)
+    lab.cli("leasequery", "resync")
+    assert lab.router is not None
+    lab.router.wait_for_text("the server takes one connection at a time", 30.0)
+    write(lab, other, "ACTIVE")
+    seconds = until("a full bulk", lambda: _synchronised(lab) != before, 30.0)
+    leased(lab, home, other)
+    traffic(lab, home)
+    lab.stop_responder()
+    lab.start_responder()
+    for one in (home, other):
+        write(lab, one, "RELEASED")
+    leased(lab)
+    return f"a full bulk over the only connection after {seconds:.1f} s, and the change meanwhile"
+
+
+def _synchronised(lab: Lab) -> str | None:
+    (source,) = lab.ask("leasequery", "status")
+    found: str | None = source.get("synchronised")
+    return found
 
 
 def precedence(lab: Lab) -> str:
@@ -196,6 +246,8 @@ LEASES = (
     Step("lease: another address", new_address),
     Step("lease: server killed", responder_restart),
     Step("lease: router killed", router_restart),
+    Step("lease: only over TLS", only_over_tls),
+    Step("lease: one connection", one_connection),
     Step("lease: precedence", precedence),
     Step("lease: subscriber limit", subscriber_limit),
 )

@@ -17,12 +17,13 @@ from typing import Any
 
 import yaml
 
-from . import network
+from . import certificates, network
 from .commands import LabError, Process, attempt, inside, spawn
 from .topology import (
     BR_ADDRESS,
     DHCP,
     FORWARDED_TO,
+    LEASEQUERY4_PORT,
     LEASEQUERY_PORT,
     MANAGE_DHCP,
     ROUTER,
@@ -48,6 +49,7 @@ class Lab:
     topology: Topology
     processes: list[Process] = field(default_factory=list)
     router: Process | None = None
+    responder: Process | None = None
     other_router: str | None = None  # another program in the router's place
     config: dict[str, Any] = field(default_factory=dict)
     b4: dict[int, Process] = field(default_factory=dict)  # by number of the home
@@ -59,6 +61,11 @@ class Lab:
     @property
     def state_directory(self) -> Path:
         return STATE / "state"
+
+    @property
+    def tls(self) -> Path:
+        """Certificates of the leasequery server, the router, and others."""
+        return STATE / "tls"
 
     @property
     def journal(self) -> Path:
@@ -99,10 +106,17 @@ class Lab:
     # the router
 
     def start_router(self) -> None:
+        self.launch_router()
+        self.router_ready()
+
+    def launch_router(self) -> None:
         self.write_config()
         words = [*pylwaftr(), "run"] if self.other_router is None else shlex.split(self.other_router)
         arguments = ["-c", str(STATE / "lab.yaml"), "--counters-file", str(self.counters_file)]
         self.router = self.start(ROUTER, "router", *words, *arguments)
+
+    def router_ready(self) -> None:
+        assert self.router is not None
         self.router.wait_for_line("ready", ROUTER_START_S)
         network.join_tap()
 
@@ -153,15 +167,31 @@ class Lab:
 
     # the DHCP side
 
-    def start_responder(self) -> Process:
-        self.journal.touch()
-        listen = f"{MANAGE_DHCP}:{LEASEQUERY_PORT}"
-        process = self.start(
-            DHCP, "leasequery-server", *pylwaftr(), "leasequery-server", "--listen", listen,
-            "--journal", str(self.journal), "--allow-plaintext", "--idle", "1",
-        )  # fmt: skip
+    def start_responder(self, *tls: str) -> Process:
+        """Leases over TLS alone, to routers with a certificate of the lab's authority; `tls`: other options."""
+        process = self.launch_responder(*tls)
         process.wait_for_line("listening", _START_S)
         return process
+
+    def launch_responder(self, *tls: str) -> Process:
+        self.journal.touch()
+        scale = self.topology.timer_scale
+        self.responder = self.start(
+            DHCP, "leasequery-server", *pylwaftr(), "leasequery-server",
+            "--listen", f"{MANAGE_DHCP}:{LEASEQUERY_PORT}", "--listen-dhcpv4", f"{MANAGE_DHCP}:{LEASEQUERY4_PORT}",
+            "--br", BR_ADDRESS, "--journal", str(self.journal),
+            "--history", str(self.topology.history), "--idle", str(25 * scale), *(tls or self.certified("server")),
+        )  # fmt: skip
+        return self.responder
+
+    def certified(self, name: str) -> tuple[str, ...]:
+        """The server's options for a certificate of that name."""
+        cert, key = (str(self.tls / f"{name}.{kind}") for kind in ("pem", "key"))
+        return "--tls-cert", cert, "--tls-key", key, "--tls-ca", str(self.tls / "ca.pem")
+
+    def stop_responder(self, number: int = signal.SIGTERM) -> None:
+        assert self.responder is not None
+        self.stop(self.responder, number)
 
 
 def pylwaftr() -> list[str]:
@@ -175,12 +205,13 @@ def running(topology: Topology, router: str | None) -> Iterator[Lab]:
     """The lab from nothing to nothing."""
     with _only_one(), _signals():
         lab = Lab(topology, other_router=router)
-        lab.config = router_config(topology, str(lab.state_directory))
+        lab.config = router_config(topology, STATE)
         try:
             _clean()
             STATE.mkdir(mode=0o700)
             network.build(topology)
             if topology.leasequery:
+                certificates.make(lab.tls, MANAGE_DHCP)
                 lab.start_responder()
             lab.start_router()
             _start_homes(lab)

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..b4.softwire import PortSet
 from . import network
-from .commands import LabError, Process, inside, run
+from .commands import LabError, Process, attempt, inside, run
 from .control_steps import gets_through
 from .lifecycle import Lab
 from .steps import SERVICE, TRAFFIC, Step, beside, check_ports, expect, said, tcp_transfer, udp_exchange
@@ -113,15 +113,15 @@ def renewal(lab: Lab) -> str:
 
 
 @contextmanager
-def _settings(lab: Lab, **changed: Any) -> Iterator[None]:
-    """Other keys of `pcp` for a while, by SIGHUP."""
-    before = lab.config["pcp"]
-    lab.config["pcp"] = before | changed
+def _settings(lab: Lab, section: str = "pcp", **changed: Any) -> Iterator[None]:
+    """Other keys of a section for a while, by SIGHUP."""
+    before = lab.config
+    lab.config = before | {section: before.get(section, {}) | changed}
     _reload(lab)
     try:
         yield
     finally:
-        lab.config["pcp"] = before
+        lab.config = before
         _reload(lab)
 
 
@@ -280,6 +280,57 @@ def renumbering(lab: Lab) -> str:
     return f"{home.first_address} -> {home.next_address}: a TCP session goes on after {seconds:.1f} s"
 
 
+def moved_by_data(lab: Lab) -> str:
+    """RFC 7785 section 4.3: with `on_new_address: data` the binding follows the packets, though no PCP arrives."""
+    home = only(lab)
+    before = as_given(lab, home)
+    there, here = home.next_address, home.first_address
+    expect("B4 address of the mapping", mapping(lab, home)["binding"]["b4_ipv6"], str(there))
+    assert lab.router is not None
+    with _settings(lab, "subscribers", on_new_address="data", min_change_interval_s=0), session(lab, home) as talk:
+        with _without_pcp(home) as lost:
+            network.use_tunnel_address(home, here, there)
+            begin = time.monotonic()
+            lab.router.wait_for_text(f"from {there} by data", 20.0)
+            talk.goes_on(30.0)
+            seconds = time.monotonic() - begin
+            expect("B4 address of the mapping", mapping(lab, home)["binding"]["b4_ipv6"], str(here))
+            until("a PCP request lost", lost)
+        talk.goes_on(30.0)
+    until("the same set", lambda: as_given(lab, home) == before)
+    return f"{there} -> {here}: a TCP session goes on after {seconds:.1f} s, with {lost()} PCP requests lost"
+
+
+_WITHOUT_PCP = """
+table ip6 lab {
+  counter lost { }
+  chain sent {
+    type filter hook output priority 0;
+    meta l4proto 4 @th,72,8 17 @th,176,16 5351 counter name lost drop
+  }
+}
+"""  # in the softwire: UDP to port 5351
+
+
+@contextmanager
+def _without_pcp(home: PcpHome) -> Iterator[Callable[[], int]]:
+    """Yields how many requests of the lwB4 were lost."""
+    last = 0
+
+    def lost() -> int:
+        nonlocal last
+        done = attempt(*inside(home.name, "nft", "list", "counter", "ip6", "lab", "lost"))
+        shown = re.search(r"packets (\d+)", done.stdout)
+        last = int(shown[1]) if shown else last
+        return last
+
+    run(*inside(home.name, "nft", "-f", "-"), given=_WITHOUT_PCP)
+    try:
+        yield lost
+    finally:
+        attempt(*inside(home.name, "nft", "delete", "table", "ip6", "lab"))
+
+
 def lan_host(lab: Lab) -> str:
     """The lwB4 serves it from its own set (RFC 7648's place, not its way)."""
     home = only(lab)
@@ -328,4 +379,5 @@ PCP_LIFE = (
     Step("PCP: state damaged", damaged_state),
     Step("PCP: router without state", router_without_state),
     Step("PCP: renumbering", renumbering),
+    Step("PCP: moved by data", moved_by_data),
 )

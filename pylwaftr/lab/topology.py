@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
 from typing import Any
 
 from ..b4.softwire import PortSet, tunnel_source
@@ -34,7 +35,8 @@ V4_MTU, V6_MTU = 1500, 1540  # a whole IPv4 packet fits the softwire
 FORWARDED_TO = 7000  # LAN port behind the first port of each home's set
 POOL, POOL_PSID_LEN = IPv4Network("203.0.113.64/30"), 6  # what the PCP server hands out
 METRICS = "127.0.0.1:9464"
-LEASEQUERY_PORT, PCP_PORT = 547, 5351
+LEASEQUERY_PORT, LEASEQUERY4_PORT, PCP_PORT = 547, 67, 5351
+ROUTER_TLS = {"ca": "ca.pem", "cert": "router.pem", "key": "router.key"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,9 @@ class Topology:
     pcp_homes: tuple[PcpHome, ...] = ()
     free_homes: tuple[Home, ...] = ()
     leasequery: bool = False  # lw-dhcp serves leases
+    timer_scale: float = 0.04  # of leasequery: a minute between attempts to connect is 2.4 s here
+    history: int = 1 << 20  # changes that the leasequery server keeps
+    profile: str = "W"  # how leasequery is spoken
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -182,6 +187,7 @@ class Topology:
 
 EVERYTHING = Topology(HOMES, (PCP_HOME,), (FREE_HOME,), leasequery=True)
 DEMONSTRATION = Topology(HOMES[:1], (PCP_HOME,), (FREE_HOME,))
+CHAOS = Topology((), leasequery=True, timer_scale=0.02, history=1024)
 
 
 def _home_links(site: Site) -> tuple[Link, Link]:
@@ -192,8 +198,8 @@ def _home_links(site: Site) -> tuple[Link, Link]:
     return Link((access, wan), V6_MTU), Link((inside, hosts), offloads=True)
 
 
-def router_config(topology: Topology, state: str) -> dict[str, Any]:
-    """The configuration of `pylwaftr run`."""
+def router_config(topology: Topology, folder: Path) -> dict[str, Any]:
+    """The configuration of `pylwaftr run`. In `folder` are its state and, in tls, the certificates."""
     config: dict[str, Any] = {
         "dataplane": {"max_bindings": 1000, "eal_args": ["--file-prefix=pylwaftr-lab"]},
         "interfaces": {
@@ -213,7 +219,7 @@ def router_config(topology: Topology, state: str) -> dict[str, Any]:
         "softwire": {"br_addresses": [BR_ADDRESS]},
         "bindings": {"entries": [_binding(home) for home in topology.homes]},
         "metrics": {"listen": METRICS},
-        "state": {"directory": state},
+        "state": {"directory": str(folder / "state")},
     }
     if topology.pcp_homes:
         config["pcp"] = {
@@ -221,9 +227,10 @@ def router_config(topology: Topology, state: str) -> dict[str, Any]:
             "third_party": {"listen": f"{MANAGE_ROUTER}:{PCP_PORT}", "allow": [f"{MANAGE_DHCP}/32"]},
         }
     if topology.leasequery:
-        # A minute between attempts to connect is 2.4 s here.
-        server = {"address": MANAGE_DHCP, "port": LEASEQUERY_PORT, "require_tls": False, "timer_scale": 0.04}
-        config["leasequery"] = {"servers": [server]}
+        tls = {name: str(folder / "tls" / file) for name, file in ROUTER_TLS.items()}
+        port = LEASEQUERY4_PORT if topology.profile == "N" else LEASEQUERY_PORT
+        server = {"address": MANAGE_DHCP, "port": port, "profile": topology.profile, "tls": tls}
+        config["leasequery"] = {"servers": [server | {"timer_scale": topology.timer_scale}]}
     return config
 
 
