@@ -45,7 +45,8 @@ def test_api_does_it_all_and_loses_nothing() -> None:
     found = measured("api", "--bindings", "2k", "--rounds", "2")
     assert list(found) == [
         "api.load", "api.start, empty", "api.start, with all", "api.dump", "api.create, to acknowledged",
-        "api.create, to forwarding", "api.scrape, this router", "api.import", "api.scrape, 16 workers",
+        "api.create, to forwarding", "api.health, for comparison", "api.scrape, this router", "api.import",
+        "api.scrape, 16 workers",
     ]  # fmt: skip
     for result in found.values():
         if "seconds" in result:
@@ -69,10 +70,15 @@ def test_pcp_answers_all_and_provisions_all() -> None:
         assert result["requests"] == requests
         check_pair(result["requests_per_second"], best_is_least=False)
     assert found["pcp.answer at 500/s"]["requests"] == 150
-    for kind in ("ask at once", "announced"):
+    paired = found["pcp.storm, announced, in pairs"]
+    assert paired["pairs"] > 0
+    assert (
+        paired["rate_kept"]["lower quartile"] <= paired["rate_kept"]["median"] <= paired["rate_kept"]["upper quartile"]
+    )
+    for kind in ("ask at once", "announced", "ask at once, in pairs", "announced, in pairs"):
         result = found[f"pcp.storm, {kind}"]
         assert (result["lwb4s"], result["bound"]) == (500, 501)
-        assert result["worker"]["lost"] == result["apart"]["worker"]["lost"] == 0
+        assert result["lost"] == 0
         assert not [name for name in result["counts"] if "sets given to two" in name or "refused" in name]
 
 

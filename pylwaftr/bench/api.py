@@ -14,10 +14,10 @@ import tempfile
 import threading
 import time
 import urllib.request
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ import numpy as np
 
 from pylwaftr import _core, binding_files
 from pylwaftr.api.client import Binding, Client
-from pylwaftr.api.generated.lwaftr.v1.bindings_pb2 import CreateBindingRequest
 from pylwaftr.bench import live, stats
 from pylwaftr.bench.live import Live, Traffic
 from pylwaftr.config.values import Endpoint
@@ -51,7 +50,7 @@ QUICK = Plan(bindings=5_000, rounds=1, creates=20, scrapes=3)
 
 
 def run(plan: Plan, say: Say) -> list[dict[str, Any]]:
-    rows = _core.bench_rows(0, plan.bindings + plan.creates * 2)
+    rows = _core.bench_rows(0, plan.bindings + plan.creates)
     with tempfile.TemporaryDirectory(prefix="pylwaftr-bench-") as name:
         bench = _Bench(plan, say, Path(name), rows[: plan.bindings], rows[plan.bindings :])
         return [*bench.loads(), *bench.with_all(), *bench.imports(), _scrape_of_many(plan, say)]
@@ -121,8 +120,7 @@ class _Bench:
         with self._router(self.last) as (router, client):
             yield self._dump(client)
             with live.away_from_workers():  # a busy worker lets a client on its CPU wait for milliseconds
-                yield self._create(router, client)
-                yield self._create_watched(client)
+                yield from self._create(router, client)
                 self.say("scraping")
                 yield _scrape("api.scrape, this router", router.metrics, self.plan.scrapes)
 
@@ -137,35 +135,26 @@ class _Bench:
             _expect(count, len(self.rows) + 1, "bindings dumped")
         return {**_times("api.dump", took, "<= 3 s"), "bindings": count, "traffic": meanwhile.told()}
 
-    def _create(self, router: Live, client: Client) -> dict[str, Any]:
-        """Until it is acknowledged: durable, and in the table."""
+    def _create(self, router: Live, client: Client) -> Iterator[dict[str, Any]]:
+        """Call by call; until it is acknowledged (durable, and in the table), and until it forwards: a change bears the
+        time at which it was in the table, and a watch tells it afterwards."""
         self.say("single changes")
-        wanted = [_binding(row) for row in self.others[: self.plan.creates]]
-        took = []
+        wanted = [_binding(row) for row in self.others]
+        acknowledged, began = [], []
+        before = client.status().revision
         meanwhile, cpu = Traffic(client), router.control_cpu_s()
         for binding in wanted:
-            began = time.perf_counter()
+            began.append(time.time())
             client.create(binding)
-            took.append(time.perf_counter() - began)
+            acknowledged.append(time.time() - began[-1])
         cpu_ms = _ms((router.control_cpu_s() - cpu) / len(wanted))
-        found = _latencies("api.create, to acknowledged", took)
-        return found | {"cpu_ms_each": cpu_ms, "traffic": meanwhile.told()}
-
-    def _create_watched(self, client: Client) -> dict[str, Any]:
-        """Until a GetBinding, asked again and again meanwhile, finds it: the look-up's own time is in it."""
-        looks, took = [], []
-        for row in self.others[self.plan.creates :]:
-            binding = _binding(row)
-            request = CreateBindingRequest(binding=binding, request_id=str(uuid.uuid4()))
-            began = time.perf_counter()
-            answer = client.stubs.bindings.CreateBinding.future(request, timeout=10)
-            took.append(live.wait_for(client, binding.ipv4, binding.psid) - began)
-            answer.result()
-            began = time.perf_counter()
-            client.get(binding.ipv4, binding.psid)
-            looks.append(time.perf_counter() - began)
-        found = _latencies("api.create, to forwarding", took, "median <= 1 ms, p99 <= 5 ms")
-        return found | {"look_up_ms": _ms(statistics.median(looks))}
+        traffic = meanwhile.told()
+        forwarded = [event.at.ToNanoseconds() / 1e9 for event in islice(client.watch(before), len(wanted))]
+        found = _latencies("api.create, to acknowledged", acknowledged)
+        yield found | {"cpu_ms_each": cpu_ms, "traffic": traffic}
+        took = [at - start for at, start in zip(forwarded, began, strict=True)]
+        yield _latencies("api.create, to forwarding", took, "median <= 1 ms, p99 <= 5 ms")
+        yield _latencies("api.health, for comparison", [_timed(client.health) for _ in wanted])
 
     # --- a file by the command
 
@@ -298,6 +287,12 @@ def _pair(seconds: list[float]) -> dict[str, float]:
 
 def _times(name: str, seconds: list[float], goal: str) -> dict[str, Any]:
     return {"name": name, "goal": goal, "rounds": len(seconds), "seconds": _pair(seconds)}
+
+
+def _timed(act: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    act()
+    return time.perf_counter() - began
 
 
 def _ms(seconds: float) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -11,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pylwaftr import _core
-from pylwaftr.bench import api, child, machine, pcp, pcp_way, plan, sync
+from pylwaftr.bench import api, child, machine, pcp, pcp_storm, pcp_way, plan, sync
+from pylwaftr.daemon import pauses
 
 Say = Callable[[str], None]
-_SWITCH_S = 0.001  # as the router has it
 
 
 def run_api(wanted: api.Plan, say: Say) -> dict[str, Any]:
@@ -25,19 +24,26 @@ def run_sync(wanted: sync.Plan, say: Say) -> dict[str, Any]:
     return _document("sync", asdict(wanted), lambda: sync.run(wanted, say))
 
 
-def run_pcp(core: pcp.Plan, way: pcp_way.Plan, say: Say) -> dict[str, Any]:
+def run_pcp(core: pcp.Plan, way: pcp_way.Plan, storm: pcp_storm.Plan, say: Say) -> dict[str, Any]:
     """Starts DPDK in this process."""
     running = child.start(plan.Common(), pcp_way.NEED_MIB)
-    sys.setswitchinterval(_SWITCH_S)
+    pauses.shorten()
 
     def results() -> list[dict[str, Any]]:
         say("the server's core")
         found = pcp.results(core)
         found.append(pcp.memory(core))
         with tempfile.TemporaryDirectory(prefix="pylwaftr-bench-") as folder:
-            return found + pcp_way.run(way, Path(folder), child.LCORE, say)
+            found += pcp_way.run(way, Path(folder), say)
+            return found + pcp_storm.run(storm, Path(folder), child.LCORE, say)
 
-    return _document("pcp", {"core": asdict(core), **asdict(way)}, results, running.hugepages, running.remarks)
+    return _document(
+        "pcp",
+        {"core": asdict(core), **asdict(way), "storm": asdict(storm)},
+        results,
+        running.hugepages,
+        running.remarks,
+    )
 
 
 def _document(

@@ -173,15 +173,15 @@ def api_calls(bindings: tuple[int, ...] | None, rounds: int | None, quick: bool,
 @_json
 def pcp_requests(quick: bool, as_json: bool) -> None:
     """PCP requests: the server's core, from frame to frame (durable, forwarding), and storms of lwB4s."""
-    from pylwaftr.bench import control, pcp, pcp_way
+    from pylwaftr.bench import control, pcp, pcp_storm, pcp_way
 
-    core, way = (pcp.QUICK, pcp_way.QUICK) if quick else (pcp.Plan(), pcp_way.Plan())
-    _run_control(lambda say: control.run_pcp(core, way, say), as_json)
+    plans = (pcp.QUICK, pcp_way.QUICK, pcp_storm.QUICK) if quick else (pcp.Plan(), pcp_way.Plan(), pcp_storm.Plan())
+    _run_control(lambda say: control.run_pcp(*plans, say), as_json)
 
 
 @bench.command("sync")
 @click.option("--leases", callback=parsed(lambda text: plan.numbers(text, 512)), help="[default: 1M]")
-@click.option("--rate", type=click.IntRange(1, 1_000_000), help="Changes a second.  [default: 20000]")
+@click.option("--rate", type=click.IntRange(1, 1_000_000), help="Changes a second.  [default: 24000]")
 @click.option("--seconds", type=click.FloatRange(0.1, 600), help="Of changes.  [default: 5]")
 @_quick
 @_json
