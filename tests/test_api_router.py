@@ -15,6 +15,7 @@ from pylwaftr.api.channel import Stubs
 from pylwaftr.api.client import CallFailed, Client, open_async_channel
 from pylwaftr.api.generated.lwaftr.v1 import bindings_pb2, counters_pb2
 from pylwaftr.api.generated.lwaftr.v1 import router_pb2 as pb
+from pylwaftr.api.plain import plain as plain_values
 from tests.fake_router import Diagnostics, Leases, Pcp, Served, many, parts
 
 
@@ -48,6 +49,15 @@ def test_status(client: Client) -> None:
         "max_bindings": "100",
         "parts": {"dataplane": True, "store": True},
         "remarks": ["a link is down"],
+    }
+
+
+def test_facts_are_plain_values_however_deep() -> None:
+    part = pb.Part(name="0")
+    part.facts.update({"lcore": 1, "queues": [{"rx_packets": 7}, {"rx_packets": 8}], "shares": [0.5, 2.0], "on": {}})
+    assert plain_values(part) == {
+        "name": "0",
+        "facts": {"lcore": 1, "queues": [{"rx_packets": 7}, {"rx_packets": 8}], "shares": [0.5, 2], "on": {}},
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import ListValue, Struct
 
 
 def plain(message: Message) -> dict[str, Any]:
@@ -49,10 +50,10 @@ def _json(value: Any) -> Any:
     """What a Struct holds; it knows only floating point numbers."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    if hasattr(value, "items"):
-        return {key: _json(inner) for key, inner in value.items()}
-    if hasattr(value, "values"):
+    if isinstance(value, ListValue):
         return [_json(inner) for inner in value]
+    if isinstance(value, Struct):
+        return {key: _json(inner) for key, inner in value.items()}
     return value
 
 
