@@ -5,6 +5,7 @@
 #include <rte_mbuf.h>
 
 #include <array>
+#include <stdexcept>
 #include <utility>
 
 #include "eal.hpp"
@@ -62,14 +63,16 @@ Window run_for(const Ports& ports, Job& job, std::uint64_t cycles) {
 
 }  // namespace
 
-Ports::Ports(const std::vector<std::string>& devices, std::uint32_t mbufs, std::uint16_t data_room, std::uint16_t mtu) {
+Ports::Ports(const std::vector<std::string>& devices, std::uint32_t mbufs, std::uint16_t data_room,
+             const std::vector<std::uint16_t>& mtus) {
+  if (mtus.size() != devices.size()) throw std::invalid_argument("each port has an MTU");
   for (const std::string& device : devices) ports_.push_back(std::make_unique<Port>(device, "bench"));
   pool_ = rte_pktmbuf_pool_create("bench", mbufs, kPoolCache, packet::kPrivate,
                                   static_cast<std::uint16_t>(data_room + RTE_PKTMBUF_HEADROOM), SOCKET_ID_ANY);
   if (pool_ == nullptr) throw EalError("not enough memory for the packet buffers of the benchmark");
-  for (const auto& port : ports_) {
-    port->configure({1, 1, mtu, true, pool_, true});
-    port->start();
+  for (std::size_t i = 0; i < ports_.size(); ++i) {
+    ports_[i]->configure({1, 1, mtus[i], true, pool_, true});
+    ports_[i]->start();
   }
 }
 
@@ -79,7 +82,7 @@ Ports::~Ports() {
 }
 
 TxOffloads Ports::offloads(SideId side) const {
-  const Port::Offloads& in_use = ports_[static_cast<unsigned>(side)]->offloads();
+  const Port::Offloads& in_use = port(side).offloads();
   return {in_use.tx_ipv4_checksum, in_use.tx_segments};
 }
 

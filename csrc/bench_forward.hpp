@@ -28,12 +28,14 @@ namespace lw::bench {
 // The two ports and their buffers.
 class Ports {
  public:
-  Ports(const std::vector<std::string>& devices, std::uint32_t mbufs, std::uint16_t data_room, std::uint16_t mtu);
+  Ports(const std::vector<std::string>& devices, std::uint32_t mbufs, std::uint16_t data_room,
+        const std::vector<std::uint16_t>& mtus);
   ~Ports();
   Ports(const Ports&) = delete;
   Ports& operator=(const Ports&) = delete;
 
-  std::uint16_t id(SideId side) const { return ports_[static_cast<unsigned>(side)]->id(); }
+  const Port& port(SideId side) const { return *ports_[static_cast<unsigned>(side)]; }
+  std::uint16_t id(SideId side) const { return port(side).id(); }
   rte_mempool* pool() const { return pool_; }
   TxOffloads offloads(SideId side) const;
   std::uint32_t mbufs_in_use() const;

@@ -1,19 +1,17 @@
 // Random packets of all bindings, written into the buffers that a port has just "received".
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <vector>
 
 #include "bench_fleet.hpp"
+#include "bench_frame.hpp"
 #include "lane.hpp"
 #include "types.hpp"
 
 struct rte_mbuf;
 
 namespace lw::bench {
-
-enum class Direction : std::uint8_t { encap, decap, hairpin };
 
 class Traffic {
  public:
@@ -31,18 +29,10 @@ class Traffic {
   void write(rte_mbuf* const* frames, unsigned n);
 
  private:
-  static constexpr std::size_t kMost = 14 + 40 + 20 + 20;
-  // What does not change from frame to frame of one size.
-  struct Template {
-    std::uint16_t octets;
-    std::uint32_t inner_sum;  // of the IPv4 header without addresses
-    alignas(32) std::array<std::uint8_t, kMost> headers;
-  };
-  Template make(std::uint16_t octets) const;
-  void write(rte_mbuf* frame, const Template& from);
+  void write(rte_mbuf* frame, const FrameTemplate& from);
 
   Plan plan_;
-  std::vector<Template> templates_;
+  std::vector<FrameTemplate> templates_;
   std::uint16_t headers_;  // octets of them
   std::size_t next_{};
   Random random_{1};

@@ -154,8 +154,8 @@ void register_bench(py::module_& m) {
   m.def("bench_tsc_hz", &bench::tsc_hz);
   m.def("bench_rows", &rows, "first"_a, "count"_a, "Bindings of the benchmarks, by number.");
   py::class_<Ports>(m, "BenchPorts", "Two ports and their buffers.")
-      .def(py::init<const std::vector<std::string>&, std::uint32_t, std::uint16_t, std::uint16_t>(), "devices"_a,
-           "mbufs"_a, "data_room"_a, "mtu"_a, Unlocked())
+      .def(py::init<const std::vector<std::string>&, std::uint32_t, std::uint16_t, const std::vector<std::uint16_t>&>(),
+           "devices"_a, "mbufs"_a, "data_room"_a, "mtus"_a, Unlocked())
       .def("mbufs_in_use", &Ports::mbufs_in_use);
   py::class_<Forwarder>(m, "BenchLane", "A worker's lane between two ports.")
       .def(py::init([](const Ports& ports, const py::dict& settings, const BindingTable& table) {

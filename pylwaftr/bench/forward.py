@@ -67,7 +67,7 @@ def lane_of(ports: Any, feature: str, table: _core.BindingTable) -> Any:
 
 
 def run(plan: Forward, lcore: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    ports = _core.BenchPorts(list(DEVICES), MBUFS, DATA_ROOM, MTU6)
+    ports = _core.BenchPorts(list(DEVICES), MBUFS, DATA_ROOM, [MTU4, MTU6])
     results: list[dict[str, Any]] = []
     for bindings in plan.bindings:
         made: dict[bool, Tables] = {}

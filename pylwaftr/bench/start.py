@@ -23,7 +23,7 @@ def need_mib(_plan: Start) -> int:
 
 
 def run(plan: Start, lcore: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    ports = _core.BenchPorts(list(forward.DEVICES), forward.MBUFS, forward.DATA_ROOM, forward.MTU6)
+    ports = _core.BenchPorts(list(forward.DEVICES), forward.MBUFS, forward.DATA_ROOM, [forward.MTU4, forward.MTU6])
     results = []
     with tempfile.TemporaryDirectory(prefix="pylwaftr-bench-") as folder:
         path = Path(folder) / "bindings.snapshot"
