@@ -11,6 +11,7 @@ void register_lane(pybind11::module_& m);    // py_lane.cpp
 void register_engine(pybind11::module_& m);  // py_engine.cpp
 void register_filter(pybind11::module_& m);  // py_filter.cpp
 void register_bench(pybind11::module_& m);   // py_bench.cpp
+void register_tester(pybind11::module_& m);  // py_bench_ports.cpp
 
 namespace {
 
@@ -34,6 +35,7 @@ PYBIND11_MODULE(_core, m) {
   register_engine(m);
   register_filter(m);
   register_bench(m);
+  register_tester(m);
 }
 
 }  // namespace lw

@@ -247,6 +247,26 @@ def test_a_picture_has_one_line_for_each_case() -> None:
     assert lines == {"forward.encap 64": [(1, 1.0, 2.0), (1000, 1.0, 2.0)], "forward.encap 128": [(1, 1.0, 2.0)]}
 
 
+def test_a_picture_goes_over_what_was_varied() -> None:
+    cost = {"cycles_per_packet": {"best": 1.0, "median": 2.0}}
+    base = {"name": "forward.encap", "features": [], "size": "64", "frame_octets": 64, "bindings": 1000, **cost}
+    sizes = [base, {**base, "size": "128", "frame_octets": 128}]
+    assert plot.varied(sizes) == plot.OCTETS
+    assert plot.series(sizes, plot.OCTETS) == {"forward.encap": [(64, 1.0, 2.0), (128, 1.0, 2.0)]}
+    features = [base, {**base, "features": ["mss-clamp", "encap-limit"]}]
+    assert plot.varied(features) == plot.FEATURES
+    assert plot.feature_names(features) == ["default", "mss-clamp+encap-limit"]
+    assert plot.series(features, plot.FEATURES) == {"forward.encap 64": [(0, 1.0, 2.0), (1, 1.0, 2.0)]}
+    assert plot.varied([base, {**base, "bindings": 1}]) == plot.varied([base]) == plot.BINDINGS
+
+
+def test_pictures_are_of_what_has_costs() -> None:
+    document = {"plan": {"kind": "forward"}, "results": [{"cycles_per_packet": {}}]}
+    assert plot.can_draw(document)
+    assert not plot.can_draw({"plan": {"kind": "api"}, "results": [{"name": "load"}]})
+    assert not plot.can_draw({"sum_mpps": {}})
+
+
 def test_without_matplotlib_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     result = CliRunner().invoke(bench, ["forward", "--plot", "out.png"])

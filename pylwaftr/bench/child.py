@@ -9,17 +9,29 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pylwaftr import _core, eal_args
-from pylwaftr.bench import forward, machine, plan, table, updates
+from pylwaftr.bench import forward, machine, plan, ports, table, under_test, updates
 from pylwaftr.bench import start as starting
+from pylwaftr.config import ConfigFaults
+from pylwaftr.daemon.router import StartFault
 
 LCORE = 1  # the measured one; EAL's main lcore sleeps
 Say = Callable[[str], None]
-_FAULTS = (plan.PlanFault, eal_args.PlacementFault, eal_args.MemoryFault, _core.EalError, _core.PortError, MemoryError)
+_FAULTS = (
+    plan.PlanFault,
+    eal_args.PlacementFault,
+    eal_args.MemoryFault,
+    _core.EalError,
+    _core.PortError,
+    ConfigFaults,
+    StartFault,
+    OSError,
+    MemoryError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +58,34 @@ def memory_for(wanted: str, need_mib: int, free_mib: int) -> eal_args.Memory:
 
 def start(common: plan.Common, need_mib: int) -> Running:
     allowed = sorted(os.sched_getaffinity(0))
-    cpu = allowed[-1] if common.cpu is None else common.cpu
-    placement = eal_args.place([cpu], allowed)
-    memory = memory_for(common.hugepages, need_mib, machine.free_hugepages_mib())
+    return start_on([allowed[-1] if common.cpu is None else common.cpu], common.hugepages, need_mib)
+
+
+def start_on(cpus: Sequence[int], hugepages: str, need_mib: int, pci: Sequence[str] = ()) -> Running:
+    placement = eal_args.place(cpus, sorted(os.sched_getaffinity(0)))
+    memory = memory_for(hugepages, need_mib, machine.free_hugepages_mib())
     remarks = [] if memory.remark is None else [memory.remark]
     if placement.shared:
-        remarks.append("there is one CPU only: whatever else runs here is measured too")
+        remarks.append("the measured CPUs are all there are: whatever else runs here is measured too")
     os.sched_setaffinity(0, placement.control)
-    _core.eal_init(eal_args.vector(placement, memory, (), "error", (), telemetry=False))
+    _core.eal_init(eal_args.vector(placement, memory, pci, "error", (), telemetry=False))
     return Running(placement, "none" if "--no-huge" in memory.arguments else "hugetlb", tuple(remarks))
+
+
+def _ports(wanted: plan.Ports, say: Say) -> tuple[Running, list[dict[str, Any]], list[str]]:
+    say("reading the bindings")
+    under = under_test.read(wanted)
+    specs = ports.devices(wanted)
+    cpus = wanted.cpus or (max(os.sched_getaffinity(0)),)
+    pci = [spec.name for spec in specs if spec.pci]
+    running = start_on(cpus, wanted.hugepages, ports.need_mib(wanted), pci)
+    remarks: list[str] = []
+    return running, ports.run(wanted, under, specs, running.placement.lcores, remarks, say), remarks
 
 
 def measure(wanted: plan.Plan, say: Say) -> dict[str, Any]:
     """The document. Starts DPDK."""
+    remarks: list[str] = []
     match wanted:
         case plan.Forward():
             running = start(wanted.common, forward.need_mib(wanted))
@@ -72,10 +99,12 @@ def measure(wanted: plan.Plan, say: Say) -> dict[str, Any]:
         case plan.Start():
             running = start(wanted.common, starting.need_mib(wanted))
             results = starting.run(wanted, LCORE, say)
+        case plan.Ports():
+            running, results, remarks = _ports(wanted, say)
     cpu = running.placement.workers[0]
     described = machine.describe(_core.bench_tsc_hz(), running.hugepages, cpu)
     return {
-        "machine": {**described, "remarks": list(running.remarks)},
+        "machine": {**described, "remarks": [*running.remarks, *remarks]},
         "commit": machine.commit(),
         "plan": plan.to_json(wanted),
         "results": results,

@@ -9,6 +9,8 @@ from typing import Any
 DIRECTIONS = ("encap", "decap", "both", "hairpin")
 WORKS = ("find", "insert", "remove", "mixed")
 HUGEPAGES = ("auto", "always", "never")
+PORT_TESTS = ("throughput", "loss", "latency", "pdv")
+PORT_DIRECTIONS = ("encap", "decap", "both")
 FILTER = "arp or icmp6 or tcp or udp or ip6 proto 4"  # passes all of the benchmark's traffic
 
 # What a feature changes in the configuration, or in what runs beside the lane.
@@ -30,8 +32,9 @@ COUNTED = "binding-counters"
 LEAST_OCTETS = {"v4": 64, "v6": 94}
 # Simple IMIX, 7 : 4 : 1 by IPv4 packets of 50, 576 and 1500 octets, mixed so that no size comes in a row for long.
 IMIX_PACKETS = (50, 576, 50, 50, 576, 50, 50, 1500, 576, 50, 50, 576)
-ETHERNET, IPV6 = 14, 40
+ETHERNET, IPV6, FCS = 14, 40, 4
 MOST_OCTETS = 1514
+MOST_ON_THE_WIRE = 9216  # octets with FCS
 MOST_BINDINGS = 1 << 28
 
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
@@ -84,8 +87,42 @@ class Start:
     times: int = 5
 
 
-Plan = Forward | Table | Updates | Start
-_KINDS: Mapping[str, Callable[..., Plan]] = {"forward": Forward, "table": Table, "updates": Updates, "start": Start}
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """A router under test between two ports. Rates are frames a second of each direction."""
+
+    v4: str  # DPDK devices
+    v6: str
+    config: str = ""  # of the router: says what is not said here
+    bindings: str = ""  # a file, or so many by formula
+    router_v4: str = ""  # address, or MAC
+    router_v6: str = ""
+    own_v4: str = ""
+    own_v6: str = ""
+    host: str = "198.51.100.1"
+    tests: tuple[str, ...] = ("throughput",)
+    directions: tuple[str, ...] = ("both",)
+    sizes: tuple[str, ...] = ("64",)
+    rate: float = 0.0  # the greatest; 0 = what the slower link carries
+    seconds: float = 10.0  # of a trial
+    drain: float = 2.0  # after a trial
+    resolution: float = 0.005  # of the rate that is found
+    accept_loss: float = 0.0
+    repeat: int = 1
+    tagged: int = 1000
+    cpus: tuple[int, ...] = ()
+    hugepages: str = "auto"
+    api: str = ""
+
+
+Plan = Forward | Table | Updates | Start | Ports
+_KINDS: Mapping[str, Callable[..., Plan]] = {
+    "forward": Forward,
+    "table": Table,
+    "updates": Updates,
+    "start": Start,
+    "ports": Ports,
+}
 
 
 def kind(plan: Plan) -> str:
@@ -98,7 +135,8 @@ def to_json(plan: Plan) -> dict[str, Any]:
 
 def from_json(given: Mapping[str, Any]) -> Plan:
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items() if key != "kind"}
-    values["common"] = Common(**given["common"])
+    if "common" in given:
+        values["common"] = Common(**given["common"])
     return _KINDS[given["kind"]](**values)
 
 
@@ -150,6 +188,24 @@ def frames(size: str) -> tuple[list[int], list[int]]:
     if not LEAST_OCTETS["v4"] <= octets <= MOST_OCTETS:
         raise PlanFault(f"a frame of {octets} octets is not between {LEAST_OCTETS['v4']} and {MOST_OCTETS}")
     return [octets], [max(octets, LEAST_OCTETS["v6"])]
+
+
+def wire_sizes(text: str) -> tuple[str, ...]:
+    """Octets of frames on the IPv4 side with their FCS, as RFC 2544 and RFC 8219 count, or imix."""
+    found = tuple(_words(text.lower()))
+    for size in found:
+        wire_frames(size)
+    return found
+
+
+def wire_frames(size: str) -> tuple[int, ...]:
+    """The IPv4-side frames of one size, in turn, with FCS. The same packet has 40 octets more in a softwire."""
+    if size == "imix":
+        return tuple(packet + ETHERNET + FCS for packet in IMIX_PACKETS)
+    octets = number(size)
+    if not LEAST_OCTETS["v4"] <= octets <= MOST_ON_THE_WIRE:
+        raise PlanFault(f"a frame of {octets} octets is not between {LEAST_OCTETS['v4']} and {MOST_ON_THE_WIRE}")
+    return (octets,)
 
 
 def frame_octets(direction: str, size: str) -> float:

@@ -11,7 +11,7 @@ from rich.table import Table
 Result = dict[str, Any]
 Column = tuple[str, Callable[[Result], str]]
 
-WIDTH = 170  # of the widest table
+WIDTH = 190  # of the widest table
 
 
 def short(count: float) -> str:
@@ -37,6 +37,23 @@ def _rate(values: dict[str, float] | None) -> str:
 
 def _milliseconds(values: dict[str, float] | None) -> str:
     return _pair(None if values is None else {name: 1000 * value for name, value in values.items()}, 0)
+
+
+def _of_runs(values: dict[str, float], digits: int) -> str:
+    """Median, and percentiles where there are several runs."""
+    low, middle, high = (f"{values[name]:,.{digits}f}" for name in ("p1", "median", "p99"))
+    return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def _delay(result: Result, which: str) -> str:
+    if "delay" not in result:
+        return "-"
+    return "/".join("-" if one is None else f"{one[which]['median']:.1f}" for one in result["delay"].values())
+
+
+def _ways(result: Result, what: str) -> str:
+    found = [result["last"][way][what] for way in ("encap", "decap") if way in result["last"]]
+    return "/".join(str(sum(one.values()) if isinstance(one, dict) else one) for one in found)
 
 
 FORWARD: tuple[Column, ...] = (
@@ -85,14 +102,32 @@ UPDATES: tuple[Column, ...] = (
     ("wrong", lambda r: str(r["wrong"])),
     ("refused", lambda r: str(r["refused"])),
 )
-_BY_KIND = {"forward": FORWARD, "table": TABLE, "updates": UPDATES, "start": START}
+PORTS: tuple[Column, ...] = (
+    ("test", lambda r: r["name"].removeprefix("ports.")),
+    ("direction", lambda r: r["direction"]),
+    ("bindings", lambda r: short(r["bindings"])),
+    ("frame", lambda r: r["size"]),
+    ("frames/s each way", lambda r: _of_runs(r["frames_per_second"], 0)),
+    ("Mpps", lambda r: f"{r['mpps']:.3f}"),
+    ("Gbit/s", lambda r: f"{r['gbps']:.3f}"),
+    ("loss %", lambda r: f"{100 * r['loss']['median']:.4f}" if "loss" in r else "-"),
+    ("typical µs", lambda r: _delay(r, "typical_us")),
+    ("worst µs", lambda r: _delay(r, "worst_us")),
+    ("PDV µs", lambda r: _delay(r, "pdv_us")),
+    ("limit", lambda r: r["limited_by"]),
+    ("last: lost", lambda r: _ways(r, "lost")),
+    ("wrong", lambda r: _ways(r, "wrong")),
+    ("silent bindings", lambda r: "/".join(f"{one['silent']}" for one in r["spread"].values())),
+)
+_BY_KIND = {"forward": FORWARD, "table": TABLE, "updates": UPDATES, "start": START, "ports": PORTS}
+_HEAD = {"ports": "rates: median of the runs; a/b: encap and decap; frames with FCS, on the IPv4 side"}
 
 
 def table(kind: str, results: Iterable[Result]) -> Table:
     columns = _BY_KIND[kind]
     grid = Table(box=None, pad_edge=False)
     for title, _ in columns:
-        left = title in ("way", "work", "features")
+        left = title in ("way", "work", "features", "test", "direction", "limit")
         grid.add_column(title, justify="left" if left else "right", no_wrap=True)
     for result in results:
         grid.add_row(*(text(result) for _, text in columns))
@@ -110,5 +145,30 @@ def show(document: dict[str, Any], console: Console) -> None:
     )
     for remark in machine["remarks"]:
         console.print(f"note: {remark}", soft_wrap=True, highlight=False)
-    console.print("best (median) of many short windows; cycles are of the time stamp counter\n", highlight=False)
-    console.print(table(document["plan"]["kind"], document["results"]), soft_wrap=True, highlight=False)
+    kind = document["plan"]["kind"]
+    head = _HEAD.get(kind, "best (median) of many short windows; cycles are of the time stamp counter")
+    console.print(f"{head}\n", highlight=False)
+    console.print(table(kind, document["results"]), soft_wrap=True, highlight=False)
+    if kind == "ports":
+        _show_spread(document["results"], console)
+
+
+def _show_spread(results: Iterable[Result], console: Console) -> None:
+    """Of the last trial of each direction and size."""
+    console.print("\nhow the frames of the last trials were spread:", highlight=False)
+    for result in {(one["direction"], one["size"]): one for one in results}.values():
+        for way, one in result["spread"].items():
+            each = one["frames_each"]
+            silent = f"; nothing back of {one['silent']}: {', '.join(one['silent_first'])}" if one["silent"] else ""
+            more = ", …" if one["silent"] > len(one["silent_first"]) else ""
+            console.print(
+                f"  {result['direction']} {result['size']}, {way}: {one['used']} of {one['bindings']} bindings at "
+                f"{one['addresses']} addresses, {each['least']} to {each['most']} frames each{silent}{more}",
+                soft_wrap=True,
+                highlight=False,
+            )
+        for worker in result.get("router_workers", ()):
+            share = f"{100 * worker['share']:.1f} %"
+            console.print(
+                f"    worker {worker['worker']} of the router: {worker['frames']:,} ({share})", highlight=False
+            )

@@ -12,20 +12,11 @@ import click
 from rich.console import Console
 
 from pylwaftr.bench import plan, plot, report, runner
+from pylwaftr.cli.bench_ports import bench_ports
 from pylwaftr.cli.common import FAILED, end
+from pylwaftr.cli.parsed import parsed
 
 Command = TypeVar("Command", bound=Callable[..., None])
-Parser = Callable[[str], Any]
-
-
-def parsed(parser: Parser) -> Callable[[click.Context, click.Parameter, str | None], Any]:
-    def read(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Any:
-        try:
-            return None if text is None else parser(text)
-        except plan.PlanFault as fault:
-            raise click.BadParameter(str(fault)) from None
-
-    return read
 
 
 def common_options(command: Command) -> Command:
@@ -52,8 +43,12 @@ def common_options(command: Command) -> Command:
 def bench() -> None:
     """Measure this machine: cycles and packets per second of one core.
 
-    Numbers are the best and the median of many short windows. Compare those of one run: cases take turns.
+    Numbers are the best and the median of many short windows. Compare those of one run: cases take turns. `ports`
+    measures a router on the wire instead, from outside.
     """
+
+
+bench.add_command(bench_ports)
 
 
 @bench.command("forward")
@@ -223,12 +218,17 @@ def _run(
     as_json: bool,
     picture: Path | None,
 ) -> dict[str, Any]:
+    common = replace(plan.Common(), cpu=cpu, hugepages=hugepages, windows=windows, seconds=seconds)
+    return run_plan(make(common), as_json, picture)
+
+
+def run_plan(wanted: plan.Plan, as_json: bool, picture: Path | None) -> dict[str, Any]:
+    """Measures and shows. The document."""
     pyplot = None
     notes = Console(stderr=True, highlight=False)
     try:
         if picture is not None:
             pyplot = plot.library()
-        wanted = make(replace(plan.Common(), cpu=cpu, hugepages=hugepages, windows=windows, seconds=seconds))
         with notes.status("starting") as status:
             document = runner.run(wanted, status.update)
     except (plot.PlotFault, runner.RunFault) as fault:

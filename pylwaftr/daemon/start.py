@@ -57,7 +57,7 @@ def started(config: Config, specs: list[PortSpec], extra_args: Sequence[str], ta
     except (PlacementFault, MemoryFault) as fault:
         raise StartFault(str(fault)) from None
     for spec, mtu in zip(specs, mtus, strict=True):
-        _raise_interface_mtu(spec, mtu)
+        raise_interface_mtu(spec, mtu)
     if memory.remark is not None:
         log.warning("%s", memory.remark)
     if placement.shared:
@@ -72,7 +72,7 @@ def started(config: Config, specs: list[PortSpec], extra_args: Sequence[str], ta
         raise
 
 
-def _raise_interface_mtu(spec: PortSpec, mtu: int) -> None:
+def raise_interface_mtu(spec: PortSpec, mtu: int) -> None:
     """A packet socket sends nothing that is larger than its interface's MTU, and its driver does not set that."""
     if spec.driver not in ("net_af_packet", "net_af_xdp"):
         return
