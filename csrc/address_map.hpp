@@ -40,12 +40,13 @@ class AddressMap {
   std::uint8_t& pending(Ipv4 address) { return tally(address).pending[address & 0xff]; }
   AddressClass last(Ipv4 address) { return AddressClass::from_code(tally(address).last[address & 0xff]); }
 
-  // One more binding of the address. The first one publishes the class.
-  void add(Ipv4 address, AddressClass given) {
-    std::uint16_t& more = tally(address).more[address & 0xff];
+  // One more binding of the address. The first one publishes the class that is pending.
+  void add(Ipv4 address) {
+    Tally& counts = tally(address);
+    std::uint16_t& more = counts.more[address & 0xff];
     if (at(address).use() == AddressUse::none) {
       more = 0;
-      publish(address, given);
+      publish(address, AddressClass::from_code(counts.pending[address & 0xff]));
     } else {
       ++more;
     }

@@ -12,12 +12,12 @@ namespace lw {
 
 class BindingTable::Seen {
  public:
-  // No room is taken for 0 or 1 keys: they cannot come twice, and single changes are most of what a running table sees.
-  explicit Seen(std::size_t keys) : cells_(keys > 1 ? std::bit_ceil(keys * 2) : 0) {}
+  explicit Seen(std::size_t keys) { forget(keys); }
 
-  void prefetch(std::uint64_t key) const {
-    if (!cells_.empty()) __builtin_prefetch(&cells_[start(key)]);
-  }
+  // Room for other keys. None is taken for 0 or 1: they cannot come twice, and single changes are most of what a
+  // running table sees.
+  void forget(std::size_t keys) { cells_.assign(keys > 1 ? std::bit_ceil(keys * 2) : 0, 0); }
+
   // False when it was there before. Key 0 would be address 0.0.0.0, which is never bound.
   bool insert(std::uint64_t key) {
     if (cells_.empty()) return true;

@@ -188,26 +188,35 @@ class BindingTable {
   struct Ipv6Hash {
     std::size_t operator()(const Ipv6& address) const { return hash::mix(address.high, address.low); }
   };
-  struct Candidate {  // one row of the batch at hand
-    std::uint64_t key;
-    AddressClass given;  // none: refused
-    std::uint16_t br;
-    bool bound;  // replaces what is there
+  struct Candidate {         // one row of the batch at hand
+    std::uint64_t key : 48;  // 0: refused
+    std::uint64_t br : 16;   // its tag
+    Ipv6 b4;
+    Entries::Slot slot;        // of what it replaces; kNoSlot: nothing. Holds until an insert moves something.
+    std::uint32_t index : 31;  // of the row
+    std::uint32_t same : 1;    // as what stands there
+    bool good() const { return key != 0; }
+    bool bound() const { return slot != Entries::kNoSlot; }
   };
-  class Attempt;  // binding_batch.cpp
+  static_assert(sizeof(Candidate) == 32);
+  class Attempt;  // binding_judge.hpp
   class Seen;     // the keys of a batch, to find duplicates
 
   // BR addresses lie at the tags of their entries. There are only ever more: a reader may hold any tag that was in use.
   static constexpr std::size_t kMaxBr = 0x10000;
 
   std::optional<Reason> fault_of(const BindingRow& row) const;
+  std::optional<Reason> fault_of_softwire(const BindingRow& row) const;
   bool is_own(Ipv4 address) const;
   bool is_own(const Ipv6& address) const;
   bool outranks(Entries::Slot slot, Source source) const;
   std::uint16_t intern(const Ipv6& br);
   void forget_brs_from(std::size_t count);
-  std::optional<std::size_t> insert_new(std::span<const BindingRow> rows, Note note);
-  void replace_bound(std::span<const BindingRow> rows, Note note, Report& report);
+  std::optional<std::size_t> insert_new(Note note);
+  std::optional<std::size_t> open_accounts();
+  std::vector<std::uint32_t> insert_first(Note note);
+  void take_back_new();
+  void replace_bound(Note note, bool moved, Report& report);
   std::optional<Reason> judge_unbind(BindingKey key, Source source, Seen& seen);
   void remove(Entries::Slot slot);
   void erase(Entries::Slot slot);
@@ -236,8 +245,9 @@ class BindingTable {
   std::size_t br_count_{1};  // tag 0 is an empty slot
   std::uint16_t last_br_{};  // most rows of a batch name the same one
   std::unordered_map<Ipv6, std::uint16_t, Ipv6Hash> br_tags_;
-  std::vector<Candidate> candidates_;  // these two: of the batch at hand, kept for their memory
-  std::vector<Entries::Slot> doomed_;
+  std::vector<Entries::Slot> doomed_;  // these two: of the batch at hand, kept for their memory
+  Pages candidate_pages_;
+  std::span<Candidate> candidates_;
   std::function<void()> grace_;
   std::array<std::atomic<std::size_t>, kSources> sizes_{};
   std::atomic<std::uint64_t> changes_{};

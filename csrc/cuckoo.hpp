@@ -166,11 +166,32 @@ class Cuckoo {
     __builtin_prefetch(&buckets_[home.second]);
   }
 
-  // For reading value() and note() of a slot.
-  void prefetch_slot(Slot slot) const {
-    __builtin_prefetch(cells(slot));
-    __builtin_prefetch(&notes_[slot]);
+  // For inserts in the order of the table: the first bucket, and where its values and notes are.
+  void prefetch_first(std::uint64_t key) const {
+    const std::uint32_t bucket = home_of(key).first;
+    const Slot slot = cuckoo::slot_of(bucket, 0);
+    __builtin_prefetch(&buckets_[bucket], 1);
+    __builtin_prefetch(cells(slot), 1);
+    __builtin_prefetch(cells(slot + cuckoo::kSlots - 1), 1);
+    prefetch_note(slot);
   }
+  void prefetch_second(std::uint64_t key) const { __builtin_prefetch(&buckets_[home_of(key).second], 1); }
+  // For an insert of a key whose first bucket is full, once prefetch_second() is done: the slot that is free in the
+  // second one now, or where else the keys of the first one may go.
+  void prefetch_room(std::uint64_t key) const {
+    const Home home = home_of(key);
+    const Slot slot = free_slot(home.second);
+    if (slot != kNoSlot) return prefetch_slot(slot);
+    (void)cuckoo::WaySearch::others_of(home.first, buckets_, count_);
+  }
+
+  // For what is known of a slot; a slot whose key was not looked at just now has its bucket far away as well.
+  void prefetch_slot(Slot slot) const {
+    __builtin_prefetch(&word_at(slot));
+    __builtin_prefetch(cells(slot));
+    prefetch_note(slot);
+  }
+  void prefetch_note(Slot slot) const { __builtin_prefetch(&notes_[slot], 1); }
 
   Slot locate(std::uint64_t key) const {
     const Home home = home_of(key);
@@ -190,12 +211,18 @@ class Cuckoo {
     Slot slot = free_slot(home.first);
     if (slot == kNoSlot) slot = free_slot(home.second);
     if (slot == kNoSlot) slot = make_room(home);
-    if (slot == kNoSlot) return kNoSlot;
-    write(slot, cuckoo::word_of(key, tag), value);
-    notes_[slot] = note;
-    size_.store(size() + 1, std::memory_order_relaxed);
+    if (slot != kNoSlot) fill(slot, key, tag, value, note);
     return slot;
   }
+  // The same, if there is room in the first bucket; false: nothing was done.
+  bool insert_first(std::uint64_t key, std::uint16_t tag, const Value& value, const Note& note) {
+    const Slot slot = free_slot(home_of(key).first);
+    if (slot != kNoSlot) fill(slot, key, tag, value, note);
+    return slot != kNoSlot;
+  }
+
+  // Keys that were moved from slot to slot in the life of the table.
+  std::uint64_t moves() const { return moves_; }
 
   void replace(Slot slot, std::uint16_t tag, const Value& value) {
     cuckoo::Bucket& bucket = buckets_[slot / cuckoo::kSlots];
@@ -274,6 +301,12 @@ class Cuckoo {
     cuckoo::put(word_at(slot), word);
   }
 
+  void fill(Slot slot, std::uint64_t key, std::uint16_t tag, const Value& value, const Note& note) {
+    write(slot, cuckoo::word_of(key, tag), value);
+    notes_[slot] = note;
+    size_.store(size() + 1, std::memory_order_relaxed);
+  }
+
   void move(Slot from, Slot to) {
     write(to, word_at(from), load_value(cells(from)));
     notes_[to] = notes_[from];
@@ -285,6 +318,7 @@ class Cuckoo {
     const std::span<const Slot> way = search_.from(home, buckets_, count_);
     if (way.empty()) return kNoSlot;
     for (std::size_t i = 1; i < way.size(); ++i) move(way[i], way[i - 1]);
+    moves_ += way.size() - 1;
     return way.back();
   }
 
@@ -294,6 +328,7 @@ class Cuckoo {
   Note* notes_{};
   alignas(64) Flight flight_{};
   std::atomic<std::size_t> size_{};
+  std::uint64_t moves_{};
   cuckoo::WaySearch search_;
   Pages bucket_pages_;
   Pages value_pages_;

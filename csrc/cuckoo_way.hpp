@@ -31,12 +31,18 @@ inline std::uint32_t bucket_count(std::size_t slots) {
 // Two halves of one mix, each scaled to any number of buckets by a multiplication. Never the same bucket twice.
 // Both factors depend on the key: with a constant for one, keys in a lattice (every 2,048th address, four PSIDs each)
 // came in lattices of buckets, and the table was full at 83 %. So it fills to 98 % with every stride.
+inline std::uint64_t mixed(std::uint64_t key) { return hash::mix(key, std::rotl(key, 40)); }
 inline Home home_of(std::uint64_t key, std::uint32_t buckets) {
-  const std::uint64_t mixed = hash::mix(key, std::rotl(key, 40));
+  const std::uint64_t mixed = cuckoo::mixed(key);
   const auto first = static_cast<std::uint32_t>((mixed & 0xffffffff) * buckets >> 32);
   auto second = static_cast<std::uint32_t>((mixed >> 32) * buckets >> 32);
   if (second == first) second = first + 1 == buckets ? 0 : first + 1;
   return {first, second};
+}
+
+// In which of so many equal parts of the table the first bucket is.
+inline std::uint32_t part_of(std::uint64_t key, std::uint32_t parts) {
+  return static_cast<std::uint32_t>((cuckoo::mixed(key) & 0xffffffff) * parts >> 32);
 }
 
 inline Slot slot_of(std::uint32_t bucket, unsigned i) { return bucket * kSlots + i; }
@@ -54,18 +60,25 @@ class WaySearch {
  public:
   WaySearch() { nodes_.reserve(kMaxNodes); }
 
+  // The other buckets of the keys of a full one, on their way to the core.
+  static std::array<std::uint32_t, kSlots> others_of(std::uint32_t bucket, const Bucket* buckets, std::uint32_t count) {
+    std::array<std::uint32_t, kSlots> next;
+    for (unsigned i = 0; i < kSlots; ++i) {
+      const Home of = home_of(key_of(buckets[bucket].word[i]), count);
+      next[i] = of.first == bucket ? of.second : of.first;
+      __builtin_prefetch(&buckets[next[i]]);
+    }
+    return next;
+  }
+
   // Slots to be moved along: way[0] is free, the key of way[1] may go there, that of way[2] to way[1], and so on; the
   // last is in one of the two buckets asked for, which are full. Empty: no way found. Valid until the next search.
   std::span<const Slot> from(Home home, const Bucket* buckets, std::uint32_t count) {
-    nodes_.assign({Node{home.first, kRoot, 0}, Node{home.second, kRoot, 0}});
+    nodes_.clear();
+    nodes_.push_back({home.first, kRoot, 0});
+    nodes_.push_back({home.second, kRoot, 0});
     for (std::uint32_t n = 0; n < nodes_.size(); ++n) {
-      const std::uint32_t bucket = nodes_[n].bucket;
-      std::array<std::uint32_t, kSlots> next;
-      for (unsigned i = 0; i < kSlots; ++i) {
-        const Home of = home_of(key_of(buckets[bucket].word[i]), count);
-        next[i] = of.first == bucket ? of.second : of.first;
-        __builtin_prefetch(&buckets[next[i]]);
-      }
+      const std::array<std::uint32_t, kSlots> next = others_of(nodes_[n].bucket, buckets, count);
       for (unsigned i = 0; i < kSlots; ++i) {
         const Slot free = free_slot(next[i], buckets[next[i]]);
         if (free != kNoSlot) return write_down(n, i, free);
