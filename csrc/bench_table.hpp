@@ -25,8 +25,8 @@ class RteTable;  // bench_rte_table.hpp
 class TableBench {
  public:
   struct Build {
-    std::uint64_t cycles;
-    std::uint64_t octets;  // of memory that look-ups touch
+    std::vector<std::uint64_t> cycles;  // each time that it was built
+    std::uint64_t octets;               // of memory that look-ups touch
     std::uint64_t writer_octets;
   };
   static constexpr unsigned kBurst = BindingTable::kBulk;
@@ -38,11 +38,12 @@ class TableBench {
 
   // [round][work]
   std::vector<std::vector<Window>> measure(const std::vector<Work>& works, unsigned rounds, double window_s);
-  Build built() const { return built_; }
-  Build rte_built() const { return rte_built_; }
+  const Build& built() const { return built_; }
+  const Build& rte_built() const { return rte_built_; }
 
  private:
   void fill(bool with_rte);
+  void fill_rte(const std::vector<BindingRow>& rows);
   Window run(Work work, std::uint64_t cycles);
   template <class Look>
   Window look_ups(std::uint64_t cycles, Look look);

@@ -76,14 +76,14 @@ def _built(table: Any, bindings: int, rte_hash: bool) -> dict[str, Any]:
         "bindings": bindings,
         "frame_octets": 0,
         "features": [],
-        **stats.costs(np.array([cycles / bindings]), tsc_hz),
+        **stats.costs(np.array(cycles) / bindings, tsc_hz),
         "octets_per_binding": round(octets / bindings, 2),
         "writer_octets_per_binding": round(writer / bindings, 2),
     }
     if rte_hash:
         rival, rival_octets, _ = table.rte_built
         result["rte_hash"] = {
-            **stats.costs(np.array([rival / bindings]), tsc_hz),
+            **stats.costs(np.array(rival) / bindings, tsc_hz),
             "octets_per_binding": round(rival_octets / bindings, 2),
         }
     return result
