@@ -5,7 +5,7 @@
 // fragment, TCP or UDP; from a softwire one IPv6 header before it and nothing else. Whatever is not plain, or turns out
 // not to be when its turn comes (not bound, TTL, a size that does not fit, ECN marks that differ), has not been touched
 // and goes through the stages from the beginning: no packet is refused here. tests/test_plain_way.py compares both
-// ways.
+// ways. plain_read.cpp has the first two loops, plain_act.cpp the third.
 #pragma once
 
 #include <array>
@@ -15,6 +15,9 @@
 #include "transmit.hpp"
 
 namespace lw {
+
+// Of the first eight octets. (A swap of 16 bits goes through memory where there is MOVBE.)
+inline std::uint32_t total_length(std::uint64_t first) { return byte_swap(static_cast<std::uint32_t>(first)) & 0xffff; }
 
 class PlainWay {
  public:

@@ -21,7 +21,7 @@ CPP_LAYERS = {  # layer -> file names without folder and ending
     "packet": "packet checksum lane.hpp stage.hpp tap filter.hpp fragment_ports reassembly",
     "stage": "ethernet parse4 parse6 classify* steer encap decap split transmit announce icmp_* ipv4 mss echo arp ndp "
     "mld local offload control",
-    "short": "plain",  # the stages' short form for plain packets
+    "short": "plain plain_*",  # the stages' short form for plain packets
     "order": "lane.cpp",  # the one file that knows in which order the stages come
     "machine": "eal port worker engine harness punt handover rss_inner capture capture_* telemetry filter.cpp bench_*",
     "python": "module py_* settings_py table_py",
@@ -30,7 +30,7 @@ CPP_MAY_INCLUDE = {
     "pure": {"pure"},
     "packet": {"pure", "packet"},
     "stage": {"pure", "packet"},  # and its own header, never another stage
-    "short": {"pure", "packet", "stage"},
+    "short": {"pure", "packet", "stage", "short"},
     "order": {"pure", "packet", "stage", "short"},
     "machine": {"pure", "packet", "machine"},
     "python": {"pure", "packet", "machine", "python"},
