@@ -147,7 +147,7 @@ cdef class Fast:
         cdef const unsigned char* old = octets(before, RECORD)
         if (
             old == NULL or old[STATE] != ACTIVE or old[PROTOCOL] != request[36]
-            or (old[INTERNAL_PORT] | old[INTERNAL_PORT + 1] << 8) != internal_port
+            or <unsigned int>(old[INTERNAL_PORT] | old[INTERNAL_PORT + 1] << 8) != internal_port
             or memcmp(old + NONCE, request + 24, 12) or memcmp(old + B4, tunnel, 16) or memcmp(old + BR, br, 16)
         ):
             return None
@@ -286,6 +286,16 @@ cdef inline bytes row(unsigned long long key, const unsigned char* record):
     return made
 
 
+cdef inline const unsigned char* active(object record) noexcept:
+    """NULL if it is none, or its state is another."""
+    if record is None:
+        return NULL
+    cdef const unsigned char* octets_of = <const unsigned char*>PyBytes_AS_STRING(record)
+    if octets_of[STATE] != ACTIVE:
+        return NULL
+    return octets_of
+
+
 def net_rows(dict journal, dict records):
     """(octets of the rows bound, of those unbound) between the journal's records and those of now."""
     cdef list bind = [], unbind = []
@@ -293,12 +303,8 @@ def net_rows(dict journal, dict records):
     cdef const unsigned char* now
     for key, before in journal.items():
         after = records.get(key)
-        was = NULL if before is None else <const unsigned char*>PyBytes_AS_STRING(before)
-        now = NULL if after is None else <const unsigned char*>PyBytes_AS_STRING(after)
-        if was != NULL and was[STATE] != ACTIVE:
-            was = NULL
-        if now != NULL and now[STATE] != ACTIVE:
-            now = NULL
+        was = active(before)
+        now = active(after)
         if was == now or (was != NULL and now != NULL and not memcmp(was + B4, now + B4, 32)):
             continue
         if now != NULL:
