@@ -17,7 +17,7 @@ Result = dict[str, Any]
 Case = tuple[str, ...]
 Numbers = tuple[float, float]  # best and median; of a router on the wire the median twice
 
-KEY = ("name", "direction", "bindings", "size", "batch", "wanted_updates_per_second", "seconds_of_a_trial")
+KEY = ("name", "direction", "bindings", "size", "transport", "batch", "wanted_updates_per_second", "seconds_of_a_trial")
 
 
 def case_of(result: Result) -> Case:

@@ -127,7 +127,7 @@ def listed() -> Iterator[str]:
 def measured(sweep: Sweep, out: Path, more: Sequence[str], pictures: bool) -> bool:
     """True when it ended well; its file is there then, and whole."""
     part = out / f".{sweep.name}.part"
-    words = [*sweep.words(), *more]
+    words = [*sweep.words(), *(more if sweep.drawn else ())]
     if pictures and sweep.drawn:
         words += ["--plot", str(out / f"{sweep.name}.png")]
     print(f"== {sweep.name}: {sweep.command} {shlex.join(more)}".rstrip(), flush=True)

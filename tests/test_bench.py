@@ -194,6 +194,7 @@ def test_plans_survive_the_way_to_the_child(given: plan.Plan) -> None:
         (["forward", "--bindings", "0"], "not between 1"),
         (["table", "--bindings", "10"], "not between 512"),
         (["updates", "--rates", "fast"], "not a number"),
+        (["--windows", "0"], "bench forward"),  # options alone are those of forward
     ],
 )
 def test_bad_usage_is_exit_status_2(arguments: list[str], complaint: str) -> None:

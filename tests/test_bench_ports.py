@@ -240,6 +240,25 @@ def test_a_file_of_bindings_without_a_br_is_refused(tmp_path: Path) -> None:
         under_test.read(Ports("a", "b", bindings=str(file), **MACS))
 
 
+@pytest.mark.parametrize(
+    "row, fault",
+    [
+        ("203.0.113.1,12,6,3", "binding 1: psid_len: psid_offset 12 and psid_len 6 are 18 bits"),
+        ("203.0.113.1,6,6,70", "binding 1: psid: is 70; with psid_len 6 the range is 0 to 63"),
+    ],
+)
+def test_bindings_that_no_router_takes_are_refused(tmp_path: Path, row: str, fault: str) -> None:
+    file = tmp_path / "bindings.csv"
+    file.write_text(f"ipv4,psid_offset,psid_len,psid,b4_ipv6,br_ipv6\n{row},2001:db8::1,2001:db8::2\n")
+    with pytest.raises(PlanFault, match=fault):
+        under_test.read(Ports("a", "b", bindings=str(file), **MACS))
+
+
+def test_more_bindings_than_there_may_be_are_refused() -> None:
+    with pytest.raises(PlanFault, match="1000000000 is not between"):
+        under_test.read(Ports("a", "b", bindings="1000M", **MACS))
+
+
 def test_the_plan_survives_the_way_to_the_child() -> None:
     given = Ports("net_ring0", "net_ring1", sizes=("64", "imix"), cpus=(1, 2), rate=5e5)
     assert plan.from_json(json.loads(json.dumps(plan.to_json(given)))) == given
@@ -293,6 +312,10 @@ def test_frames_that_come_back_where_they_were_sent_are_misdirected() -> None:
     assert {result["name"] for result in both} == {"ports.throughput", "ports.loss"}
     assert any("no rate to take latency at" in remark for remark in document["machine"]["remarks"])
     assert both[0]["frames_per_second"]["median"] == 0
+    assert {result["name"]: result["mpps"] for result in both} == {
+        "ports.throughput": {"best": 0, "median": 0},
+        "ports.loss": {"best": 0, "median": 0},  # offered, and none came back
+    }
     first = both[0]["trials"][0]
     assert first["misdirected"] == first["encap"]["sent"] + first["decap"]["sent"] == 2000
     assert first["encap"]["lost"] == 1000

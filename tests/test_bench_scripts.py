@@ -56,6 +56,23 @@ def test_results_come_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Mo
     assert [path.name for path in tmp_path.iterdir()] == ["stand_in.py"]
 
 
+def test_transports_are_different_cases() -> None:
+    udp = {"name": "forward.encap", "bindings": 1000, "transport": "udp", "features": ["default"]}
+    assert bench_compare.case_of(udp) != bench_compare.case_of(udp | {"transport": "tcp"})
+
+
+def test_options_of_the_windows_are_not_for_scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[list[str]] = []
+
+    def run(words: list[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+        given.append(words)
+        return subprocess.CompletedProcess(words, 0)
+
+    monkeypatch.setattr(bench_sweep.subprocess, "run", run)
+    assert bench_sweep.measured(bench_sweep.BY_NAME["scaling"], tmp_path, ["--cpu", "3"], pictures=False)
+    assert "--cpu" not in given[0]
+
+
 @pytest.mark.parametrize("script", ["bench_sweep.py", "bench_compare.py", "bench_veth.py", "bench_scaling.py"])
 def test_a_script_says_what_it_is_for(script: str) -> None:
     done = subprocess.run([sys.executable, str(ROOT / "scripts" / script), "--help"], capture_output=True, text=True)

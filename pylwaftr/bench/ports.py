@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from pylwaftr import _core, ports
+from pylwaftr.bench import stats
 from pylwaftr.bench.neighbors import Arp, Ndp
 from pylwaftr.bench.plan import ETHERNET, FCS, IPV6, PlanFault, Ports, wire_frames
 from pylwaftr.bench.search import LossCurve, Search
-from pylwaftr.bench.trial import SIDES, Delays, Trial, delays_of, delays_of_runs, judged, of_runs, spread
+from pylwaftr.bench.trial import SIDES, Delays, Trial, delays_of, delays_of_runs, judged, of_rates, of_runs, spread
 from pylwaftr.bench.under_test import UnderTest
 from pylwaftr.daemon.start import raise_interface_mtu
 from pylwaftr.eal_args import data_room
@@ -241,9 +242,10 @@ def run(
 
 def _head(result: Result, plan: Ports, case: Case, under: UnderTest) -> Result:
     frames = wire_frames(case.size)
-    rate = result["frames_per_second"]["median"]
+    came = (1 - result.get("loss", {}).get("median", 0.0)) * len(case.ways) / 1e6
+    rates = result["frames_per_second"]
+    mpps = stats.pair(rates["best"] * came, rates["median"] * came)
     mean = sum(frames) / len(frames)
-    both = len(case.ways)
     return {
         "name": result["name"],
         "unit": "frames",
@@ -254,8 +256,8 @@ def _head(result: Result, plan: Ports, case: Case, under: UnderTest) -> Result:
         "transport": "udp",
         "features": [],
         "seconds_of_a_trial": plan.seconds,
-        "mpps": round(rate * both / 1e6, 6),
-        "gbps": round(rate * both * mean * 8e-9, 6),  # of the IPv4 side's frames
+        "mpps": mpps,  # that came back
+        "gbps": round(mpps["median"] * mean * 8e-3, 6),  # of the IPv4 side's frames
     }
 
 
@@ -300,7 +302,7 @@ def _throughput(bench: Bench, plan: Ports, case: Case, most: float, say: Say) ->
     at_most = all(rate == most for rate in rates)
     return {
         "name": "ports.throughput",
-        "frames_per_second": of_runs(rates),  # of each direction
+        "frames_per_second": of_rates(rates),  # of each direction
         "limited_by": "rate" if at_most else "tester" if slow else "router",
         "resolution": plan.resolution,
         "accepted_loss": plan.accept_loss,
@@ -321,7 +323,7 @@ def _loss(bench: Bench, plan: Ports, case: Case, most: float, say: Say) -> Itera
         yield (
             {
                 "name": "ports.loss",
-                "frames_per_second": of_runs([rate]),
+                "frames_per_second": of_rates([rate]),
                 "loss": of_runs(losses, 9),
                 "limited_by": "router" if in_time else "tester",
             },
@@ -348,7 +350,7 @@ def _delays(
         yield (
             {
                 "name": f"ports.{test}",
-                "frames_per_second": of_runs([rate]),
+                "frames_per_second": of_rates([rate]),
                 "loss": of_runs(losses, 9),
                 "delay": delays,
                 "limited_by": "router" if in_time else "tester",

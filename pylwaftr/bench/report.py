@@ -108,7 +108,7 @@ PORTS: tuple[Column, ...] = (
     ("bindings", lambda r: short(r["bindings"])),
     ("frame", lambda r: r["size"]),
     ("frames/s each way", lambda r: _of_runs(r["frames_per_second"], 0)),
-    ("Mpps", lambda r: f"{r['mpps']:.3f}"),
+    ("Mpps", lambda r: _pair(r["mpps"], 3)),
     ("Gbit/s", lambda r: f"{r['gbps']:.3f}"),
     ("loss %", lambda r: f"{100 * r['loss']['median']:.4f}" if "loss" in r else "-"),
     ("typical µs", lambda r: _delay(r, "typical_us")),

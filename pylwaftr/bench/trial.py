@@ -124,6 +124,10 @@ def of_runs(values: Sequence[float], digits: int = 1) -> dict[str, float]:
     return {"median": round(float(middle), digits), "p1": round(float(low), digits), "p99": round(float(high), digits)}
 
 
+def of_rates(values: Sequence[float]) -> dict[str, float]:
+    return of_runs(values) | {"best": round(max(values), 1)}
+
+
 def percentile(delays: npt.NDArray[np.float64], share: float) -> float:
     """A delay that was had: the least that so many per cent do not exceed."""
     return float(np.percentile(delays, share, method="inverted_cdf"))

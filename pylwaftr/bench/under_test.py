@@ -8,8 +8,8 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from pathlib import Path
 
 from pylwaftr import _core, addresses, binding_files, config
-from pylwaftr.bench.plan import PlanFault, Ports, number
-from pylwaftr.config import Config
+from pylwaftr.bench.plan import PlanFault, Ports, numbers
+from pylwaftr.config import Config, row_checks
 from pylwaftr.rows import Rows
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII | re.IGNORECASE)
@@ -74,7 +74,7 @@ def read(plan: Ports) -> UnderTest:
 def _rows(plan: Ports, router: Config | None) -> Rows:
     wanted = plan.bindings
     if _COUNT.fullmatch(wanted) and not Path(wanted).exists():
-        rows = by_formula(number(wanted))
+        rows = by_formula(numbers(wanted)[0])
     elif wanted:
         br = router.softwire.br_addresses[0].packed if router is not None else bytes(16)
         try:
@@ -85,6 +85,7 @@ def _rows(plan: Ports, router: Config | None) -> Rows:
             first = loaded.faults[0]
             raise PlanFault(f"{wanted}:{first.line}: {first.field}: {first.message}")
         rows = loaded.rows
+        _has_ports(wanted, rows)
     elif router is not None:
         rows = config.binding_rows(router)
     else:
@@ -94,6 +95,12 @@ def _rows(plan: Ports, router: Config | None) -> Rows:
     if not rows["br"].any(1).all():
         raise PlanFault(f"{wanted}: bindings without a BR address: add it to the file, or name the router's --config")
     return rows
+
+
+def _has_ports(file: str, rows: Rows) -> None:
+    for finding in row_checks.alone(rows)[1]:
+        for row in finding.rows[:1].tolist():
+            raise PlanFault(f"{file}: binding {row + 1}: {finding.field}: {finding.message(row)}")
 
 
 def _no_tags(router: Config) -> None:

@@ -39,12 +39,21 @@ def common_options(command: Command) -> Command:
     return command
 
 
-@click.group("bench")
+class _Group(click.Group):
+    """`bench --json` is `bench forward --json`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0].startswith("-") and args[0] not in ctx.help_option_names:
+            args = ["forward", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group("bench", cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 def bench() -> None:
     """Measure this machine: cycles and packets per second of one core.
 
     Numbers are the best and the median of many short windows. Compare those of one run: cases take turns. `ports`
-    measures a router on the wire instead, from outside.
+    measures a router on the wire instead, from outside. Options without a command are those of `forward`.
     """
 
 

@@ -37,9 +37,9 @@ Where = Callable[[int], str]  # a row's place, for messages about two rows
 
 
 def findings(rows: Rows, around: Surroundings, where: Where) -> list[Finding]:
-    sound, alone = _alone(rows)
+    sound, of_rows = alone(rows)
     return [
-        *alone,
+        *of_rows,
         *_addresses(rows, around),
         *_together(rows, sound, where),
         *_softwires(rows, around, where),
@@ -49,16 +49,16 @@ def findings(rows: Rows, around: Surroundings, where: Where) -> list[Finding]:
 
 def field_findings(rows: Rows, around: Surroundings) -> list[Finding]:
     """What is wrong with rows each by itself."""
-    return [*_alone(rows)[1], *_addresses(rows, around)]
+    return [*alone(rows)[1], *_addresses(rows, around)]
 
 
 def table_findings(rows: Rows, around: Surroundings, where: Where) -> list[Finding]:
     """What is wrong with rows by themselves and beside each other, whatever the subscribers' limits are."""
-    sound, alone = _alone(rows)
-    return [*alone, *_addresses(rows, around), *_together(rows, sound, where)]
+    sound, of_rows = alone(rows)
+    return [*of_rows, *_addresses(rows, around), *_together(rows, sound, where)]
 
 
-def _alone(rows: Rows) -> tuple[npt.NDArray[np.bool_], list[Finding]]:
+def alone(rows: Rows) -> tuple[npt.NDArray[np.bool_], list[Finding]]:
     """RFC 7597 section 5.1: a + k <= 16 and PSID < 2^k (DP-031)."""
     offset, length = rows["psid_offset"].astype(np.int64), rows["psid_len"].astype(np.int64)
     psid = rows["psid"].astype(np.int64)
