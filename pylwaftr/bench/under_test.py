@@ -74,7 +74,7 @@ def read(plan: Ports) -> UnderTest:
 def _rows(plan: Ports, router: Config | None) -> Rows:
     wanted = plan.bindings
     if _COUNT.fullmatch(wanted) and not Path(wanted).exists():
-        rows = by_formula(numbers(wanted)[0])
+        rows = by_formula(numbers(wanted, least=0)[0])
     elif wanted:
         br = router.softwire.br_addresses[0].packed if router is not None else bytes(16)
         try:
