@@ -7,9 +7,7 @@
 #include <rte_pause.h>
 
 #include <algorithm>
-#include <chrono>
 #include <stdexcept>
-#include <thread>
 #include <utility>
 
 #include "eal.hpp"
@@ -21,15 +19,17 @@ namespace {
 
 constexpr unsigned kWorks = 4, kSendBurst = 32;
 constexpr std::uint32_t kMostHeard = 1600;  // octets of a frame that the control side gets to see
+constexpr std::size_t kMostAtOnce = 4096;   // frames of neighbours for one call
 
 }  // namespace
 
-Tester::Tester(const Setup& setup) : ports_(setup.devices, setup.mbufs, setup.data_room, setup.mtus) {
+Tester::Tester(const Setup& setup)
+    : ports_(setup.devices, setup.mbufs, setup.data_room, setup.mtus), quiescence_(kWorks) {
   const std::size_t lcores = setup.lcores.size();
   if (setup.devices.size() != 2 || lcores == 0 || lcores > kWorks) {
     throw std::invalid_argument("two devices, and one to four lcores");
   }
-  for (const unsigned lcore : setup.lcores) loops_.push_back(std::make_unique<Loop>(this, lcore));
+  for (unsigned i = 0; i < lcores; ++i) loops_.push_back(std::make_unique<Loop>(this, i, setup.lcores[i]));
   // In this order: with two lcores each has a direction, with four each has one end of one.
   constexpr std::array<unsigned, kWorks> kOrder{0, 3, 2, 1};
   for (unsigned i = 0; i < kWorks; ++i) loops_[i * lcores / kWorks]->works.push_back(kOrder[i]);
@@ -55,11 +55,13 @@ void Tester::end_loops() {
 int Tester::run(void* argument) {
   Loop& loop = *static_cast<Loop*>(argument);
   Tester& tester = *loop.tester;
-  for (std::uint64_t turns = 1; !tester.stop_.load(std::memory_order_relaxed); ++turns) {
+  tester.quiescence_.begin(loop.number);
+  while (!tester.stop_.load(std::memory_order_relaxed)) {
+    tester.quiescence_.quiescent(loop.number);
     for (const unsigned work : loop.works) tester.turn_of(work);
-    loop.turns.store(turns, std::memory_order_release);
     rte_pause();
   }
+  tester.quiescence_.end(loop.number);
   return 0;
 }
 
@@ -153,17 +155,6 @@ void Tester::hear(SideId side, const rte_mbuf* frame) {
   at(side).heard.commit({});
 }
 
-void Tester::settle() const {
-  std::vector<std::uint64_t> before;
-  for (const auto& loop : loops_) before.push_back(loop->turns.load(std::memory_order_acquire));
-  for (std::size_t i = 0; i < loops_.size(); ++i) {
-    // The turn that was under way, and one more.
-    while (loops_[i]->turns.load(std::memory_order_acquire) < before[i] + 2) {
-      std::this_thread::sleep_for(std::chrono::microseconds(100));
-    }
-  }
-}
-
 void Tester::begin(Trial trial) {
   if (trial_) throw std::logic_error("a trial is under way");
   if (!(trial.rate > 0) || trial.tags.every == 0) throw std::invalid_argument("rate and tags: more than 0");
@@ -208,14 +199,14 @@ Tester::Result Tester::finish() {
     side.sending.store(nullptr, std::memory_order_release);
     side.judge.store(nullptr, std::memory_order_release);
   }
-  settle();
+  quiescence_.wait();
   Result result;
   for (unsigned i = 0; i < 2; ++i) {
     if (sendings_[i] != nullptr) {
       rte_pktmbuf_free_bulk(sendings_[i]->waiting.data(), sendings_[i]->waits);
       result.sent[i] = std::move(sendings_[i]->sent);
     }
-    result.ledger[i] = std::move(judges_[i]->ledger());
+    if (judges_[i] != nullptr) result.ledger[i] = std::move(judges_[i]->ledger());
     sendings_[i].reset();
     judges_[i].reset();
   }
@@ -226,7 +217,7 @@ Tester::Result Tester::finish() {
 std::vector<std::vector<std::uint8_t>> Tester::heard(SideId side) {
   std::vector<std::vector<std::uint8_t>> frames;
   OctetsRing::Record record;
-  while (at(side).heard.front(record)) {
+  while (frames.size() < kMostAtOnce && at(side).heard.front(record)) {
     frames.emplace_back(record.octets, record.octets + record.length);
     at(side).heard.pop();
   }

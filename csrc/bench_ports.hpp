@@ -16,6 +16,7 @@
 #include "bench_forward.hpp"
 #include "bench_judge.hpp"
 #include "bench_stream.hpp"
+#include "quiescence.hpp"
 #include "record_ring.hpp"
 
 namespace lw::bench {
@@ -87,9 +88,9 @@ class Tester {
   };
   struct Loop {
     Tester* tester;
+    unsigned number;
     unsigned lcore;
     std::vector<unsigned> works;  // 2 * side + (0 to send, 1 to receive)
-    std::atomic<std::uint64_t> turns{};
   };
   static int run(void* loop);
   void turn_of(unsigned work);
@@ -98,13 +99,13 @@ class Tester {
   bool make_burst(Sending& sending, std::uint64_t now);
   void receive(SideId side);
   void hear(SideId side, const rte_mbuf* frame);
-  void settle() const;  // until every loop has begun a turn anew
   static SideId other(SideId side) { return side == SideId::v4 ? SideId::v6 : SideId::v4; }
   Side& at(SideId side) { return sides_[static_cast<unsigned>(side)]; }
   void end_loops();
 
   Ports ports_;
   std::array<Side, 2> sides_;
+  Quiescence quiescence_;  // of the loops: when a trial's parts may go
   std::vector<std::unique_ptr<Loop>> loops_;
   std::atomic<bool> stop_{};
   std::optional<Trial> trial_;

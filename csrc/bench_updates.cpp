@@ -18,6 +18,7 @@
 #include "bench_lcore.hpp"
 #include "bench_ring.hpp"
 #include "binding_table.hpp"
+#include "quiescence.hpp"
 
 namespace lw::bench {
 
@@ -30,23 +31,6 @@ constexpr std::uint32_t kChurnEvery = 8;     // look-ups of which one is for a b
 
 struct Tally {
   std::atomic<std::uint64_t> updates{}, replaced{}, refused{}, job{};
-};
-
-// Tells the writer where the reader is, as a worker's turns do (engine.cpp has the fence that spares it the second
-// turn).
-class Turns {
- public:
-  void begin() { reading_.store(true, std::memory_order_seq_cst); }
-  void next() { turn_.store(turn_.load(std::memory_order_relaxed) + 1, std::memory_order_release); }
-  void end() { reading_.store(false, std::memory_order_release); }
-  void wait() const {
-    const std::uint64_t seen = turn_.load(std::memory_order_acquire);
-    while (reading_.load(std::memory_order_acquire) && turn_.load(std::memory_order_acquire) < seen + 2) rte_pause();
-  }
-
- private:
-  std::atomic<bool> reading_{};
-  std::atomic<std::uint64_t> turn_{};
 };
 
 // Written by one thread; a reader may take any moment of it.
@@ -68,7 +52,7 @@ class Changing {
   }
   const BindingTable& table() const { return table_; }
   const Ring& ring() const { return ring_; }
-  Turns& turns_of_reader() { return reader_; }
+  Quiescence& reader() { return reader_; }
 
   // `batch` bindings go, as many come. Returns updates done.
   std::uint64_t turn(Tally& tally) {
@@ -116,7 +100,7 @@ class Changing {
   Random random_{3};
   std::uint32_t turns_{};
   std::uint32_t generation_{1};
-  Turns reader_;
+  Quiescence reader_{1};
   std::vector<BindingKey> keys_;
   std::vector<BindingRow> rows_;
 };
@@ -234,15 +218,15 @@ struct Done {
 template <class GoOn>
 UpdatesWindow read_while(Changing& shared, const Tally& tally, const Done& before, Random& random, GoOn go_on) {
   UpdatesWindow window{};
-  Turns& turns = shared.turns_of_reader();
-  turns.begin();
+  Quiescence& reader = shared.reader();
+  reader.begin(0);
   const std::uint64_t start = rte_rdtsc();
   std::uint64_t now = start;
   for (; go_on(now - start); now = rte_rdtsc()) {
-    turns.next();
+    reader.quiescent(0);
     look_up(shared.table(), shared.ring(), random, window);
   }
-  turns.end();
+  reader.end(0);
   window.cycles = now - start;
   window.updates = tally.updates - before.updates;
   window.replaced = tally.replaced - before.replaced;

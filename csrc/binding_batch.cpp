@@ -33,9 +33,8 @@ std::optional<std::size_t> BindingTable::open_accounts() {
   return std::nullopt;
 }
 
-// All that have room in their first bucket. Returns the others.
-std::vector<std::uint32_t> BindingTable::insert_first(Note note) {
-  std::vector<std::uint32_t> others;
+// All that have room in their first bucket. `others` has room for the rest of them.
+void BindingTable::insert_first(Note note, std::vector<std::uint32_t>& others) {
   in_steps(
       candidates_.size(),
       [&](std::size_t i) {
@@ -46,13 +45,14 @@ std::vector<std::uint32_t> BindingTable::insert_first(Note note) {
         if (one.bound() || entries_->insert_first(one.key, static_cast<std::uint16_t>(one.br), one.b4, note)) return;
         others.push_back(static_cast<std::uint32_t>(i));
       });
-  return others;
 }
 
 // Returns the row for which no slot could be made free; nothing was inserted then.
 std::optional<std::size_t> BindingTable::insert_new(Note note) {
+  std::vector<std::uint32_t> others;
+  others.reserve(candidates_.size());  // no memory is asked for once the table is half changed
   std::optional<std::size_t> failed = open_accounts();
-  const std::vector<std::uint32_t> others = failed ? std::vector<std::uint32_t>() : insert_first(note);
+  if (!failed) insert_first(note, others);
   const auto insert = [&](const Candidate& one) {
     if (failed) return;
     const auto tag = static_cast<std::uint16_t>(one.br);
@@ -133,6 +133,7 @@ Report BindingTable::bind(std::span<const BindingRow> rows, Source source, std::
   attempt.keep_brs();  // from here on readers may hold their tags, even if no room is found for a later row
   if (const auto failed = insert_new(note)) {
     report.refused.push_back({*failed, Reason::table_full});
+    if (entries_->moves() != moves) changed();
     return report;
   }
   for (const Candidate& candidate : candidates_) {  // only now may readers come

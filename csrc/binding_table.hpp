@@ -11,8 +11,8 @@
 //                 the grace function before the first binding of the new division goes in. It returns when every
 //                 reader has finished what it was doing at the call.
 //   growing       The larger table is complete before readers come to it, and goes on where the old one stood still.
-//   The
-//                 old one is freed when every reader has finished what it was doing: one query stays in one of them.
+//                 The old one is freed when every reader has finished what it was doing: one query stays in one of
+//                 them.
 //   replacing     Old or new softwire, never B4 of one with BR of the other.
 // A batch as a whole is not one instant for readers; every packet sees its binding as it was before or after.
 #pragma once
@@ -214,7 +214,7 @@ class BindingTable {
   void forget_brs_from(std::size_t count);
   std::optional<std::size_t> insert_new(Note note);
   std::optional<std::size_t> open_accounts();
-  std::vector<std::uint32_t> insert_first(Note note);
+  void insert_first(Note note, std::vector<std::uint32_t>& others);
   void take_back_new();
   void replace_bound(Note note, bool moved, Report& report);
   std::optional<Reason> judge_unbind(BindingKey key, Source source, Seen& seen);

@@ -1,12 +1,9 @@
 #include "engine.hpp"
 
-#include <linux/membarrier.h>
 #include <rte_cycles.h>
 #include <rte_launch.h>
 #include <rte_lcore.h>
 #include <rte_mbuf.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -31,12 +28,6 @@ constexpr std::size_t kInjectOctets = 4 << 20;  // as many answers
 int run_worker(void* worker) {
   static_cast<Worker*>(worker)->run();
   return 0;
-}
-
-// A full memory fence on every CPU that runs a thread of this process: the poll loops need none of their own.
-bool fence_everywhere() {
-  static const bool registered = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
-  return registered && syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0;
 }
 
 std::uint16_t narrow(std::size_t value) { return static_cast<std::uint16_t>(value); }
@@ -173,6 +164,7 @@ void Engine::make_workers(unsigned workers) {
     return TxOffloads{port.offloads().tx_ipv4_checksum, port.offloads().tx_segments};
   };
   counters_ = std::vector<Counters>(workers);
+  quiescence_ = std::make_unique<Quiescence>(workers);
   if (plan_.rss == Rss::software && workers > 1) {
     handover_ = std::make_unique<Handover>(workers, plan_.secret, ports_.front()->numa());
   }
@@ -191,7 +183,8 @@ void Engine::make_workers(unsigned workers) {
                             {of_port(*ports_.front()), of_port(*ports_.back())}};
     lanes_.push_back(std::make_unique<Lane>(parts));
     workers_[i]->attach(*lanes_[i], *settings_);
-    if (handover_) workers_[i]->spread(*handover_, i);
+    workers_[i]->read_under(*quiescence_, i);
+    if (handover_) workers_[i]->spread(*handover_);
   }
   std::vector<Worker*> all;
   for (const auto& worker : workers_) all.push_back(worker.get());
@@ -203,7 +196,7 @@ void Engine::start() {
   if (workers_.empty() || std::exchange(started_, true))
     throw EalError("an engine is started once, before it is closed");
   for (const auto& port : ports_) port->start();
-  table_.set_grace([this] { wait_for_turns(); });
+  table_.set_grace([this] { quiescence_->wait(); });
   running_ = true;
   for (std::size_t i = 0; i < workers_.size(); ++i) {
     if (rte_eal_remote_launch(run_worker, workers_[i].get(), plan_.lcores[i]) != 0) {
@@ -235,16 +228,6 @@ void Engine::close() {
   handover_.reset();
   ports_.clear();
   pool_.reset();
-}
-
-// The table's grace period: every look-up that a worker had begun before is over. (Where the kernel has no membarrier,
-// a second turn has to do: nothing stays in a CPU's store buffer for a whole turn.)
-void Engine::wait_for_turns() const {
-  const std::uint64_t needed = fence_everywhere() ? 1 : 2;
-  for (const auto& worker : workers_) {
-    const std::uint64_t seen = worker->turns();
-    while (worker->running() && worker->turns() < seen + needed) std::this_thread::yield();
-  }
 }
 
 void Engine::announce() {

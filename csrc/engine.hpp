@@ -98,7 +98,6 @@ class Engine {
   void configure_ports(unsigned workers);
   void make_workers(unsigned workers);
   Worker::Wiring wiring(std::uint16_t worker) const;
-  void wait_for_turns() const;
   bool one_port() const { return ports_.size() == 1; }
   void check_change(Settings& next, OwnMac own_mac) const;
   void swap_settings(std::unique_ptr<const Settings> next);
@@ -115,6 +114,7 @@ class Engine {
   std::vector<bool> promiscuous_;
   Shared shared_;
   std::vector<Counters> counters_;
+  std::unique_ptr<Quiescence> quiescence_;  // of the workers: the table's grace
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<std::unique_ptr<Lane>> lanes_;
   std::unique_ptr<Handover> handover_;  // null: each worker keeps what it receives

@@ -38,11 +38,11 @@ Worker::Worker(Wiring wiring, std::uint64_t tsc_hz, Counters& counters)
 
 void Worker::run() {
   std::uint64_t next_tick = 0;
-  std::uint64_t turns = 0;
+  quiescence_->begin(self_);
   began_.store(rte_rdtsc(), std::memory_order_relaxed);
   running_.store(true, std::memory_order_seq_cst);
   while (!stop_.load(std::memory_order_relaxed)) {
-    turns_.store(++turns, std::memory_order_release);
+    quiescence_->quiescent(self_);
     const std::uint64_t before = rte_rdtsc();
     const std::uint64_t now_ns = clock_.ns(before);
     bool worked = poll(now_ns);
@@ -62,6 +62,7 @@ void Worker::run() {
     }
   }
   lane_->drop_held();
+  quiescence_->end(self_);
   ended_.store(rte_rdtsc(), std::memory_order_relaxed);
   running_.store(false, std::memory_order_release);
 }

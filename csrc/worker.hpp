@@ -8,6 +8,7 @@
 
 #include "handover.hpp"
 #include "lane.hpp"
+#include "quiescence.hpp"
 
 namespace lw {
 
@@ -57,8 +58,10 @@ class Worker final : public FrameSink {
     adopted_.store(&settings, std::memory_order_relaxed);
   }
   // Frames of other workers go to them, and theirs come. Before run().
-  void spread(Handover& handover, unsigned self) {
-    handover_ = &handover;
+  void spread(Handover& handover) { handover_ = &handover; }
+  // Writers wait for the turns of this loop under this number. Before run().
+  void read_under(Quiescence& quiescence, unsigned self) {
+    quiescence_ = &quiescence;
     self_ = self;
   }
   void run();  // on its lcore, until stop(); what the lane still holds is dropped and counted then
@@ -80,8 +83,6 @@ class Worker final : public FrameSink {
   // Since the loop began, until now or its end; what of it was spent on frames is in the counters.
   std::uint64_t cycles() const;
   Progress progress() const;
-  // What a turn of the loop has read of the table is forgotten at the next turn.
-  std::uint64_t turns() const { return turns_.load(std::memory_order_acquire); }
   bool running() const { return running_.load(std::memory_order_acquire); }
 
   std::uint16_t send(SideId side, rte_mbuf** frames, std::uint16_t n) noexcept override;
@@ -98,6 +99,7 @@ class Worker final : public FrameSink {
   Counters& counters_;
   Lane* lane_{};
   Handover* handover_{};
+  Quiescence* quiescence_{};
   unsigned self_{};
   std::array<std::atomic<std::uint64_t>, kMostRx> rx_packets_{};
   std::uint64_t received_{};
@@ -109,7 +111,6 @@ class Worker final : public FrameSink {
   std::atomic<const Settings*> adopted_{};
   std::array<std::atomic<bool>, 2> renew_{};
   std::atomic<std::uint64_t> began_{}, ended_{};  // time stamp counter
-  std::atomic<std::uint64_t> turns_{};
   std::atomic<bool> running_{};
   // Written once a tick: the reader sees `quiescent_` at least as new as `checked_`.
   alignas(64) std::atomic<std::uint64_t> checked_{};

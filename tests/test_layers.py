@@ -23,7 +23,8 @@ CPP_LAYERS = {  # layer -> file names without folder and ending
     "mld local offload control",
     "short": "plain plain_*",  # the stages' short form for plain packets
     "order": "lane.cpp",  # the one file that knows in which order the stages come
-    "machine": "eal port worker engine harness punt handover rss_inner capture capture_* telemetry filter.cpp bench_*",
+    "machine": "eal port worker engine quiescence harness punt handover rss_inner capture capture_* telemetry "
+    "filter.cpp bench_*",
     "python": "module py_* settings_py table_py",
 }
 CPP_MAY_INCLUDE = {
