@@ -344,11 +344,20 @@ def test_a_watch_that_nobody_reads_is_ended(client: Client, bindings: Bindings) 
 
 
 def test_a_watcher_that_left_frees_its_place(client: Client) -> None:
-    for _ in range(6):  # of two
+    def watched() -> bool:
         call = client.stubs.bindings.WatchBindings(pb.WatchBindingsRequest())
-        next(call)
+        try:
+            next(call)
+        except grpc.RpcError:
+            return False  # the router has not heard yet that the last one left
         call.cancel()
-        time.sleep(0.1)
+        return True
+
+    for _ in range(6):  # of two
+        end = time.monotonic() + 20
+        while not watched():
+            assert time.monotonic() < end
+            time.sleep(0.02)
 
 
 def test_following_survives_a_restart_of_the_router() -> None:

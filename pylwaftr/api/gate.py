@@ -99,7 +99,9 @@ class Gate(aio.ServerInterceptor):
         async with contextlib.aclosing(answers):
             async for answer in answers:
                 try:
-                    await asyncio.wait_for(context.write(answer), self._limits.write_s)
+                    # wait_for() of Python 3.11 forgets a cancellation that comes as the write ends: a client's leaving.
+                    async with asyncio.timeout(self._limits.write_s):
+                        await context.write(answer)
                 except TimeoutError:
                     text = f"a message was not taken for {self._limits.write_s:g} s"
                     raise ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, "SLOW_CLIENT", text) from None
