@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -64,9 +65,13 @@ class Refusal:
 
 @dataclass(slots=True)
 class Chain:
-    """Batches of one stream: behind one that was refused, or that the store could not keep, none is done."""
+    """Batches of one stream: behind one that was refused, or that the store could not keep, none is done.
+
+    Those that are only judged are judged to the last, each beside the softwires of those before it.
+    """
 
     broken: bool = False
+    softwires: Any = None  # of subscribers, as these batches would have them; who holds to a limit counts them here
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,16 +93,18 @@ class Bindings:
         source: int,
         *,
         validate_only: bool = False,
+        replacing: bool = False,
         expected: Sequence[str | None] = (),
         chain: Chain | None = None,
     ) -> Report:
         self.calls += 1
         if self.pause_s:
             await asyncio.sleep(self.pause_s)
-        if chain is not None and chain.broken:
+        if chain is not None and chain.broken and not validate_only:
             return Report(revision=self.revision)
         keys = list(zip(rows["ipv4"].tolist(), rows["psid"].tolist(), strict=True))
-        lengths = {ipv4: octets[6] for (ipv4, _), (octets, _) in self.held.items()}
+        beside = {key: content for key, content in self.held.items() if not (replacing and content[1] == source)}
+        lengths = {ipv4: octets[6] for (ipv4, _), (octets, _) in beside.items()}
         refused, seen = [], set()
         for index, (key, length) in enumerate(zip(keys, rows["psid_len"].tolist(), strict=True)):
             wanted = expected[index] if expected else None
@@ -230,7 +232,7 @@ class Replacing:
     chain: Chain = field(default_factory=Chain)
 
     async def feed(self, rows: Rows) -> Report:
-        report = await self.bindings.bind(rows, self.source, chain=self.chain)
+        report = await self.bindings.bind(rows, self.source, replacing=True, chain=self.chain)
         self.fed |= {(int(one["ipv4"]), int(one["psid"])) for one in rows}
         return report
 

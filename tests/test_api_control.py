@@ -17,7 +17,7 @@ from pylwaftr.api.client import Binding, BindingFilter, CallFailed, Client, Sour
 from pylwaftr.daemon.control import Control
 from pylwaftr.rows import BINDING_ROW, Rows, no_rows
 from pylwaftr.store.sqlite import SqliteStore
-from tests.fake_router import Router, Served, many, one, parts
+from tests.fake_router import Machine, Router, Served, many, one, parts
 
 B4 = "2001:db8:1::1"
 
@@ -30,7 +30,7 @@ class Real(Router):
         table = _core.BindingTable(200_000, [], [])
         self.control = Control(table, SqliteStore(self.folder, time.time()))
         await self.control.start(self.config)
-        return replace(parts(), backend=self.control)
+        return replace(parts(machine=Machine(max_bindings=table.capacity)), backend=self.control)
 
     async def stop(self) -> None:
         await self.control.stop()
@@ -160,6 +160,17 @@ def test_two_writers_with_the_same_etag(client: Client) -> None:
         ends = sorted(pool.map(write, [f"2001:db8:{number:x}::1" for number in range(2, 10)]))
     assert ends[1:] == ["ETAG_MISMATCH"] * 7
     assert client.get("203.0.113.5").b4_ipv6 == ends[0]
+
+
+def test_a_replacement_while_that_of_a_client_that_left_is_finishing(tmp_path: Path) -> None:
+    real = Real(tmp_path)
+    with Served(real) as served, Client(served.target) as client:
+        left = served.do(real.control.replace_all(Source.SOURCE_OPERATOR - 1))
+        with pytest.raises(CallFailed) as caught:
+            client.load(many(1).tobytes(), replace=True)
+        assert reason(caught) == ("ABORTED", "REPLACEMENT_RUNNING")
+        served.do(left.abandon())
+        assert client.load(many(1).tobytes(), replace=True).done
 
 
 def test_a_stream_that_breaks_off_leaves_what_was_bound(client: Client) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from pylwaftr.api.binding_streams import AT_ONCE
+from pylwaftr.api.bindings_service import BindingService
 from pylwaftr.api.client import Client
+from pylwaftr.api.generated.lwaftr.v1 import bindings_pb2 as pb
+from pylwaftr.api.once import Once
 from tests.fake_router import Bindings, Served, many, parts
 from tests.test_api_streams import TIGHT, refusal, until
 
@@ -51,6 +56,52 @@ def test_batches_of_a_stream_are_under_way_together_and_no_more_than_some(replac
     assert (report.added, report.replaced) == (10, 10 * len(pieces) - 10)  # the same keys, in the order of the stream
     assert {octets for octets, _ in held.held.values()} == {one.tobytes() for one in many(10, 10 * len(pieces) - 10)}
     assert seen == [*range(10, 10 * len(pieces) + 1, 10), 10 * len(pieces)]
+
+
+def test_the_place_of_a_client_that_left_is_free_when_its_batches_are_over() -> None:
+    held, gone = Held(), threading.Event()
+
+    def requests() -> Iterator[pb.LoadBindingsRequest]:
+        yield pb.LoadBindingsRequest(start=pb.LoadStart())
+        yield pb.LoadBindingsRequest(rows=many(5).tobytes())
+        gone.wait(10)
+
+    with Served(parts(held), limits=TIGHT) as served, Client(served.target) as client:
+        calls = [client.stubs.bindings.LoadBindings(requests()) for _ in range(TIGHT.loads)]
+        until(lambda: held.running == TIGHT.loads)
+        for call in calls:
+            call.cancel()
+        gone.set()
+        time.sleep(0.3)
+        assert refusal(lambda: client.load(b"")).reason == "TOO_MANY_STREAMS"
+        held.opened = True
+        until(lambda: held.running == 0)
+        assert client.load(b"").done
+
+
+@pytest.mark.parametrize("method", ["LoadBindings", "ReplaceBindings"])
+def test_a_stream_that_is_left_is_over_at_once(method: str) -> None:
+    bindings, ended = Bindings(), []
+
+    async def requests() -> AsyncIterator[pb.LoadBindingsRequest]:
+        yield pb.LoadBindingsRequest(start=pb.LoadStart())
+        yield pb.LoadBindingsRequest(rows=many(5).tobytes())
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(method)
+
+    async def left() -> None:
+        streams = BindingService(parts(bindings), TIGHT, Once(TIGHT))
+        answers = getattr(streams, method)(requests(), None)
+        assert (await anext(answers)).rows == 5
+        await asyncio.sleep(0)
+        await answers.aclose()
+        assert bindings.abandoned == int(method == "ReplaceBindings")
+        await asyncio.sleep(0)
+        assert ended == [method]
+
+    asyncio.run(left())
 
 
 @pytest.mark.parametrize("replace", [False, True], ids=["load", "replace"])

@@ -184,6 +184,7 @@ UNUSABLE = [  # name of the file, octets, the fault
     ("a.json", b'{"binding-entry": []}', "has no ietf-softwire-br:br-instances"),
     ("a.json", instance("{},").encode()[:-9], "is not JSON"),
     ("a.json", instance("{} {}").encode(), "is not JSON: a comma or ] is missing"),
+    ("a.json", instance(LEAVES + "},\n").encode(), "is not JSON: a comma before the ]"),
     ("a.json", instance("{").encode(), "is not JSON"),
     ("a.json", instance("", '"x": {"binding-entry": []}').encode(), "has more than one list"),
     (

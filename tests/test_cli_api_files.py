@@ -7,14 +7,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from pylwaftr.api.client import Client
 from pylwaftr.binding_files import load, save
 from pylwaftr.changes import Report
 from pylwaftr.cli.main import main
 from pylwaftr.rows import Rows
 from tests.fake_router import Bindings, Machine, Served, many, one, parts
+from tests.test_api_control import Real
 
 B4 = "2001:db8:1::1"
 Run = Callable[..., Result]
@@ -81,6 +84,7 @@ def test_a_file_that_the_router_refuses_changes_nothing(run: Run, bindings: Bind
     for last in (64, 65):
         run("bindings", "add", f"10.0.156.{last}", "--psid-len", 6, "--psid", 33, "--b4", B4)
     run("bindings", "add", "10.1.0.5", "--psid-len", 6, "--psid", 33, "--b4", B4)
+    bindings.held = {key: (octets, 0) for key, (octets, _) in bindings.held.items()}  # no replacement takes these away
     before, file = dict(bindings.held), tmp_path / "many.csv"
     save(file, many(70_000))
     for words in (["import"], ["import", "--dry-run"], ["replace", "--yes"]):
@@ -146,6 +150,39 @@ def test_diff_and_replace(run: Run, bindings: Bindings, tmp_path: Path) -> None:
     result = run("bindings", "replace", file, "--yes")
     assert (result.exit_code, result.stdout) == (0, f"{file}: 1 added, 1 replaced, 1 unchanged, 1 removed\n")
     assert run("bindings", "diff", file).exit_code == 0
+
+
+def test_a_replacement_divides_an_address_anew(tmp_path: Path) -> None:
+    file = tmp_path / "table.csv"
+    before, wanted = (np.concatenate([one("198.51.100.1", k, psid) for psid in range(3)]) for k in (6, 8))
+    save(file, wanted)
+    with Served(Real(tmp_path / "state")) as served, Client(served.target) as client:
+        client.load(before.tobytes())
+
+        def said(*words: str) -> str:
+            return CliRunner().invoke(main, ["bindings", *words, str(file), "--server", served.target]).output
+
+        assert "OTHER_PARAMS_ON_ADDRESS" in said("import")
+        assert "would be" in said("replace", "--dry-run")
+        assert [octets for octets, _ in client.dump()] == [before.tobytes()]
+        assert f"{file}: 3 " in said("replace", "--yes")
+        assert [octets for octets, _ in client.dump()] == [wanted.tobytes()]
+
+
+@pytest.mark.parametrize("words", [["import"], ["replace", "--yes"]], ids=["import", "replace"])
+def test_the_check_counts_the_softwires_of_the_whole_file(tmp_path: Path, words: list[str]) -> None:
+    file, rows = tmp_path / "table.csv", many(40_000)  # two messages
+    rows["b4"][:, 3:7] = np.arange(len(rows), dtype=">u4").view(np.uint8).reshape(-1, 4)
+    rows["b4"][-1] = rows["b4"][0]
+    rows["b4"][-1, 15] += 1
+    save(file, rows)
+    real = Real(tmp_path / "state")
+    with Served(real) as served, Client(served.target) as client:
+        served.do(real.control.limit_operator(56, 1))
+        result = CliRunner().invoke(main, ["bindings", *words, str(file), "--server", served.target])
+        assert (result.exit_code, client.status().revision) == (1, 0)
+    assert result.stderr.splitlines()[0].startswith(f"{file}:40001: SUBSCRIBER_LIMIT")
+    assert result.stderr.splitlines()[1].endswith("[SUBSCRIBER_LIMIT]; nothing was changed")
 
 
 SNABB = """

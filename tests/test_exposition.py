@@ -129,6 +129,17 @@ def test_the_library_renders_the_table_once_a_form(shown: Many) -> None:
     assert exposition.render("", "")[1].count(b'worker="2"') == 0
 
 
+def test_a_form_that_another_thread_throws_away_is_rendered_all_the_same(shown: Many) -> None:
+    class Forgetful(dict[Any, Any]):
+        def __setitem__(self, key: Any, value: Any) -> None:
+            pass
+
+    exposition = Exposition(families(COUNTERS), shown.counters, CollectorRegistry())
+    wanted = exposition.render("", "")
+    exposition._forms = Forgetful()
+    assert exposition.render("", "") == wanted
+
+
 def test_what_is_no_plain_scrape_is_the_librarys(port: MetricsPort, shown: Many) -> None:
     _, octets = get(port, "/metrics?x=1")
     assert samples("", octets) == samples("", get(port)[1])

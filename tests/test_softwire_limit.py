@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pylwaftr.changes import Chain
 from pylwaftr.daemon.control import Control
 from pylwaftr.daemon.restoring import Restored
 from pylwaftr.rows import Rows
@@ -121,6 +122,55 @@ def test_a_replacement_of_all_is_counted_by_itself(tmp_path: Path) -> None:
         assert (await replacement.finish()).ok
         assert await refused(control, row(6, to=8)) == [0]
         assert await refused(control, row(6, to=7)) == []
+
+    limited(tmp_path, test)
+
+
+def test_a_replacement_that_is_only_judged_is_counted_by_itself(tmp_path: Path) -> None:
+    async def test(control: Control) -> None:
+        await control.bind(rows(row(1, to=1), row(2, to=1)), OPERATOR)
+        await control.commit([Change(Op.BIND, DHCP, row(3, to=NEXT))], [], DHCP)
+
+        async def judged(part: Rows, replacing: bool = True) -> list[str]:
+            report = await control.bind(part, OPERATOR, validate_only=True, replacing=replacing)
+            return [refusal.reason for refusal in report.refused]
+
+        assert await judged(row(4, to=2), replacing=False) == ["subscriber_limit"]
+        assert await judged(row(4, to=2)) == []
+        assert await judged(rows(row(4, to=2), row(5, to=3))) == ["subscriber_limit"]
+        assert await judged(row(4, to=NEXT + 1)) == ["subscriber_limit"]  # what others have stays
+        assert await listed(control) == [(1, OPERATOR), (2, OPERATOR), (3, DHCP)]
+
+    limited(tmp_path, test)
+
+
+def test_rows_of_a_replacement_that_wait_are_no_softwires(tmp_path: Path) -> None:
+    async def test(control: Control) -> None:
+        replacement = await control.replace_all(OPERATOR)
+        report = await replacement.feed(rows(row(1, to=5), row(2, to=NEXT + 1)))
+        assert (report.added, report.outranked) == (1, 1)
+        assert (await replacement.feed(row(3, to=6))).ok
+        assert [refusal.reason for refusal in (await replacement.feed(row(4, to=7))).refused] == ["subscriber_limit"]
+        await replacement.abandon()
+
+    limited(tmp_path, test, config=row(1, to=1 << 76))
+
+
+@pytest.mark.parametrize("replacing", [False, True], ids=["load", "replace"])
+def test_batches_that_are_only_judged_are_judged_together(tmp_path: Path, replacing: bool) -> None:
+    async def test(control: Control) -> None:
+        await control.bind(row(9, to=NEXT), OPERATOR)
+        chain = Chain()
+
+        async def judged(part: Rows) -> bool:
+            return (await control.bind(part, OPERATOR, validate_only=True, replacing=replacing, chain=chain)).ok
+
+        assert await judged(row(1, to=1))
+        assert not await judged(row(2, to=2))
+        assert await judged(row(3, to=1))  # also behind one that was refused
+        assert await judged(row(9, to=NEXT + 1))  # takes its own place
+        assert not await judged(row(8, to=NEXT))
+        assert await refused(control, row(2, to=2)) == []  # it was only a count
 
     limited(tmp_path, test)
 

@@ -50,6 +50,10 @@ class Event:
     marker: bool = False
 
 
+class Busy(Exception):
+    """Another replacement of all of a source is under way."""
+
+
 class Replacement(Protocol):
     """Replace all of a source: what is fed is bound at once, what was not fed is swept at the end (mark and sweep).
 
@@ -76,10 +80,13 @@ class Backend(Protocol):
         source: int,
         *,
         validate_only: bool = False,
+        replacing: bool = False,
         expected: Sequence[str | None] = (),
         chain: Chain | None = None,
     ) -> Awaitable[Report]:
-        """`expected`: per row the etag the binding has to have now, "" = must not exist, None = any; () = any.
+        """`replacing`: as a part of a replace-all, beside which the source's other rows do not count.
+
+        `expected`: per row the etag the binding has to have now, "" = must not exist, None = any; () = any.
 
         Several may be asked for at once; they are done in that order, and none behind one that has broken its chain.
         """
@@ -89,7 +96,9 @@ class Backend(Protocol):
         self, keys: Keys, source: int, *, validate_only: bool = False, expected: Sequence[str | None] = ()
     ) -> Awaitable[Report]: ...
 
-    async def replace_all(self, source: int) -> Replacement: ...
+    async def replace_all(self, source: int) -> Replacement:
+        """Raises Busy."""
+        ...
 
     def get(self, ipv4: int, psid: int) -> tuple[Rows, int] | None:
         """(one row, source)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,33 +49,43 @@ class BindingStreams(bindings_pb2_grpc.BindingServiceServicer):
     async def LoadBindings(self, requests: Requests, context: Context) -> Answers:
         with self._loads.one():
             validate_only = await _started(requests)
-            async for progress in self._load(requests, validate_only):
-                yield progress
+            async with aclosing(self._load(requests, validate_only)) as answers:
+                async for progress in answers:
+                    yield progress
 
-    async def _load(self, requests: Requests, validate_only: bool) -> Answers:
-        chain = None if validate_only else Chain()
+    async def _load(self, requests: Requests, validate_only: bool, replacing: bool = False) -> Answers:
+        chain = Chain()
 
         def feed(rows: Rows) -> Awaitable[Report]:
-            return self._backend.bind(rows, Source.OPERATOR, validate_only=validate_only, chain=chain)
+            return self._backend.bind(
+                rows, Source.OPERATOR, validate_only=validate_only, replacing=replacing, chain=chain
+            )
 
         load = _Load(self._default_br, feed, go_on=validate_only)
-        async for progress in load.run(requests):
-            yield progress
+        try:
+            async with aclosing(load.run(requests)) as answers:
+                async for progress in answers:
+                    yield progress
+        except BaseException:  # also the client's leaving, whose place is free when its batches are over
+            await asyncio.shield(load.settled())
+            raise
         yield load.done(Report(revision=self._backend.revision))
 
     async def ReplaceBindings(self, requests: Requests, context: Context) -> Answers:
         with self._loads.one(), self._replacing.held():
             validate_only = await _started(requests)
-            replaced = self._load(requests, True) if validate_only else self._replace(requests)
-            async for progress in replaced:
-                yield progress
+            replaced = self._load(requests, True, replacing=True) if validate_only else self._replace(requests)
+            async with aclosing(replaced) as answers:
+                async for progress in answers:
+                    yield progress
 
     async def _replace(self, requests: Requests) -> Answers:
         replacement: Replacement = await self._backend.replace_all(Source.OPERATOR)
         load = _Load(self._default_br, replacement.feed, go_on=False)
         try:
-            async for progress in load.run(requests):
-                yield progress
+            async with aclosing(load.run(requests)) as answers:
+                async for progress in answers:
+                    yield progress
         except BaseException:  # also the client's leaving
             await asyncio.shield(_given_up(load, replacement))
             raise

@@ -8,7 +8,7 @@ import grpc
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
-from pylwaftr.api.backend import OtherSettings, RestartNeeded, SettingsFaulty
+from pylwaftr.api.backend import Busy, OtherSettings, RestartNeeded, SettingsFaulty
 from pylwaftr.api.translate import Invalid, Violation
 from pylwaftr.capture import CaptureFault
 from pylwaftr.changes import Refusal
@@ -77,6 +77,8 @@ def api_error(fault: BaseException) -> ApiError | None:
             return ApiError(Code.OUT_OF_RANGE, "COMPACTED", message)
         case StoreFault():
             return ApiError(Code.UNAVAILABLE, "STORE_FAULT", str(fault) or "the store cannot be written")
+        case Busy():  # its client may have left, and its batches are not over
+            return ApiError(Code.ABORTED, "REPLACEMENT_RUNNING", str(fault))
         case SettingsFaulty():
             listed = [Violation(one.path, f"{one.file}:{one.line}: {one.message}") for one in fault.faults]
             count = {"violations": str(len(listed))}

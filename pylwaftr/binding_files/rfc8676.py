@@ -138,6 +138,8 @@ class _Entries:
             position = _behind_space(text, position)
             if text[position : position + 1] == ",":
                 position = _behind_space(text, position + 1)
+                if text[position : position + 1] == "]":
+                    raise Unusable("is not JSON: a comma before the ]", text.count("\n", 0, position) + 1)
             elif text[position : position + 1] != "]":
                 raise Unusable("is not JSON: a comma or ] is missing", text.count("\n", 0, position) + 1)
         lines = "\n" * text.count("\n", found.end(), position)

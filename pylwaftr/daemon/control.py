@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from pylwaftr import row_sets
-from pylwaftr.api.backend import Event, Listed, ListFilter
+from pylwaftr.api.backend import Busy, Event, Listed, ListFilter
 from pylwaftr.bindings import Applied, Table
 from pylwaftr.changes import Chain, Change, Keys, Op, Record, Report, Source
 from pylwaftr.daemon.batching import SMALL
@@ -54,10 +54,6 @@ class CommitRefused(StoreFault):
     def __init__(self, report: Report) -> None:
         self.report = report
         super().__init__("; ".join(refusal.text for refusal in report.refused[:3]))
-
-
-class Busy(Exception):
-    """Another replacement of all of a source is under way."""
 
 
 class Control:
@@ -103,6 +99,16 @@ class Control:
         """From now on `told` hears what is bound otherwise, in order, once it is durable. It may not wait."""
         self._writer.observers.append(told)
 
+    async def observe_all(self, begin: Callable[[Sourced], Callable[[Applied], None]]) -> None:
+        """`begin` is given all that is bound, in a thread, and answers with who is told, exactly from there on: not of
+        what was applied before and is durable only later. Raises StoreFault: nobody is told."""
+
+        def act() -> tuple[Done, Callable[[Applied], None]]:
+            rows, sources, _ = self._table.dump_chunk(0, _ALL)
+            return [], begin(Sourced(rows, sources))
+
+        await self._writer.do(act, self._table.size, observes=True)
+
     def update_seconds(self) -> Mapping[str, Reading]:
         """By source: from a change's arrival to its being durable and in the table."""
         return {Source(source).name.lower(): seconds.read() for source, seconds in self._writer.seconds.items()}
@@ -112,6 +118,11 @@ class Control:
         """Commits that the store could not take."""
         return self._writer.faults
 
+    @property
+    def failed(self) -> bool:
+        """By a fault of the program: no binding can be changed any more."""
+        return self._writer.failed
+
     # --- changes ---
 
     def bind(
@@ -120,10 +131,12 @@ class Control:
         source: int,
         *,
         validate_only: bool = False,
+        replacing: bool = False,
         expected: Expected = (),
         chain: Chain | None = None,
     ) -> Begun:
-        return self._put(rows, source, chain, expected=expected, validate_only=validate_only)
+        how = {"expected": expected, "replacing": replacing, "validate_only": validate_only}
+        return self._put(rows, source, chain, **how)
 
     def unbind(self, keys: Keys, source: int, *, validate_only: bool = False, expected: Expected = ()) -> Begun:
         """An operator also removes what DHCP or PCP have bound at the key."""
@@ -198,7 +211,8 @@ class Control:
             return [], None
 
         try:
-            await self._writer.do(begin, 0)
+            touched = self._table.size if self._bindings.counts_anew(None, replacing=True) else 0
+            await self._writer.do(begin, touched)
         except BaseException:
             self._replacing.discard(source)
             raise
@@ -258,17 +272,20 @@ class Control:
             raise
 
     def _put(self, rows: Rows, source: int, chain: Chain | None, **how: Any) -> Begun:
+        judged = how.get("validate_only", False)
+
         def act() -> tuple[Done, Report]:
-            if chain is not None and chain.broken:
+            if chain is not None and chain.broken and not judged:
                 return [], Report()
-            done = self._bindings.put(rows, source, **how)
+            done = self._bindings.put(rows, source, chain=chain, **how)
             if chain is not None and not done.report.ok:
                 chain.broken = True
             return [done], done.report
 
         plain = len(rows) <= SMALL and chain is None and not any(how.values())
         alike = ("put", source) if plain else None
-        return _reported(self._writer.do(act, len(rows), alike=alike, given=rows, chain=chain))
+        touched = self._table.size if judged and self._bindings.counts_anew(chain, how["replacing"]) else len(rows)
+        return _reported(self._writer.do(act, touched, alike=alike, given=rows, chain=chain))
 
     async def _swept(self, source: int) -> Report:
         def act() -> tuple[Done, Report]:

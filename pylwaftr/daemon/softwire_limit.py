@@ -7,19 +7,28 @@ bindings, as they come and go, and only while somebody wants to know.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from pylwaftr import row_sets
 from pylwaftr.bindings import Applied, Bindings, Expected
-from pylwaftr.changes import Keys, Refusal, Report, Source
-from pylwaftr.row_sets import UNBOUND, Mask, Sourced
+from pylwaftr.changes import Chain, Keys, Refusal, Report, Source
+from pylwaftr.row_sets import UNBOUND, Index, Mask, Sourced
 from pylwaftr.rows import Rows, describe
 from pylwaftr.subscriber import Subscribers
 
 _ALL = 1 << 62
 _REASON = "subscriber_limit"
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """Of a batch, beside what is bound."""
+
+    index: Index  # of rows that do not wait behind a higher source
+    less: Rows  # whose place they take
 
 
 class LimitedBindings(Bindings):
@@ -48,18 +57,35 @@ class LimitedBindings(Bindings):
             self._anew = self._counts(self._limit.mask, self._limit.max_softwires, others=True)
 
     def put(
-        self, rows: Rows, source: int, *, expected: Expected = (), replacing: bool = False, validate_only: bool = False
+        self,
+        rows: Rows,
+        source: int,
+        *,
+        expected: Expected = (),
+        replacing: bool = False,
+        validate_only: bool = False,
+        chain: Chain | None = None,
     ) -> Applied:
+        """With `validate_only` the batches of a chain are judged as if those before them were bound."""
+        how: dict[str, Any] = {"expected": expected, "replacing": replacing, "validate_only": validate_only}
         if self._limit is None:
-            return super().put(rows, source, expected=expected, replacing=replacing, validate_only=validate_only)
-        by_operator, rows = source == Source.OPERATOR, row_sets.canonical(rows)
-        if by_operator and (over := self._over(rows, replacing)):
+            return super().put(rows, source, **how)
+        if source != Source.OPERATOR:
+            with _Inside(self):
+                return self._counted(super().put(rows, source, **how))
+        rows = row_sets.canonical(rows)
+        limit = self._judge(self._limit, chain, replacing, validate_only)
+        counted = self._beside(rows, others=replacing and limit is not self._limit)
+        if over := self._over(rows, limit, counted):
             return Applied(Report(refused=over))
         with _Inside(self):
-            how: dict[str, Any] = {"expected": expected, "replacing": replacing, "validate_only": validate_only}
             applied = super().put(rows, source, **how)
-        if by_operator and replacing and self._anew is not None and applied.report.ok and not validate_only:
-            self._anew.add(rows)
+        if limit is not self._limit and applied.report.ok:
+            mine = counted.index
+            if applied.report.outranked and not validate_only:
+                mine = np.flatnonzero(self._holders(rows["ipv4"], rows["psid"]).sources == source)
+            limit.remove(counted.less)
+            limit.add(row_sets.take(rows, mine))
         return self._counted(applied)
 
     def remove(
@@ -80,18 +106,34 @@ class LimitedBindings(Bindings):
 
     # --- counting ---
 
-    def _over(self, rows: Rows, replacing: bool) -> tuple[Refusal, ...]:
-        limit = self._anew if replacing and self._anew is not None else self._limit
-        assert limit is not None
+    def counts_anew(self, chain: Chain | None, replacing: bool) -> bool:
+        """Whether to judge a batch without binding it means to count all that there is."""
+        return self._limit is not None and (replacing if chain is None else chain.softwires is None)
+
+    def _judge(self, limit: Subscribers, chain: Chain | None, replacing: bool, validate_only: bool) -> Subscribers:
+        """The count that has to have room."""
+        if not validate_only:
+            return self._anew if replacing and self._anew is not None else limit
+        if chain is not None and isinstance(chain.softwires, Subscribers):
+            return chain.softwires
+        if chain is None and not replacing:
+            return limit
+        anew = self._counts(limit.mask, limit.max_softwires, others=replacing)
+        if chain is not None:
+            chain.softwires = anew
+        return anew
+
+    def _beside(self, rows: Rows, others: bool) -> _Beside:
+        """`others`: only their softwires are counted, so none of these takes the place of one that is."""
         before = self._holders(rows["ipv4"], rows["psid"])
         bound = before.sources != UNBOUND
         waits: Mask = bound & (before.sources < Source.OPERATOR)  # behind the configuration
-        gives_way: Mask = bound & ~waits if limit is self._limit else np.zeros(len(rows), np.bool_)
-        less = before.select(gives_way)
+        less = before.select(np.zeros(len(rows), np.bool_) if others else bound & ~waits)
         less = less.in_order(less.ids())
-        less = less.select(row_sets.firsts(less.ids()))
-        index = np.flatnonzero(~waits)
-        over = index[limit.refused(row_sets.take(rows, index), less.rows)]
+        return _Beside(np.flatnonzero(~waits), less.select(row_sets.firsts(less.ids())).rows)
+
+    def _over(self, rows: Rows, limit: Subscribers, counted: _Beside) -> tuple[Refusal, ...]:
+        over = counted.index[limit.refused(row_sets.take(rows, counted.index), counted.less)]
         return tuple(Refusal(i, _REASON, f"{describe(rows[i])}: {self._text(limit)}") for i in over.tolist())
 
     @staticmethod

@@ -56,13 +56,14 @@ class Exposition:
         return headers, octets
 
     def _form(self, encoder: Encoder, content_type: str, shape: tuple[int, ...]) -> _Form:
+        """Several threads ask at once, so a form may be gone as soon as it was found, or was put there."""
         key = (content_type, shape)
-        if key not in self._forms:
+        if (form := self._forms.get(key)) is None:
             if len(self._forms) >= _FORMS:
                 self._forms.clear()
             numbers = np.arange(np.prod(shape), dtype=np.uint64).reshape(shape)
-            self._forms[key] = _form(encoder(_Once(self._families(numbers))).decode())
-        return self._forms[key]
+            form = self._forms[key] = _form(encoder(_Once(self._families(numbers))).decode())
+        return form
 
 
 class _Once(Collector):
