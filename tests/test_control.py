@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from pylwaftr import _core
-from pylwaftr.api.backend import ListFilter
+from pylwaftr.api.backend import Busy, ListFilter
 from pylwaftr.changes import Change, Op, Record, Report, etag
-from pylwaftr.daemon.control import Busy, CommitRefused, Control
+from pylwaftr.daemon.control import CommitRefused, Control
 from pylwaftr.daemon.restoring import ConfigRefused, Restored
 from pylwaftr.rows import Rows
 from pylwaftr.store import StoreFault
@@ -204,6 +204,20 @@ def test_operations_at_once_are_as_one_after_the_other(tmp_path: Path, what: str
     assert ends[0] == ends[1]
     histories = [_history(tmp_path / name) for name in "ab"]
     assert histories[0] == histories[1]
+
+
+def test_whole_addresses_that_go_at_once_go_by_any_psid(tmp_path: Path) -> None:
+    async def test(control: Control) -> None:
+        await control.bind(rows(*(row(k=0, ipv4=A1 + n) for n in range(3))), OPERATOR)
+        store_of(control).slow_s = 0.05
+        first = asyncio.ensure_future(control.bind(row(1, ipv4=A1 + 9), OPERATOR))
+        await asyncio.sleep(0.01)  # that one is on its way: what follows waits, and may be one
+        named = [(np.array([A1 + n], np.uint32), np.array([psid], np.uint16)) for n, psid in ((0, 5), (1, 0), (2, 7))]
+        removals = await asyncio.gather(*(control.unbind(key, OPERATOR) for key in named))
+        assert [report.removed for report in removals] == [1, 1, 1]
+        assert (await first).added == 1
+
+    run(tmp_path, test)
 
 
 def _plain(report: Report) -> tuple[int, ...]:

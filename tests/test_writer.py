@@ -7,15 +7,18 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pylwaftr.bindings import Applied
 from pylwaftr.changes import Chain, Report
 from pylwaftr.daemon import tidying
 from pylwaftr.daemon.control import Control
 from pylwaftr.daemon.tidying import Tidying
+from pylwaftr.daemon.writer import Closed
 from pylwaftr.store import Job, StoreFault
 from tests.control_life import DHCP, OPERATOR, FailingStore, cell, keys, listed, run, store_of, table
 from tests.store_rows import A1, EVER, many, opened, row, rows, shown
@@ -108,6 +111,66 @@ def test_behind_a_broken_batch_of_a_stream_none_is_done(tmp_path: Path, what: st
         assert await control.bind(row(6), OPERATOR) == Report(added=1, revision=control.revision)  # of nobody's stream
 
     run(tmp_path, test)
+
+
+# --- faults of the program -------------------------------------------------------------------------------------------
+
+
+def test_behind_a_fault_in_a_stream_s_batch_none_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(control: Control) -> None:
+        chain = Chain()
+        with monkeypatch.context() as faulty:
+            faulty.setattr(control._bindings, "put", lambda *_, **how: 1 // 0)
+            with pytest.raises(ZeroDivisionError):
+                await control.bind(row(1), OPERATOR, chain=chain)
+        assert (await control.bind(row(2), OPERATOR, chain=chain)).added == 0
+        assert await listed(control) == []
+
+    run(tmp_path, test)
+
+
+def test_what_cannot_be_taken_back_stops_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(control: Control) -> None:
+        undo = control._bindings.undo
+
+        def fails_for_two(applied: Applied) -> None:
+            if applied.come.rows["psid"].tolist() == [2]:
+                raise RuntimeError("the table does not take back what it had")
+            undo(applied)
+
+        monkeypatch.setattr(control._bindings, "undo", fails_for_two)
+        store = store_of(control)
+        store.slow_s, store.broken = 0.02, True
+        each = ((1, OPERATOR), (2, OPERATOR), (3, DHCP))
+        asked = [asyncio.ensure_future(control.bind(row(psid), source)) for psid, source in each]
+        async with asyncio.timeout(10):
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+            assert [str(answer) for answer in answers] == ["the disk is full"] * 3
+            assert [psid for psid, _ in await listed(control)] == [2]
+            store.broken = False
+            assert (await control.bind(row(4), OPERATOR)).added == 1
+        assert not control.failed
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("part, act", [("_watching", "committed"), ("_writer._tidying", "busy")], ids=["disk", "table"])
+def test_a_writer_that_ends_leaves_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, part: str, act: str
+) -> None:
+    async def test(control: Control) -> None:
+        monkeypatch.setattr(attrgetter(part)(control), act, lambda *_: 1 // 0)
+        store_of(control).slow_s = 0.02
+        async with asyncio.timeout(10):
+            asked = [asyncio.ensure_future(control.bind(many(part, 600), OPERATOR)) for part in (0, 600, 1200)]
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+            assert all(isinstance(answer, StoreFault) for answer in answers)
+            assert control.failed
+            with pytest.raises(Closed, match="see the log"):
+                await control.bind(row(1), OPERATOR)
+
+    run(tmp_path, test)
+    assert "critical" in [record.levelname.lower() for record in caplog.records]
 
 
 # --- upkeep ----------------------------------------------------------------------------------------------------------

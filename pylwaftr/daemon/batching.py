@@ -35,7 +35,8 @@ def together(bindings: Bindings, run: Sequence[Operation]) -> bool:
     else:
         keys = (rows["ipv4"].copy(), rows["psid"].copy())
         applied = bindings.remove(keys, source, over=source == Source.OPERATOR)
-        if applied.report.removed != len(rows):
+        # A whole address goes by any PSID, and is then not found by the name it was given.
+        if applied.report.removed != len(rows) or not np.isin(names, applied.gone.keys()).all():
             bindings.undo(applied)
             return False
     if not applied.report.ok or applied.report.outranked or len(applied.left) or len(applied.waits):

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Container, Coroutine, Iterable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Coroutine, Iterable, Mapping
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Any
 
@@ -97,13 +97,13 @@ class Services:
             loaded = await self.pcp.settle(lambda now: self.pcp.server.load(records, now, damaged))
             others = await self._rows_of_others()
             await self.pcp.settle(lambda now: self.pcp.server.reserve(others, now))
+            await self._hold_back()
         except (StoreFault, ConfigRefused) as fault:
             raise StartFault(str(fault)) from None
         log.info("%d bindings, revision %d", restored.bound, self.control.revision)
         began_anew = EPOCH_KEY in loaded.records  # mappings that B4s still use may be unknown here
         if self.config.pcp.enabled and began_anew:
             self.pcp.server.announce(time.time(), others)
-        self._hold_back()
 
     async def start(self) -> None:
         """Raises StartFault."""
@@ -134,18 +134,19 @@ class Services:
         await self._stack.aclose()
         await self.control.stop()
 
-    def _hold_back(self) -> None:
+    async def _hold_back(self) -> None:
         """Before a worker runs: no B4 whose lease is still to be read gets ICMPv6 1/5."""
         if not self.config.leasequery.servers:
             return
-        self.leases = LeaseService(self.config, self.control, self._router.table)
-        self._hold_for(self.leases, ())
+        servers = found(self.config)
+        self.leases = LeaseService(self.config, servers, self.control, self._router.table)
+        await self.leases.begin()
+        self._hold_for(servers[1])
         self._router.engine.apply(self._core_settings(self.config))
 
-    def _hold_for(self, leases: LeaseService, known: Container[str]) -> None:
-        for source in leases.sources():
-            if source.name not in known:
-                self.policy.hold(source.name, time.time() + _RESTORING_S)
+    def _hold_for(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.policy.hold(name, time.time() + _RESTORING_S)
 
     def _start_leases(self) -> None:
         if self.leases is None:
@@ -155,22 +156,25 @@ class Services:
         self._run(self._watch_restoring(self.leases), "hold of ICMPv6 1/5")
 
     async def _take_leases(self, old: Config, new: Config, servers: Found) -> None:
-        """Servers come and go, and with them whether a miss is told and ICMPv6 1/5 is held back."""
-        known = set() if self.leases is None else {source.name for source in self.leases.sources()}
+        """ICMPv6 1/5 is held back for those that come; of those that go nothing more is awaited."""
         if self.leases is not None:
+            gone = self._lease_sources() - set(servers[1])
             self.leases.reconfigure(old, new, *servers)
+            if new.leasequery == old.leasequery:
+                return
+            for name in gone:
+                self.policy.restored(name)
+            self._run(self._watch_restoring(self.leases), "hold of ICMPv6 1/5")
         elif new.leasequery.servers:
-            self.leases = LeaseService(new, self.control, self._router.table)
+            leases = LeaseService(new, servers, self.control, self._router.table)
+            await leases.begin()
+            self.leases = leases
             if self._parts is not None:
-                self._parts.leasequery = self.leases
+                self._parts.leasequery = leases
             self._start_leases()
-        if self.leases is None or new.leasequery == old.leasequery:
-            return
-        for gone in known - set(servers[1]):
-            self.policy.restored(gone)
-        self._hold_for(self.leases, known)
-        self._run(self._watch_restoring(self.leases), "hold of ICMPv6 1/5")
-        await self._apply_settings(new)
+
+    def _lease_sources(self) -> set[str]:
+        return set() if self.leases is None else {source.name for source in self.leases.sources()}
 
     async def _watch_restoring(self, leases: LeaseService) -> None:
         """No B4 is sent away while its lease may still be among those that are read."""
@@ -265,7 +269,7 @@ class Services:
         healthy, faults = self.machine.healthy, self.control.store_faults
         while True:
             now = self.control.store_faults
-            healthy["store"], faults = now == faults, now
+            healthy["store"], faults = now == faults and not self.control.failed, now
             if self.config.pcp.enabled:
                 healthy["pcp"] = self.pcp.healthy
             if self.leases is not None:
@@ -319,17 +323,25 @@ class Services:
         if new.dataplane.max_bindings > old.dataplane.max_bindings:
             await asyncio.to_thread(self._router.table.grow, new.dataplane.max_bindings)
         self.policy.policy = Policy.from_config(new.icmp)
+        limited_otherwise = new.subscribers != old.subscribers
+        come = set(servers[1]) - self._lease_sources()
+        self._hold_for(come)
         try:
             await self._apply_settings(new)
+            if limited_otherwise:
+                await self._limit_operator(new)
             if plan.rows_changed:
                 await self.control.reload(binding_rows(new))
         except BaseException:
             self.policy.policy = Policy.from_config(old.icmp)
+            for name in come:
+                self.policy.restored(name)
+            if limited_otherwise:
+                with suppress(StoreFault):  # it limits all the same: only the answer goes with what others changed
+                    await self._limit_operator(old)
             await self._apply_settings(old)
             raise
         self.pcp.server.reconfigure(_pcp_settings(new))
-        if new.subscribers != old.subscribers:
-            await self._limit_operator(new)
         await self._take_leases(old, new, servers)
         logging.getLogger().setLevel(new.logging.level.upper())
         if self._api is not None:

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -40,11 +40,12 @@ _OWN_FAULT = "the control side has a fault: see the log of the router"
 
 Act = Callable[[], tuple[list[Applied], Any]]  # what was done, in order, and the answer
 Alike = tuple[str, int]  # operations that may be one: what is done ("put", "remove"), for which source
+Observer = Callable[[Applied], None]
 Committed = Callable[[int, float, tuple[Change, ...]], None]  # revision, time, changes
 
 
 class Closed(StoreFault):
-    """The router is stopping."""
+    """The router is stopping, or its writer has ended: to ask again is in vain."""
 
 
 @dataclass(slots=True)
@@ -60,6 +61,7 @@ class _Operation:
     done: list[Applied] = field(default_factory=list)
     result: Any = None
     fault: BaseException | None = None
+    observes: bool = False  # the answer is an observer, of all that comes behind it
     began: float = field(default_factory=time.monotonic)
 
 
@@ -93,7 +95,7 @@ class Writer:
         self._bindings, self._store, self._clock, self._committed = bindings, store, clock, committed
         self._waiting: deque[_Operation] = deque()
         self._ahead: list[_Group] = []  # in the table, and not on the way to the disk yet
-        self._writing = False
+        self._on_way: list[_Group] = []  # to the disk
         self._wake, self._to_disk, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._turn = asyncio.Lock()  # the table has one writer: who applies, or who takes back
         self._closed = False
@@ -103,12 +105,15 @@ class Writer:
         self._applied_revision = 0  # that the last of the groups ahead will have
         self.revision = 0
         self.faults = 0  # commits that the store refused
-        self.observers: list[Callable[[Applied], None]] = []  # told of what is bound otherwise, once that is durable
+        self.failed = False  # by a fault of the program: nothing is taken any more
+        self.observers: list[Observer] = []  # told of what is bound otherwise, once that is durable
         self.seconds: defaultdict[int, Histogram] = defaultdict(Histogram)  # source -> from asked to answered
 
     def start(self, revision: int) -> None:
         self.revision = self._applied_revision = revision
         self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._write())]
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
         self._tidying.start()
 
     async def stop(self) -> None:
@@ -116,9 +121,9 @@ class Writer:
         self._closed = True
         self._wake.set()
         if self._tasks:
-            await self._tasks[0]
+            await asyncio.wait(self._tasks[:1])
             self._to_disk.set()
-            await self._tasks[1]
+            await asyncio.wait(self._tasks[1:])
         await self._tidying.stop()
         await self.on_disk(self._store.close)
         self._disk.shutdown()
@@ -131,17 +136,21 @@ class Writer:
         alike: Alike | None = None,
         given: Rows | None = None,
         chain: Chain | None = None,
+        observes: bool = False,
     ) -> Awaitable[Any]:
         """The act's answer and the revision it has led to. Raises StoreFault: nothing was done.
 
         It has its place among the others when this returns, awaited or not. Who asks may go away: what was begun is
         finished. `alike` and `given`: a small operation on these rows, which may be done in one go with others of its
-        kind. `chain` is broken if it is taken back.
+        kind. `chain` is broken if it is taken back. `observes`: the act answers with an observer, which is told what
+        becomes durable behind it, and nothing of what was applied before.
         """
+        if self.failed:
+            raise Closed(_OWN_FAULT)
         if self._closed:
             raise Closed("the router is stopping: nothing was done")
         answer = asyncio.get_running_loop().create_future()
-        operation = _Operation(act, rows, records, answer, alike, given, chain)
+        operation = _Operation(act, rows, records, answer, alike, given, chain, observes=observes)
         if rows <= _INLINE_ROWS and self._idle:
             self._took([operation], self._tried([operation]))
         else:
@@ -152,13 +161,26 @@ class Writer:
     @property
     def _idle(self) -> bool:
         """Else operations gather meanwhile: many together cost less."""
-        return not (self._waiting or self._turn.locked() or self._ahead or self._writing)
+        return not (self._waiting or self._turn.locked() or self._ahead or self._on_way)
 
     def on_disk(self, act: Callable[[], T]) -> Awaitable[T]:
         return asyncio.get_running_loop().run_in_executor(self._disk, act)
 
     async def forget(self, before: float) -> None:
         await self._tidying.forget(before)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Who waits is told, and so is who comes: nothing would serve them."""
+        if task.cancelled() or (fault := task.exception()) is None:
+            return
+        log.critical("no binding can be changed any more, restart the router: %r", fault, exc_info=fault)
+        self.failed = True
+        _refuse(self._waiting, Closed(_OWN_FAULT))
+        self._waiting.clear()
+        if task is self._tasks[1]:  # else what is applied still becomes durable
+            groups, self._on_way, self._ahead = [*self._on_way, *self._ahead], [], []
+            _refuse([operation for group in groups for operation in group.operations], Closed(_OWN_FAULT))
+            self._room.set()
 
     # --- to the table ---
 
@@ -189,12 +211,15 @@ class Writer:
         return group
 
     async def _serve(self, operations: list[_Operation]) -> None:
-        if sum(operation.rows for operation in operations) <= _INLINE_ROWS:
-            group = self._tried(operations)
-        else:
-            self._tidying.busy()
-            group = await asyncio.to_thread(self._tried, operations)
-        self._took(operations, group)
+        group = None
+        try:
+            if sum(operation.rows for operation in operations) <= _INLINE_ROWS:
+                group = self._tried(operations)
+            else:
+                self._tidying.busy()
+                group = await asyncio.to_thread(self._tried, operations)
+        finally:
+            self._took(operations, group)
 
     def _tried(self, operations: list[_Operation]) -> _Group | None:
         """None, and nothing done, if the program has a fault: the next ones are served all the same."""
@@ -206,7 +231,7 @@ class Writer:
             return None
 
     def _took(self, operations: list[_Operation], group: _Group | None) -> None:
-        if group is None:
+        if group is None or self.failed:
             _refuse(operations, StoreFault(_OWN_FAULT))
             return
         self._applied_revision += len(group.commits)
@@ -232,11 +257,16 @@ class Writer:
             operation.done = [applied for applied in done if not applied.empty]
         except Exception as fault:  # of the program too: whoever asked is told, the others go on
             operation.fault = fault
+            if operation.chain is not None:
+                operation.chain.broken = True
 
     def _take_back(self, operations: Sequence[_Operation]) -> None:
         for operation in reversed(operations):
             for applied in reversed(operation.done):
-                self._bindings.undo(applied)
+                try:
+                    self._bindings.undo(applied)
+                except Exception:  # the others are taken back all the same
+                    log.exception("a change of bindings is not kept, and could not be taken back: restart the router")
 
     # --- to the disk ---
 
@@ -247,7 +277,7 @@ class Writer:
             while self._ahead:
                 groups, self._ahead = self._ahead, []
                 self._room.set()
-                self._writing = True
+                self._on_way = groups
                 commits = [commit for group in groups for commit in group.commits]
                 try:
                     if commits:
@@ -258,8 +288,8 @@ class Writer:
                     log.exception("a change of bindings has failed")
                     await self._give_up(groups, StoreFault(_OWN_FAULT))
                 else:
-                    self._writing = False
                     self._tell(groups, commits)
+                    self._on_way = []
             if self._closed and self._tasks[0].done():
                 return
 
@@ -270,6 +300,8 @@ class Writer:
         for group in groups:
             for operation in group.operations:
                 self._note(operation)
+                if operation.observes and operation.fault is None:
+                    self.observers.append(operation.result)
                 _answer(operation)
         self._tidying.wanted(sum(group.rows for group in groups))
 
@@ -279,11 +311,13 @@ class Writer:
         async with self._turn:
             groups, self._ahead = [*groups, *self._ahead], []
             operations = [operation for group in groups for operation in group.operations]
-            await asyncio.to_thread(self._take_back, operations)
-            self._applied_revision = self.revision
-            self._writing = False
-            _refuse(operations, fault)
-        self._room.set()
+            try:
+                await asyncio.to_thread(self._take_back, operations)
+            finally:
+                self._applied_revision = self.revision
+                self._on_way = []
+                _refuse(operations, fault)
+                self._room.set()
 
     def _note(self, operation: _Operation) -> None:
         for applied in operation.done:
@@ -299,7 +333,7 @@ class Writer:
                 self.seconds[int(some.sources[0])].add(time.monotonic() - operation.began)
 
 
-def _refuse(operations: Sequence[_Operation], fault: StoreFault) -> None:
+def _refuse(operations: Iterable[_Operation], fault: StoreFault) -> None:
     """Also who changed nothing: what he was told rested on what was taken back."""
     for operation in operations:
         if operation.chain is not None:
