@@ -105,6 +105,25 @@ def test_a_single_query_does_not_take_the_stream_s_connection() -> None:
     assert peer.requestor.query(IPv6Address("2001:db8::77"), peer.now + 3700)  # both are tried again after an hour
 
 
+def test_a_single_query_does_not_end_the_stream_when_no_bulk_is_due() -> None:
+    peer = started(None, lease(1))
+    peer.run_to(20)
+    assert peer.requestor.query(IPv6Address("2001:db8::77"), 20)
+    peer.after(20)
+    peer.connect(BULK, 20)
+    peer.lost(BULK, 20)  # refused
+    for now in (100.0, 200.0):
+        peer.recv(data(A, now), ACTIVE, now)
+        assert not peer.requestor.query(IPv6Address("2001:db8::77"), now)
+        peer.after(now)
+        assert not peer.taken(Shut, ACTIVE)
+    assert (peer.session().state, peer.session().current) == ("live", True)
+    peer.requestor.resync(201)
+    peer.after(201)
+    peer.run_to(201)
+    assert peer.taken(Shut, ACTIVE)  # for a full bulk it does end
+
+
 class OneConnection(Pair):
     """The responder, where a second connection is closed as it comes."""
 
@@ -113,6 +132,43 @@ class OneConnection(Pair):
             self.cut(channel, now)
         else:
             super()._carry(channel, now, piece, budget)
+
+
+def run_on(pair: Pair, now: float, until: float) -> None:
+    """So that keep-alives come in time."""
+    while now < until:
+        now += 10
+        pair.run(now)
+
+
+class NoHistory(Database):
+    def since(self, unix: int) -> int | None:
+        return None
+
+
+def test_a_server_without_history_is_asked_for_all_now_and_then() -> None:
+    pair = OneConnection(NoHistory())
+    pair.db.apply(THREE)
+    pair.peer.open()
+    now = 0.0
+    while not pair.peer.session().counts["bulks_put_off"]:
+        assert now < 200
+        now += 0.5
+        if pair.peer.session().counts["bulks_complete"] and len(pair.db) == 3:
+            pair.db.apply([change(5, T0 + int(now))], T0 + int(now))  # the stream will not tell of it
+        pair.run(now)
+    peer, session = pair.peer, pair.peer.session()
+    assert (session.state, session.current, session.counts["bulks_complete"]) == ("live", True, 1)
+    assert (len(pair.truth), len(peer.table)) == (4, 3)
+    run_on(pair, now, now + 280)
+    assert (session.current, session.counts["bulks_complete"]) == (True, 1)
+    assert Saved.of(peer.saved["A"]).resync  # a restart would not wait
+    run_on(pair, now + 280, now + 330)
+    assert (session.state, session.current, session.counts["bulks_complete"]) == ("live", True, 2)
+    assert peer.table == pair.truth
+    peer.requestor.resync(now + 330)
+    run_on(pair, now + 330, now + 350)
+    assert session.counts["bulks_complete"] == 3  # who asks for it gets it
 
 
 def test_a_cold_start() -> None:

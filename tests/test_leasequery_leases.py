@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Address
 from typing import Any
@@ -185,6 +186,24 @@ def test_an_end_without_a_port_set_and_without_a_match_ends_nothing() -> None:
     table.hear(("A", lease(1)), ("A", lease(2)))
     table.hear(("A", replace(ended(lease(3), 80), ports=None)))
     assert (set(table.psids), table.resync, table.reports) == ({1, 2}, {"A"}, ["whose_port_set"])
+
+
+def test_an_end_without_a_port_set_of_a_lease_of_the_same_batch() -> None:
+    table = Table()
+    silent = replace(ended(lease(1), 80), ports=None)
+    table.heed(table.leases.heard("A", rows(lease(1), lease(2), silent), 0.0))
+    assert (set(table.psids), table.resync, table.reports) == ({2}, set(), [])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_ends_without_a_port_set_in_one_batch_are_as_one_by_one(seed: int) -> None:
+    rng, news, one_by_one, at_once = random.Random(seed), list[Lease](), Table(), Table()
+    for at in range(60):
+        one = lease(rng.randrange(4), at, ipv4=f"198.51.100.{rng.randrange(3)}", client=rng.randrange(6))
+        news.append(one if rng.random() < 0.6 else replace(ended(one, at), ports=None))
+    one_by_one.hear(*(("A", one) for one in news))
+    at_once.heed(at_once.leases.heard("A", rows(*news), 0.0))
+    assert (at_once.bound, at_once.resync) == (one_by_one.bound, one_by_one.resync)
 
 
 def test_an_end_without_a_port_set_of_a_whole_address() -> None:

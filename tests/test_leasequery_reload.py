@@ -12,14 +12,16 @@ import pytest
 
 from pylwaftr.daemon.leasequery import Edge, Endpoint
 from pylwaftr.dhcp.connection import Timers
-from pylwaftr.dhcp.events import Channel
+from pylwaftr.dhcp.events import Channel, Open
 from pylwaftr.dhcp.leasequery import Settings as SessionSettings
 from pylwaftr.dhcp.leases import Policy
 from pylwaftr.dhcp.requestor import Requestor, Server
 from pylwaftr.responder.daemon import Service
 from pylwaftr.responder.database import Database
 from pylwaftr.responder.server import Settings
-from tests.leasequery_peer import BR
+from tests.leasequery_peer import BR, CATCH_UP_COMPLETE, A, Peer, data, ended, lease, reply, started
+from tests.leasequery_peer import psids as bound_psids
+from tests.leasequery_peer import server as peer_server
 from tests.leasequery_vectors import DUID
 from tests.test_leasequery_edge import SERVER, Router, change, listening, run
 
@@ -176,6 +178,35 @@ def test_other_pools_judge_the_leases_that_there_are() -> None:
             await world.until(1)
 
     run(story)
+
+
+def test_a_server_that_waits_for_its_next_attempt_waits_on() -> None:
+    peer = started()
+    peer.lost(Channel.ACTIVE, 5)
+    peer.lost(Channel.BULK, 5)
+    due = peer.session().timer()
+    peer.taken(Open, Channel.ACTIVE)
+    peer.requestor.reconfigure([peer_server(), peer_server("B")], (), 6)
+    peer.after(6)
+    assert (peer.taken(Open, Channel.ACTIVE), peer.taken(Open, Channel.ACTIVE, "B")) == (False, True)
+    assert (peer.session().state, peer.session().timer()) == ("waiting", due)
+
+
+def test_what_was_bound_before_a_restart_asks_no_server() -> None:
+    """It takes the place of a lease that has ended, at the tunnel address of another client."""
+    b4, one = "2001:db8::77", lease(5, 100, psid_len=7)
+    old = started(None, lease(2, b4=b4))
+    peer = Peer(restored=old.saved)
+    peer.table = dict(old.table)
+    peer.requestor.restore(old.requestor.leases.bindings(), 0, 3600)
+    peer.open()
+    peer.connect(Channel.ACTIVE, 0, A)
+    peer.recv(reply(A, 0) + data(A, 0, status=CATCH_UP_COMPLETE), Channel.ACTIVE, 0)
+    peer.recv(data(A, 100, one) + data(A, 100, lease(1, 100, ipv4="198.51.100.99", b4=b4)), Channel.ACTIVE, 100)
+    assert bound_psids(peer) == {1, 5}
+    peer.recv(data(A, 101, ended(one, 101)), Channel.ACTIVE, 101)
+    assert bound_psids(peer) == {1, 2}
+    assert "b4_shared" in [report.name for out in peer.outputs for report in out.reports]
 
 
 def test_the_same_servers_are_no_change() -> None:

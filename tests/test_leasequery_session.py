@@ -300,7 +300,7 @@ def test_silence_three_times_in_a_row_means_bulk_only() -> None:
         peer.after(peer.now)
         peer.wanted.clear()
         peer.run_to(peer.now + 121)
-        assert peer.session()._silent == number + 1
+        assert peer.session()._polling.silent == number + 1
     assert peer.session().state == "polling"
 
 

@@ -223,6 +223,16 @@ def test_ended_leases_are_forgotten_with_the_log() -> None:
     assert (len(db), db.count <= 66) == (0, True)
 
 
+def test_a_lease_inherits_nothing_of_a_forgotten_one() -> None:
+    db = database(change(1), change(1, T0 + 1, "RELEASED"), log_size=4)
+    db.apply(change(2, T0 + n) for n in range(10))  # 1 is forgotten
+    db.apply([change(3, T0 + 20, "RELEASED")])
+    leases, _ = db.part(0, 9)
+    (three,) = leases[leases["state"] == STATES["RELEASED"]]
+    assert (db.count, bool(three["has_b4"]), int(three["client_len"]), int(three["cltt"])) == (2, False, 0, 0)
+    assert not three["b4"].any()
+
+
 def test_leases_end_by_themselves() -> None:
     db = database(change(1, lifetime=60), change(2, lifetime=INFINITE))
     assert (db.expire(T0 + 59), db.expire(T0 + 60), len(db)) == (0, 1, 1)
@@ -242,6 +252,12 @@ FAULTS = [
     ('{"at": 1, "state": "ACTIVE", "ipv4": "192.0.2.1", "client": "f"}', "hex"),
     ('{"at": 1, "state": "ACTIVE", "ipv4": "192.0.2.300"}', "Octet"),
     ("{", "Expecting"),
+    ('{"at": 1, "state": "ACTIVE", "ipv4": "192.0.2.1", "client": 5}', "client is 5"),
+    ('{"at": 1, "state": "ACTIVE", "ipv4": [1]}', r"ipv4 is \[1\]"),
+    ('{"at": 1, "state": "ACTIVE", "ipv4": true}', "ipv4 is True"),
+    ('{"at": 1, "state": "ACTIVE", "ipv4": "192.0.2.1", "b4": [1]}', r"b4 is \[1\]"),
+    ('{"at": 1, "state": "ACTIVE", "ipv4": "192.0.2.1", "cltt": -1}', "cltt -1"),
+    ('{"at": 1, "state": "ACTIVE", "ipv4": "192.0.2.1", "cltt": 99999999999}', "cltt 99999999999"),
 ]
 
 

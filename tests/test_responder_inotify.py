@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pylwaftr.responder import daemon, inotify
-from pylwaftr.responder.daemon import Service, Sources, tails
-from pylwaftr.responder.database import Database
+from pylwaftr.responder import daemon, inotify, journal, kea
+from pylwaftr.responder.daemon import Service, Sources, Tail, tails
+from pylwaftr.responder.database import Change, Database
 from pylwaftr.responder.server import Settings
 
 LINE = '{"at": 1772366400, "state": "ACTIVE", "ipv4": "198.51.100.%d", "b4": "2001:db8::1", "client": "ff00"}\n'
@@ -46,6 +46,74 @@ def test_lines_are_read_as_they_come(
         await asyncio.gather(following, return_exceptions=True)
 
     asyncio.run(story())
+
+
+ODD = [
+    '{"at": 1, "state": "ACTIVE", "ipv4": "1.2.3.4", "client": 5}',
+    '{"at": 1, "state": "ACTIVE", "ipv4": [1]}',
+    '{"at": 1, "state": "ACTIVE", "ipv4": "1.2.3.4", "cltt": -1}',
+    '{"at": 1, "state": "ACTIVE", "ipv4": "1.2.3.4", "cltt": 99999999999}',
+    "[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
+def test_an_odd_line_is_left_out_and_the_next_ones_are_heard(tmp_path: Path, odd: str) -> None:
+    path = tmp_path / "journal"
+    path.write_text(f"{LINE % 1}{odd}\n{LINE % 2}")
+    service = Service(Database(), Settings(b"\0\3\0\1server"), None)
+    tails(service, Sources(journal=path))
+    assert len(service.database) == 2
+
+
+@pytest.mark.parametrize("kind", [TypeError, OverflowError, RecursionError])
+def test_whatever_a_line_leads_to_is_its_own_fault(kind: type[Exception]) -> None:
+    def parse(text: str) -> Change:
+        if text == "odd":
+            raise kind(text)
+        return journal.parse(text)
+
+    service = Service(Database(), Settings(b"\0\3\0\1server"), None)
+    daemon._take(service, [LINE % 1, "odd", LINE % 2], parse, live=False)
+    assert len(service.database) == 2
+
+
+def test_a_line_of_kea_that_is_no_csv_is_left_out() -> None:
+    with pytest.raises(ValueError, match="new-line"):
+        kea.Leases().line("a\rb", 0)
+
+
+def test_a_file_that_cannot_be_opened_is_one_that_is_not_there_yet(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, seen = tmp_path / "journal", list[str]()
+    path.mkdir()
+    tail = Tail(path, lambda lines, live: seen.extend(lines))
+    tail.read()
+    tail.read()
+    assert len(caplog.records) == 1  # told once
+    path.rmdir()
+    path.write_text("one\n")
+    tail.read()
+    assert seen == ["one"]
+
+
+def test_the_program_ends_when_it_hears_nothing_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(growing: object, sources: object) -> None:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(daemon, "_follow", broken)
+
+    async def story() -> None:
+        service = Service(Database(), Settings(b"\0\3\0\1server"), None)
+        async with asyncio.timeout(20):
+            await daemon.serve(service, [], Sources(journal=tmp_path / "journal"))
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        asyncio.run(story())
+    assert "the disk is gone" in caplog.text
 
 
 def test_a_folder_that_is_not_there_is_not_told_of(tmp_path: Path) -> None:

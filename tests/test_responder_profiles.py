@@ -182,6 +182,16 @@ def test_who_asks_for_containers_gets_them() -> None:
     assert [(int(row["psid"]), int(row["state"])) for one in said for row in one.rows] == [(1, 3), (6, 2)]
 
 
+@pytest.mark.parametrize("state", ["REMOTE", "TRANSITIONING"])
+def test_a_container_does_not_call_ended_what_has_not_ended(state: str) -> None:
+    db = database(*THREE)
+    connection = softwire(Connection(db, SETTINGS), active=True)
+    heard(connection, "S")
+    db.apply([change(1, T0 + 20, state), change(2, T0 + 20, "RELEASED")], T0 + 20)
+    assert psids(heard(connection, "S", T0 + 20)) == [2]
+    assert psids(heard(softwire(Connection(db, SETTINGS)), "S", T0 + 20)) == [2, 3]
+
+
 def test_containers_need_a_br_address() -> None:
     (said,) = heard(softwire(Connection(database(*THREE), Settings(SERVER))), "S")
     assert (said.word, "BR address" in said.text) == (Word.UNSPEC_FAIL, True)

@@ -34,10 +34,10 @@ from pylwaftr.dhcp.events import (
     Secure,
     Shut,
 )
+from pylwaftr.dhcp.polling import Polling
 from pylwaftr.dhcp.profiles import PROFILES, Heard, Word
 from pylwaftr.dhcp.retry import Attempts, Watch
 
-SILENT_TRIES = 3  # unanswered active queries in a row, until the server counts as one that does bulk only
 LINGER_S = 10.0  # how long the connection of a single query waits for the next one
 _NOT_ACTIVE = (Word.NOT_SUPPORTED, Word.UNKNOWN_QUERY_TYPE, Word.MALFORMED_QUERY)
 ACTIVE, BULK = Channel.ACTIVE, Channel.BULK
@@ -65,14 +65,9 @@ class Session:
         self._bulk = Bulk(profile, settings.duid, settings.links, self.counts)
         self._attempts = {channel: Attempts(settings.timers, rng) for channel in Channel}
         self._watch = Watch(settings.timers)
-        self._alone = Alone(settings.timers)
+        self._alone, self._polling = Alone(settings.timers), Polling(settings.timers)
         self._events: list[Event] = []
         self._xid = rng.randrange(1 << 24)
-        self.poll = False  # the server does no active leasequery
-        self._poll_due: float | None = None
-        self._bulk_anyway = False  # the active query is refused or not answered: leases come by bulk meanwhile
-        self._silent = 0
-        self._bulk_works = False  # since there was a stream
         self._accept_due: float | None = None
         self._linger_until: float | None = None
         self._wishes = 0  # for a full bulk, when the round began
@@ -92,7 +87,7 @@ class Session:
         if phase is Phase.OPEN:
             return str(self._active.state.value)
         if phase is Phase.CLOSED:
-            return "polling" if self.poll else "waiting"
+            return "polling" if self._polling.on else "waiting"
         return str(phase.value)
 
     @property
@@ -112,7 +107,12 @@ class Session:
     @property
     def current(self) -> bool:
         """All that the server knows has reached us: what is overdue now was not renewed."""
-        return (self._active.state is Stream.LIVE or self.poll) and not self.saved.resync
+        return (self._active.state is Stream.LIVE or self._polling.on) and not self._owed
+
+    @property
+    def _owed(self) -> bool:
+        """A full bulk, and now."""
+        return self.saved.resync and not self._alone.puts_off(self._active.wishes)
 
     @property
     def heard_at(self) -> float:
@@ -138,9 +138,9 @@ class Session:
 
     def query(self, b4: IPv6Address, now: float) -> bool:
         """Ask for the lease of one B4; `Answered` follows if True."""
-        if self._active.running and self._alone.known(now):
+        if not self._attempts[BULK].allowed(now) or (self._active.running and self._alone.needed(now)):
             return False
-        if not self._attempts[BULK].allowed(now) or not self._bulk.query(b4):
+        if not self._bulk.query(b4):
             return False
         self.counts["single_queries"] += 1
         if self._links[BULK].phase is Phase.CLOSED:
@@ -182,7 +182,7 @@ class Session:
         return events
 
     def timer(self) -> float | None:
-        times = [self._accept_due, self._linger_until, self._poll_due, self._watch.timer()]
+        times = [self._accept_due, self._linger_until, self._polling.due, self._alone.bulk_due, self._watch.timer()]
         times += [attempts.due for attempts in self._attempts.values()]
         times += [self._silence(channel) for channel in Channel]
         return min((time for time in times if time is not None), default=None)
@@ -201,9 +201,10 @@ class Session:
                 self._active.accept()
         if self._linger_until is not None and now >= self._linger_until:
             self._close_bulk("no more queries", now)
-        if self._poll_due is not None and now >= self._poll_due:
-            self._poll_due = None
+        if self._polling.is_due(now):
             self._active.need_resync()
+        if self._alone.bulk_due is not None and now >= self._alone.bulk_due:
+            self._alone.bulk_due = None
         self._after(now)
 
     # --- connections ---
@@ -214,7 +215,7 @@ class Session:
         return self._links[channel].deadline(self._timers.receive_s if channel is ACTIVE else self._timers.bulk_s)
 
     def _connect(self, channel: Channel, now: float) -> None:
-        if channel is BULK and self._active.running and self._alone.needed(now):
+        if channel is BULK and self._active.running and self._owed and self._alone.needed(now):
             self._lost(ACTIVE, now, "the server takes one connection at a time, and a full bulk is due", ours=True)
             self._alone.turn, self._attempts[ACTIVE].due = True, None
             self._attempts[BULK].due = self._alone.aside(now)
@@ -271,16 +272,13 @@ class Session:
         self._moved(channel, before, "waiting", reason)
 
     def _unanswered(self, closed: bool) -> float | None:
-        """A close or silence in answer to the active query: in the end, that is a server that knows bulk only."""
-        self._silent += 1
-        self._bulk_anyway = True
-        if closed or self._silent >= SILENT_TRIES:
+        if self._polling.unanswered(closed):
             self._start_polling("the active query was not answered")
-        return self._timers.later_s if self._silent >= SILENT_TRIES and self._bulk_works else None
+        return self._polling.wait_s()
 
     def _start_polling(self, why: str) -> None:
-        if not self.poll:
-            self.poll = True
+        if not self._polling.on:
+            self._polling.on = True
             self._active.need_resync()
             self._moved(ACTIVE, "active", "polling", why)
 
@@ -318,10 +316,13 @@ class Session:
             self._events += self._active.take()
         if self._active.running:
             self._accept_due = None
-            self._silent = 0
-            self.poll = self._bulk_anyway = self._bulk_works = False
-            self._poll_due = None
+            self._polling.stream_runs()
             self._attempts[ACTIVE].succeeded()
+            only = self._active.wishes == self._wishes + 1  # nothing else asks for a bulk
+            if heard.word is Word.DATA_MISSING and only and self._alone.data_missing(self._active.wishes, now):
+                self.counts["bulks_put_off"] += 1
+        if self._active.state is Stream.LIVE:
+            self._alone.stream_began()
         if self._active.state is not before:
             self._moved(ACTIVE, before.value, self._active.state.value, heard.word.value if heard.word else "")
 
@@ -329,7 +330,7 @@ class Session:
         timers, wait_s = self._timers, None
         self.counts[f"refused_{failed.word.name.lower()}"] += 1
         if self._active.state is Stream.AWAIT_REPLY:
-            self._bulk_anyway = True
+            self._polling.anyway = True
             if failed.word in _NOT_ACTIVE:
                 self._start_polling(str(failed))
                 wait_s = timers.later_s
@@ -376,8 +377,8 @@ class Session:
             self._close_bulk("complete", now)  # RFC 6926 section 7.8
 
     def _round_due(self) -> bool:
-        ready = self._active.running or self.poll or self._bulk_anyway or self._alone.turn
-        return self.saved.resync and ready and not self._bulk.in_round
+        ready = self._active.running or self._polling.on or self._polling.anyway or self._alone.turn
+        return self._owed and ready and not self._bulk.in_round
 
     def _close_bulk(self, why: str, now: float) -> None:
         self._links[BULK].close()
@@ -404,10 +405,9 @@ class Session:
         why = event.reason
         if event.sweep and self._active.wishes != self._wishes:
             why = "changes were lost while it ran"
-        if event.sweep and not (self._active.running or self.poll or self._alone.turn):
+        if event.sweep and not (self._active.running or self._polling.on or self._alone.turn):
             why = "the active stream is down"
-        if self.poll:
-            self._poll_due = now + self._timers.of(self._timers.poll_s)
+        self._polling.bulk_ended(now)
         if why:
             self.counts["bulks_incomplete"] += 1
             if self._links[BULK].phase is Phase.OPEN:  # a lost connection has been noted as a failure already
@@ -415,9 +415,10 @@ class Session:
                 self._attempts[BULK].due = None
             return BulkEnded(False, why)
         self.counts["bulks_complete"] += 1
-        self._bulk_works = True
+        self._polling.bulk_worked()
         self.bulk_took_s = now - (self.bulk_began or now)
         self._attempts[BULK].succeeded()
+        self._alone.bulk_ended()
         start = self.saved.start
         if self._alone.turn:
             start = self._bulk.first_base or start
@@ -434,13 +435,13 @@ class Session:
             self._attempts[BULK].plan(now)
             if self._attempts[BULK].is_due(now):
                 self._connect(BULK, now)
-        live = self._active.running or self.poll
+        live = self._active.running or self._polling.on
         if live is not self._live:
             self._live = live
             self._events.append(Connected(live))
         if self._watch.see("lonely", not live, now):
             self._events.append(Alarm("lonely", "no news of leases for five minutes"))
-        if self._watch.see("resync_late", self.saved.resync, now):
+        if self._watch.see("resync_late", self._owed, now):
             self._events.append(Alarm("resync_late", "no full bulk has succeeded for fifteen minutes"))
 
     def _moved(self, channel: Channel, before: str, after: str, reason: str = "") -> None:

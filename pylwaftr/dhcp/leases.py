@@ -35,7 +35,7 @@ from pylwaftr.dhcp.records import (
     deadlines,
     unusable,
 )
-from pylwaftr.dhcp.silent_ports import with_ports
+from pylwaftr.dhcp.silent_ports import in_parts, with_ports
 from pylwaftr.dhcp.slots import NOBODY, Keys, keys_of
 from pylwaftr.dhcp.winners import Changes, Outcome, Report, Winners
 from pylwaftr.rows import Rows, text4
@@ -150,7 +150,12 @@ class Leases:
     def heard(self, server: str, rows: LeaseRows, now: float, bulk: bool = False) -> Outcome:
         """`bulk`: it is the answer to a query, and may have waited while the stream went on."""
         out, number = Outcome(), self._numbers[server]
-        rows = with_ports(self._winners, number, self._policies[number], rows, out)
+        for part in in_parts(rows):
+            self._heard(number, with_ports(self._winners, number, self._policies[number], part, out), now, bulk, out)
+        self._winners.tidy_b4s()
+        return out
+
+    def _heard(self, number: int, rows: LeaseRows, now: float, bulk: bool, out: Outcome) -> None:
         few = FEW if self._compiled else len(rows)
         while len(rows):
             if self._compiled:
@@ -164,8 +169,6 @@ class Leases:
             keys = keys_of(odd)
             for part in _each_key_once(keys):
                 self._apply(number, odd[part], keys[part], now, bulk, out)
-        self._winners.tidy_b4s()
-        return out
 
     def _heard_ordinary(self, number: int, rows: LeaseRows, now: float, bulk: bool) -> int:
         """How many of the first rows were."""

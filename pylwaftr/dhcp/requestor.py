@@ -114,16 +114,18 @@ class Requestor:
         gone = [server for name, server in self._servers.items() if name not in wanted]
         before, self._servers = self._servers, wanted
         for name, server in wanted.items():
-            old = before.get(name)
+            old, begun = before.get(name), False
             if old is None or old.policy != server.policy:
                 self.leases.add(server.policy)
             if old is None:
+                begun = True
                 self._begin(server, Saved())
                 self._forget.discard(name)
             elif name in anew or old.settings != server.settings:
                 self._end(name, "it is configured otherwise now", now)
+                begun = True
                 self._begin(server, self._saved[name])
-            if self._open and (old is None or self.sessions[name].state == "waiting"):
+            if self._open and begun:
                 self.sessions[name].open(now)
             if old is not None and old.policy != server.policy:
                 self.sessions[name].resync(now)  # leases are judged otherwise
@@ -212,10 +214,14 @@ class Requestor:
                 del self._asked[b4]
 
     @property
+    def waiting(self) -> int:
+        """Leases and changes that the next `take` is about."""
+        return self._row_count + self.leases.changed
+
+    @property
     def flooded(self) -> bool:
         """A bulk is being read, and more of it is worth waiting for."""
-        waiting = self._row_count + self.leases.changed
-        return MANY <= waiting < ENOUGH and any(session.in_bulk for session in self.sessions.values())
+        return MANY <= self.waiting < ENOUGH and any(session.in_bulk for session in self.sessions.values())
 
     def take(self, now: float, changes: bool = True) -> Output:
         if changes:
@@ -324,6 +330,8 @@ class Requestor:
 
     def _heed_outcome(self, outcome: Outcome, now: float) -> None:
         for name in outcome.resync:
+            if name not in self.sessions:  # what was bound before a restart is of no server
+                continue
             if now >= self._doubted.get(name, float("-inf")) + DOUBT_S:
                 self._doubted[name] = now
                 self.sessions[name].resync(now)

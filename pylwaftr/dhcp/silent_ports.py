@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+import numpy.typing as npt
 
 from pylwaftr.dhcp import codec_lease
 from pylwaftr.dhcp.codec_lease import Has, LeaseRows, State
@@ -11,6 +14,29 @@ from pylwaftr.dhcp.records import ACTIVE
 from pylwaftr.dhcp.s46 import PortParams
 from pylwaftr.dhcp.slots import keys_of
 from pylwaftr.dhcp.winners import Outcome, Winners
+
+
+def in_parts(rows: LeaseRows) -> Iterator[LeaseRows]:
+    """A batch in order, cut in front of each silent end that may be that of a lease which the same part tells of: that
+    has to be known first."""
+    ends = np.flatnonzero((rows["has"] & int(Has.PORTS) == 0) & (rows["state"] != State.ACTIVE))
+    start = 0
+    if len(ends):
+        before = _same_before(rows)
+        for at in ends.tolist():
+            if before[at] >= start:
+                yield rows[start:at]
+                start = at
+    yield rows[start:]
+
+
+def _same_before(rows: LeaseRows) -> npt.NDArray[np.intp]:
+    """By row, the last one before it of the same address; -1: none."""
+    order = np.argsort(rows["ipv4"], kind="stable")
+    same = rows["ipv4"][order[1:]] == rows["ipv4"][order[:-1]]
+    before = np.full(len(rows), -1, np.intp)
+    before[order[1:][same]] = order[:-1][same]
+    return before
 
 
 def with_ports(winners: Winners, number: int, policy: Policy, rows: LeaseRows, out: Outcome) -> LeaseRows:

@@ -212,6 +212,7 @@ class Tail:
         self._path, self._take = path, take
         self._file: BinaryIO | None = None
         self._lines = journal.Lines()
+        self._fault = ""  # why it cannot be opened, as the log has it
 
     def read(self, live: bool = True) -> None:
         while self._file is not None or self._open():
@@ -228,8 +229,12 @@ class Tail:
     def _open(self) -> bool:
         try:
             self._file = self._path.open("rb")
-        except FileNotFoundError:
+        except OSError as fault:
+            if str(fault) != self._fault and not isinstance(fault, FileNotFoundError):
+                log.error("cannot be read for now: %s", fault)
+            self._fault = str(fault)
             return False
+        self._fault = ""
         return True
 
     def _replaced(self) -> bool:
@@ -237,7 +242,7 @@ class Tail:
         mine = os.fstat(self._file.fileno())
         try:
             now = self._path.stat()
-        except FileNotFoundError:
+        except OSError:
             return False
         return mine.st_ino != now.st_ino or now.st_size < self._file.tell()
 
@@ -282,7 +287,7 @@ def _take(service: Service, lines: list[str], parse: Callable[[str], Change | No
     for text in lines:
         try:
             change = parse(text)
-        except ValueError as fault:
+        except (ValueError, TypeError, OverflowError, RecursionError) as fault:
             log.error("a line was left out: %s: %s", fault, text[:200])
             continue
         if change is not None:
@@ -327,9 +332,20 @@ async def serve(
         log.info("%d leases; listening on %s port %d (%s)", len(service.database), where.host, port, kind)
     if ready is not None:
         ready(bound)
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            log.critical("the program ends: %r", fault)
+            stop.set()
+
     work = [loop.create_task(_follow(growing, sources)), loop.create_task(_ticks(service))]
+    for task in work:
+        task.add_done_callback(ended)
     try:
         await stop.wait()
+        for task in work:
+            if task.done():
+                task.result()  # who started the program learns of it too
     finally:
         for task in work:
             task.cancel()

@@ -58,6 +58,8 @@ class Change:
             raise ValueError(f"the client-id has {len(self.client)} octets; it goes from 2 to {CLIENT_MOST}")
         if not 0 <= self.at <= INFINITE or not 0 <= self.lifetime <= INFINITE:
             raise ValueError(f"time {self.at} or lifetime {self.lifetime} is no number of 32 bits")
+        if self.cltt is not None and not 0 <= self.cltt <= INFINITE:
+            raise ValueError(f"cltt {self.cltt} is no number of 32 bits")
 
     @property
     def key(self) -> int:
@@ -206,7 +208,7 @@ class Database:
             params = [int(p) for p in lease["params"]]
             psid = (params[2] << 8 | params[3]) >> (16 - params[1])
             del self._slots[int(lease["ipv4"]) << 26 | params[0] << 21 | params[1] << 16 | psid]
-            lease["state"] = 0
+            self._leases[slot] = np.zeros((), LEASE)  # or the next one to have the slot would inherit from it
             self._free.append(slot)
 
     def _new_slot(self) -> int:

@@ -20,7 +20,7 @@ CLIENT_ID, SERVER_ID, STATUS_CODE, CLIENT_DATA, CLT_TIME, DHCPV4_MSG, LQ_BASE_TI
 IAADDR, S46_BR, S46_V4V6BIND, S46_PORTPARAMS, S46_CONT_LW = 5, 90, 92, 93, 96
 SUCCESS, UNSPEC_FAIL, UNKNOWN_QUERY_TYPE, MALFORMED_QUERY, NOT_CONFIGURED, NOT_ALLOWED = 0, 1, 7, 8, 9, 10
 QUERY_TERMINATED, DATA_MISSING, CATCH_UP_COMPLETE, NOT_SUPPORTED, TLS_REFUSED = 11, 12, 13, 14, 15
-ACTIVE = 2  # dhcp-state
+ACTIVE, REMOTE, TRANSITIONING = 2, 7, 8  # dhcp-state
 INFINITE = 0xFFFFFFFF
 CLIENT_MOST = 64  # octets of a client-id that a lease may have here
 
@@ -138,6 +138,13 @@ class Layout:
 
 
 layout = cache(Layout)
+
+
+def in_softwires(leases: Leases) -> Leases:
+    """Those that a softwire container can tell of: it has a tunnel address, and of states only life and end. A lease
+    that is the partner's or on its way to another state has not ended."""
+    told: Leases = leases[leases["has_b4"] & (leases["state"] != REMOTE) & (leases["state"] != TRANSITIONING)]
+    return told
 
 
 def data(leases: Leases, xid: int, now: int, way: int = WRAPPED, sender: bytes = b"") -> bytes:

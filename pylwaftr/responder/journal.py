@@ -41,6 +41,11 @@ def parse(line: str) -> Change:
                 raise ValueError(f"{name} is {number!r}, no whole number")
             numbers[name] = number
     b4, client = told.get("b4"), told.get("client") or ""
+    if type(client) is not str:
+        raise ValueError(f"client is {client!r}, no string")
+    for name, address in (("ipv4", told["ipv4"]), ("b4", b4)):
+        if address is not None and type(address) not in (str, int):
+            raise ValueError(f"{name} is {address!r}, no address")
     return Change(
         ipv4=_ipv4(told["ipv4"]),
         state=str(told["state"]),

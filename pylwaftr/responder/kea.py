@@ -52,7 +52,10 @@ class Leases:
 
     def line(self, text: str, now: int) -> Change | None:
         """None: the header. Raises ValueError."""
-        values = next(csv.reader([text]))
+        try:
+            values = next(csv.reader([text]))
+        except csv.Error as fault:
+            raise ValueError(str(fault)) from None
         if values and values[0] == "address":
             self.columns = values
             return None

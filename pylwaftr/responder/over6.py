@@ -46,7 +46,7 @@ class Over6:
 
     def leases(self, asked: Query, unix: int, leases: Leases) -> bytes:
         way, sender = self._way(asked)
-        return encode.data(leases[leases["has_b4"]] if asked.softwire else leases, asked.xid, unix, way, sender)
+        return encode.data(encode.in_softwires(leases) if asked.softwire else leases, asked.xid, unix, way, sender)
 
     def _way(self, asked: Query) -> tuple[int, bytes]:
         return (encode.SOFTWIRE, self._br) if asked.softwire else (encode.WRAPPED, b"")

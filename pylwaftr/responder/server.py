@@ -247,7 +247,7 @@ class Connection:
                 inside |= leases["ipv4"] & int(pool.netmask) == int(pool.network_address)
             leases = leases[inside]
         if asked.softwire:
-            leases = leases[leases["has_b4"]]
+            leases = encode.in_softwires(leases)
         changed = np.maximum(leases["since"], leases["cltt"])
         if asked.start is not None:
             leases, changed = leases[changed >= asked.start], changed[changed >= asked.start]
