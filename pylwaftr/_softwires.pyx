@@ -13,6 +13,7 @@ import secrets
 
 import numpy as np
 
+from pylwaftr import row_sets
 from pylwaftr.rows import BINDING_ROW
 
 if BINDING_ROW.itemsize != sizeof(Row):
@@ -42,11 +43,12 @@ cdef class Counts:
         free(self._entries)
 
     cdef int _make(self, size_t size) except -1 nogil:
-        self._entries = <Entry*>zeros(size * sizeof(Entry))
-        if self._entries == NULL:
+        """Those that there are stay the caller's; without memory for others nothing has changed."""
+        cdef Entry* entries = <Entry*>zeros(size * sizeof(Entry))
+        if entries == NULL:
             with gil:
                 raise MemoryError
-        self._mask, self._filled = size - 1, 0
+        self._entries, self._mask, self._filled = entries, size - 1, 0
         return 0
 
     cdef inline size_t _home(self, Address key, uint32_t way) noexcept nogil:
@@ -128,14 +130,14 @@ cdef class Softwires:
 
     def refused(self, rows, uint32_t most, without):
         """Which rows would be a softwire beyond so many of their subscriber: beside those there are, less `without`
-        (rows that were added), and beside the rows before them."""
+        (as far as they were added), and beside the rows before them."""
         found = np.zeros(len(rows), np.bool_)
         cdef const uint8_t[::1] octets = rows.view(np.uint8)
         cdef uint8_t[::1] no = found.view(np.uint8)
         cdef Py_ssize_t i, count = no.shape[0]
         if not count:
             return found
-        self._all(without, False)
+        counted = row_sets.select(without, self._all(without, False))
         cdef const Row* row = <const Row*>&octets[0]
         with nogil:
             for i in range(count):
@@ -147,7 +149,7 @@ cdef class Softwires:
                     self._soon(row, i, count)
                 if not no[i]:
                     self._drop(&row[i])
-        self._all(without, True)
+        self._all(counted, True)
         return found
 
     def of(self, const uint8_t[::1] b4):
@@ -160,21 +162,21 @@ cdef class Softwires:
         """Of memory."""
         return (self._softwires._mask + self._subscribers._mask + 2) * sizeof(Entry)
 
-    cdef int _all(self, rows, bint come) except -1:
+    cdef object _all(self, rows, bint come):
+        """Which of them that has changed."""
+        found = np.zeros(len(rows), np.bool_)
         cdef const uint8_t[::1] octets = rows.view(np.uint8)
-        cdef Py_ssize_t i, count = octets.shape[0] // sizeof(Row)
+        cdef uint8_t[::1] done = found.view(np.uint8)
+        cdef Py_ssize_t i, count = done.shape[0]
         if not count:
-            return 0
+            return found
         cdef const Row* row = <const Row*>&octets[0]
         with nogil:
             for i in range(count):
                 if i % AHEAD == 0:
                     self._soon(row, i, count)
-                if come:
-                    self._admit(&row[i], 0xFFFFFFFF)
-                else:
-                    self._drop(&row[i])
-        return 0
+                done[i] = self._admit(&row[i], 0xFFFFFFFF) if come else self._drop(&row[i])
+        return found
 
     cdef int _soon(self, const Row* rows, Py_ssize_t start, Py_ssize_t end) except -1 nogil:
         cdef Address b4
@@ -199,6 +201,7 @@ cdef class Softwires:
         return 1
 
     cdef int _drop(self, const Row* row) except -1 nogil:
+        """Counts it no more; 0: it was not counted."""
         cdef Address b4 = address(row.b4)
         cdef Entry* softwire = self._softwires.place(b4, self._way(row.br))
         cdef Entry* subscriber
@@ -208,7 +211,7 @@ cdef class Softwires:
         if not softwire.count:
             subscriber = self._subscribers.place(masked(b4, self._mask), 1)
             subscriber.count -= subscriber.count > 0
-        return 0
+        return 1
 
     cdef uint32_t _way(self, const uint8_t* br) except 0 nogil:
         cdef Address one = address(br)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from ipaddress import IPv6Address
 
 import numpy as np
@@ -64,3 +65,26 @@ def test_none_is_known_without_looking() -> None:
     statics.add(packed(some(random.Random(1), 50)))
     assert not statics.may_have(IPv6Address("2001:db9::1").packed, 56)
     assert not statics.may_have(IPv6Address("2001:db9::1").packed, 128)
+
+
+def test_a_row_of_a_large_subscriber_goes_as_fast_as_one_alone() -> None:
+    """In any order: a walk through all that the subscriber has would be quadratic."""
+    count = 50_000
+    many = np.zeros(count, r.BINDING_ROW)
+    many["ipv4"] = np.arange(count)
+    for gone in (many, many[::-1]):
+        statics = Statics(56)
+        statics.add(many)
+        began = time.process_time()
+        statics.remove(gone[: count - 1])
+        assert time.process_time() - began < 1.0
+        assert octets(statics.all()) == octets(gone[count - 1 :])
+
+
+def test_rows_alike_but_for_the_br_address_are_told_apart() -> None:
+    one, other = (packed(some(random.Random(1), 1)).copy() for _ in range(2))
+    other["br"] = 7
+    statics = Statics(56)
+    statics.add(np.concatenate([one, other, one]))
+    statics.remove(one)
+    assert octets(statics.all()) == octets(np.concatenate([one, other]))

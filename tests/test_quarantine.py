@@ -101,3 +101,25 @@ def test_more_room_is_for_those_that_wait() -> None:
     limits.limit(56, 2)
     assert psids(limits.admit(NONE, NONE, NONE)[1]) == [2]
     assert psids(limits.waiting) == []
+
+
+def test_a_bound_lease_that_renews_from_another_address_keeps_its_place() -> None:
+    limits = Quarantine(56, 1, FIRST)
+    limits.admit(NONE, SECOND, NONE)
+    gone, admitted = limits.admit(NONE, lease(1, "2001:db8:1:180::3"), FIRST)
+    assert (psids(gone), psids(admitted), psids(limits.waiting)) == ([], [1], [2])
+
+
+def test_a_bound_lease_keeps_its_place_before_a_new_one_that_comes_with_it() -> None:
+    limits = Quarantine(56, 1, FIRST)
+    both = rows.array([*SECOND.tolist(), *lease(1, "2001:db8:1:180::3").tolist()])
+    gone, admitted = limits.admit(NONE, both, FIRST)
+    assert (psids(admitted), psids(limits.waiting)) == ([1], [2])
+    assert psids(gone) == [2]  # it may have been in the shadow
+
+
+def test_those_that_wait_have_their_turn_before_new_ones() -> None:
+    limits = Quarantine(56, 1, FIRST)
+    limits.admit(NONE, SECOND, NONE)
+    _, admitted = limits.admit(FIRST, lease(4, "2001:db8:1:180::4"), FIRST)
+    assert (psids(admitted), psids(limits.waiting)) == ([2], [4])

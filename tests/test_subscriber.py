@@ -125,6 +125,15 @@ def test_what_goes_makes_room(held: list[str], asked: list[str], limit: int) -> 
     assert beside.refused(rows(*asked)).tolist() == less.refused(rows(*asked)).tolist()
 
 
+def test_what_is_left_out_and_was_never_counted_is_not_counted_afterwards() -> None:
+    subscribers = Subscribers(56, 1)
+    subscribers.add(rows(A1))
+    subscribers.refused(rows(A2), rows(A1, A1, A2, B1))
+    assert [subscribers.softwires(IPv6Address(name).packed) for name in (A1, B1)] == [1, 0]
+    subscribers.remove(rows(A1))
+    assert subscribers.refused(rows(A2)).tolist() == [False]
+
+
 def _prefix(softwire: str) -> int:
     return int(IPv6Address(softwire.partition(">")[0])) >> 72
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from ipaddress import IPv6Address
 
 import numpy as np
 
 from pylwaftr import _core, row_sets
 from pylwaftr.api.backend import SourceStatus
+from pylwaftr.bindings import Applied
 from pylwaftr.changes import Change, Op, Record, Source
 from pylwaftr.config import Config
 from pylwaftr.daemon.control import CommitRefused, Control
@@ -21,7 +23,8 @@ from pylwaftr.daemon.router import StartFault
 from pylwaftr.daemon.writer import Closed
 from pylwaftr.dhcp.requestor import Requestor, Server
 from pylwaftr.dhcp.winners import Changes
-from pylwaftr.rows import Rows
+from pylwaftr.row_sets import Sourced
+from pylwaftr.rows import Rows, no_rows
 from pylwaftr.store import StoreFault
 from pylwaftr.telemetry.metrics import Value
 
@@ -50,23 +53,31 @@ def b4s_of(packets: Iterable[bytes]) -> set[IPv6Address]:
 class LeaseService:
     """Implements api.backend.LeasequeryView."""
 
-    def __init__(self, config: Config, control: Control, table: _core.BindingTable) -> None:
+    def __init__(self, config: Config, servers: Found, control: Control, table: _core.BindingTable) -> None:
+        """`servers`: as `found` in the configuration. `begin` comes before anything else."""
         self._control, self._table = control, table
         saved = {key.decode(): value for key, value in control.records.get(SPACE, {}).items()}
         brs = [address.packed for address in config.softwire.br_addresses]
-        servers, endpoints = found(config)
-        requestor = Requestor(servers, brs[0], brs, saved)
-        rows, sources, _ = table.dump_chunk(0, 1 << 40)
-        limits = config.subscribers
-        self._quarantine = Quarantine(limits.mask, limits.max_softwires, rows)
-        control.observe(self._quarantine.observe)
-        self.edge = Edge(requestor, endpoints, self._apply)
+        self._limits = config.subscribers
+        self._hold_s = max(server.expiry_hold_s for server in config.leasequery.servers)
+        self._quarantine = Quarantine(self._limits.mask, self._limits.max_softwires, no_rows())
+        self.edge = Edge(Requestor(servers[0], brs[0], brs, saved), servers[1], self._apply)
         self.refused = 0
-        self._restore(rows[sources == Source.DHCP], max(server.expiry_hold_s for server in config.leasequery.servers))
+        self._under_way, self._began = 0, 0.0  # changes that are not durable yet, and since when
 
-    def _restore(self, rows: Rows, hold_s: float) -> None:
-        if len(rows):
-            self.edge.requestor.restore(rows, asyncio.get_running_loop().time(), hold_s)
+    async def begin(self) -> None:
+        """Takes over what is bound. A store that fails is asked again: that was about what others changed."""
+        held = no_rows()
+
+        def counted(bound: Sourced) -> Callable[[Applied], None]:
+            nonlocal held
+            held = row_sets.select(bound.rows, bound.sources == Source.DHCP)
+            self._quarantine = Quarantine(self._limits.mask, self._limits.max_softwires, bound.rows)
+            return self._quarantine.observe
+
+        await self._until_kept(lambda: self._control.observe_all(counted))
+        if len(held):
+            self.edge.requestor.restore(held, asyncio.get_running_loop().time(), self._hold_s)
 
     def reconfigure(
         self, old: Config, new: Config, servers: Sequence[Server], endpoints: Mapping[str, Endpoint]
@@ -82,23 +93,27 @@ class LeaseService:
             self.edge.reconfigure(servers, endpoints, anew)
 
     def _take_brs(self, brs: Sequence[bytes]) -> None:
-        """A softwire stays at its BR address as long as that is the router's; then it gets the first one."""
+        """A softwire stays at its BR address as long as that is the router's. All others get the first one: also those
+        that are not bound, over their subscriber's limit, behind another source or on their way to the table."""
         leases = self.edge.requestor.leases
         leases.set_br(brs[0], brs)
         rows, sources, _ = self._table.dump_chunk(0, 1 << 40)
-        rows = row_sets.select(rows, sources == Source.DHCP)
         ours = np.zeros(len(rows), np.bool_)
         for br in brs:
             ours |= (rows["br"] == np.frombuffer(br, np.uint8)).all(1)
-        leases.tell_again(row_sets.select(rows, ~ours))
+        stay = row_sets.distinct(row_sets.keys(row_sets.select(rows, ours & (sources == Source.DHCP))))
+        wanted = leases.bindings()
+        leases.tell_again(row_sets.select(wanted, ~row_sets.found(row_sets.keys(wanted), stay)[0]))
         self.edge.apply_again()
 
     async def _apply(self, changes: Changes, saved: Mapping[str, bytes | None]) -> None:
+        self._under_way, self._began = len(changes), asyncio.get_running_loop().time()
         before = len(self._quarantine.waiting)
         unbind, bind = self._quarantine.admit(changes.unbind, changes.bind, self._held(changes))
         if len(self._quarantine.waiting) > before:
             log.warning("leasequery: %d leases over their subscriber's limit wait", len(self._quarantine.waiting))
         await self._commit(unbind, bind, [Record(SPACE, name.encode(), value) for name, value in saved.items()])
+        self._under_way = 0
 
     def _held(self, changes: Changes) -> Rows:
         """What is bound of what leases had before; the rest is another source's, or waits."""
@@ -111,7 +126,7 @@ class LeaseService:
         while True:
             wanted = [Change(op, Source.DHCP, rows) for op, rows in ((Op.UNBIND, unbind), (Op.BIND, bind)) if len(rows)]
             try:
-                await self._control.commit(wanted, records, Source.DHCP)
+                await self._until_kept(partial(self._control.commit, wanted, records, Source.DHCP))
                 return
             except CommitRefused as fault:
                 refused = [refusal.index for refusal in fault.report.refused if refusal.index < len(bind)]
@@ -120,7 +135,13 @@ class LeaseService:
                 log.warning("leasequery: %d leases are not bound: %s", len(refused), fault)
                 self.refused += len(refused)
                 bind = np.delete(bind, refused)
-            except Closed:
+
+    async def _until_kept(self, act: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            try:
+                await act()
+                return
+            except (Closed, CommitRefused):
                 raise
             except StoreFault as fault:
                 log.error("leasequery: %s; trying again", fault)
@@ -139,10 +160,13 @@ class LeaseService:
         return [name for name, session in self.edge.requestor.sessions.items() if session.current]
 
     def sources(self) -> Sequence[SourceStatus]:
+        """`queued` is what all of them said together: changes that are heard of and not durable yet."""
         requestor, now = self.edge.requestor, asyncio.get_running_loop().time()
+        queued = requestor.waiting + self._under_way
         found = []
         for name, session in requestor.sessions.items():
-            lag = max(0.0, now - session.heard_at)
+            since = min(session.heard_at, self._began) if self._under_way else session.heard_at
+            lag = 0.0 if session.current and not queued else max(0.0, now - since)
             synchronised = None
             if session.bulk_began is not None and session.bulk_took_s is not None:
                 synchronised = time.time() - now + session.bulk_began + session.bulk_took_s
@@ -151,7 +175,7 @@ class LeaseService:
                 claims = requestor.leases.claims_of(name)
                 mine = np.isin(row_sets.joined_keys(claims["ipv4"], claims["psid"]), row_sets.keys(waiting))
                 conflicts += int(np.count_nonzero(mine))
-            found.append(SourceStatus(name, session.state, active, conflicts, lag, 0, synchronised))
+            found.append(SourceStatus(name, session.state, active, conflicts, lag, queued, synchronised))
         return found
 
     async def resync(self, name: str | None) -> Sequence[str]:
@@ -173,5 +197,6 @@ class LeaseService:
                 "lwaftr_lease_conflicts", "Leases that wait for the end of another", "gauge", label, source.conflicts
             )
             yield Value("lwaftr_lease_lag_seconds", "How far behind the server", "gauge", label, source.lag_s)
+            yield Value("lwaftr_lease_changes_queued", "Changes heard and not durable", "gauge", label, source.queued)
             up = float(source.state == "live")
             yield Value("lwaftr_lease_source_live", "1 while the active query of a server is live", "gauge", label, up)

@@ -31,12 +31,16 @@ class Quarantine:
             self._subscribers.add(applied.come.rows)
 
     def admit(self, unbind: Rows, bind: Rows, held: Rows) -> tuple[Rows, Rows]:
-        """(unbind, bind) of these that may be done. `held`: what leases have bound at the keys of both, up to now."""
+        """(unbind, bind) of these that may be done. `held`: what leases have bound at the keys of both, up to now.
+
+        A lease that is bound keeps its place, wherever it renews from; then it is the turn of those that wait.
+        """
         before, stay = self.waiting, no_rows()
         if len(before):
             stay = _without(before, np.concatenate([unbind, bind]))
             unbind = _without(unbind, before)
-        wanted = np.concatenate([stay, bind]) if len(stay) else bind
+        bound = _among(bind, held)
+        wanted = np.concatenate([row_sets.select(bind, bound), stay, row_sets.select(bind, ~bound)])
         refused = self._subscribers.refused(wanted, held)
         if not refused.any():
             self.waiting = no_rows()
@@ -48,4 +52,9 @@ class Quarantine:
 
 def _without(rows: Rows, others: Rows) -> Rows:
     """Those whose keys are not among the others'."""
-    return row_sets.select(rows, ~row_sets.found(row_sets.keys(rows), row_sets.distinct(row_sets.keys(others)))[0])
+    return row_sets.select(rows, ~_among(rows, others))
+
+
+def _among(rows: Rows, others: Rows) -> row_sets.Mask:
+    """Which have keys of the others."""
+    return row_sets.found(row_sets.keys(rows), row_sets.distinct(row_sets.keys(others)))[0]

@@ -22,11 +22,12 @@ cdef class KeyIndex:
         return self._used
 
     cdef int _make(self, size_t size) except -1 nogil:
-        self._entries = <Entry*>zeros(size * sizeof(Entry))
-        if self._entries == NULL:
+        """Those that there are stay the caller's; without memory for others nothing has changed."""
+        cdef Entry* entries = <Entry*>zeros(size * sizeof(Entry))
+        if entries == NULL:
             with gil:
                 raise MemoryError
-        self._mask = size - 1
+        self._entries, self._mask = entries, size - 1
         return 0
 
     cdef int _grow(self) except -1 nogil:

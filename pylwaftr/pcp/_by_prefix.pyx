@@ -1,11 +1,14 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True
-"""Binding rows, found by the prefix of their B4 address: a hash table whose chains run through the rows themselves."""
+"""Binding rows, found by the prefix of their B4 address: a hash table whose chains run through the rows themselves.
+
+A second one finds a row as such, so that one of many in a prefix goes as fast as one alone.
+"""
 
 from libc.stdint cimport int32_t, uint8_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
 
-from pylwaftr._tables cimport AHEAD, Address, Row, address, hashed, mask_of, masked, memory, prefetch, same
+from pylwaftr._tables cimport AHEAD, Address, Row, address, hashed, mask_of, masked, memory, mixed, prefetch, same
 
 import secrets
 
@@ -20,6 +23,12 @@ cdef enum:
     SMALLEST = 1024
     NOWHERE = -1
 
+cdef struct Place:
+    Row row
+    int32_t next  # in the chain of its prefix, or among the free places
+    int32_t before
+    int32_t like  # the next in the chain of the row itself
+
 
 cdef class ByPrefix:
     """Rows are BINDING_ROW, contiguous. Each row may be there more than once."""
@@ -27,9 +36,9 @@ cdef class ByPrefix:
     cdef readonly int length  # of the prefixes
     cdef Address _mask
     cdef uint64_t _seed
-    cdef Row* _rows
-    cdef int32_t* _next  # in the chain, or among the free places
-    cdef int32_t* _heads  # as many as there is room for rows
+    cdef Place* _places
+    cdef int32_t* _heads  # as many as there is room for rows: chains of prefixes
+    cdef int32_t* _likes  # the same: of rows
     cdef int32_t _room
     cdef int32_t _used  # places that were ever taken
     cdef int32_t _free
@@ -38,14 +47,14 @@ cdef class ByPrefix:
     def __cinit__(self, int length):
         self.length, self._mask = length, mask_of(length)
         self._seed = secrets.randbits(64)
-        self._rows, self._next, self._heads = NULL, NULL, NULL
+        self._places, self._heads, self._likes = NULL, NULL, NULL
         self._room, self._used, self._free, self._count = 0, 0, NOWHERE, 0
         self._grow(SMALLEST)
 
     def __dealloc__(self):
-        free(self._rows)
-        free(self._next)
+        free(self._places)
         free(self._heads)
+        free(self._likes)
 
     def __len__(self):
         return self._count
@@ -90,14 +99,14 @@ cdef class ByPrefix:
         cdef Py_ssize_t count = 0
         while at != NOWHERE:
             count += 1
-            at = self._after(self._next[at], prefix)
+            at = self._after(self._places[at].next, prefix)
         found = np.empty(count, BINDING_ROW)
         cdef uint8_t[::1] out = found.view(np.uint8)
         at, count = first, 0
         while at != NOWHERE:
-            memcpy(&out[count * sizeof(Row)], &self._rows[at], sizeof(Row))
+            memcpy(&out[count * sizeof(Row)], &self._places[at].row, sizeof(Row))
             count += 1
-            at = self._after(self._next[at], prefix)
+            at = self._after(self._places[at].next, prefix)
         return found
 
     def all(self):
@@ -115,9 +124,9 @@ cdef class ByPrefix:
             for home in range(self._room):
                 at = self._heads[home]
                 while at != NOWHERE:
-                    rows[count] = self._rows[at]
+                    rows[count] = self._places[at].row
                     count += 1
-                    at = self._next[at]
+                    at = self._places[at].next
 
     cdef Address _prefix(self, const uint8_t[::1] b4) except *:
         if b4.shape[0] != 16:
@@ -127,21 +136,26 @@ cdef class ByPrefix:
     cdef inline size_t _home(self, Address prefix) noexcept nogil:
         return hashed(prefix, self._seed) & (self._room - 1)
 
+    cdef inline size_t _home_of(self, const Row* row) noexcept nogil:
+        return self._home(masked(address(row.b4), self._mask))
+
+    cdef inline size_t _like(self, const Row* row) noexcept nogil:
+        """Whatever the BR address: few rows differ in that alone."""
+        cdef uint64_t head
+        memcpy(&head, row, sizeof(head))
+        return hashed(address(row.b4), mixed(head ^ self._seed)) & (self._room - 1)
+
     cdef inline void _soon(self, const Row* rows, Py_ssize_t start, Py_ssize_t end) noexcept nogil:
         cdef Py_ssize_t i
         for i in range(start, min(start + AHEAD, end)):
-            prefetch(&self._heads[self._home(masked(address(rows[i].b4), self._mask))])
+            prefetch(&self._heads[self._home_of(&rows[i])])
+            prefetch(&self._likes[self._like(&rows[i])])
 
     cdef inline int32_t _after(self, int32_t at, Address prefix) noexcept nogil:
         """From this place of a chain on, the first row in the prefix."""
-        while at != NOWHERE and not same(masked(address(self._rows[at].b4), self._mask), prefix):
-            at = self._next[at]
+        while at != NOWHERE and not same(masked(address(self._places[at].row.b4), self._mask), prefix):
+            at = self._places[at].next
         return at
-
-    cdef inline void _link(self, int32_t at) noexcept nogil:
-        cdef size_t home = self._home(masked(address(self._rows[at].b4), self._mask))
-        self._next[at] = self._heads[home]
-        self._heads[home] = at
 
     cdef void _put(self, const Row* row) noexcept nogil:
         cdef int32_t at = self._free
@@ -149,41 +163,56 @@ cdef class ByPrefix:
             at = self._used
             self._used += 1
         else:
-            self._free = self._next[at]
-        self._rows[at] = row[0]
+            self._free = self._places[at].next
         self._count += 1
-        self._link(at)
+        cdef int32_t* head = &self._heads[self._home_of(row)]
+        cdef int32_t* like = &self._likes[self._like(row)]
+        self._places[at] = Place(row[0], head[0], NOWHERE, like[0])
+        if head[0] != NOWHERE:
+            self._places[head[0]].before = at
+        head[0] = like[0] = at
 
     cdef void _take(self, const Row* row) noexcept nogil:
-        cdef int32_t* link = &self._heads[self._home(masked(address(row.b4), self._mask))]
-        cdef int32_t at
-        while link[0] != NOWHERE and memcmp(&self._rows[link[0]], row, sizeof(Row)):
-            link = &self._next[link[0]]
-        at = link[0]
+        cdef int32_t* like = &self._likes[self._like(row)]
+        while like[0] != NOWHERE and memcmp(&self._places[like[0]].row, row, sizeof(Row)):
+            like = &self._places[like[0]].like
+        cdef int32_t at = like[0]
         if at == NOWHERE:
             return
-        link[0] = self._next[at]
-        self._next[at], self._free = self._free, at
+        cdef Place* place = &self._places[at]
+        like[0] = place.like
+        if place.next != NOWHERE:
+            self._places[place.next].before = place.before
+        if place.before != NOWHERE:
+            self._places[place.before].next = place.next
+        else:
+            self._heads[self._home_of(row)] = place.next
+        place.next, self._free = self._free, at
         self._count -= 1
 
     cdef int _grow(self, int32_t room) except -1:
         """Into new columns, without the free places."""
-        cdef Row* rows = <Row*>memory(room * sizeof(Row))
-        cdef int32_t* links = <int32_t*>memory(room * sizeof(int32_t))
+        cdef Place* places = <Place*>memory(room * sizeof(Place))
         cdef int32_t* heads = <int32_t*>memory(room * sizeof(int32_t))
-        if rows == NULL or links == NULL or heads == NULL:
-            free(rows)
-            free(links)
+        cdef int32_t* likes = <int32_t*>memory(room * sizeof(int32_t))
+        if places == NULL or heads == NULL or likes == NULL:
+            free(places)
             free(heads)
+            free(likes)
             raise MemoryError
-        self._gather(rows)
-        free(self._rows)
-        free(self._next)
-        free(self._heads)
-        self._rows, self._next, self._heads, self._room = rows, links, heads, room
-        self._used, self._free = self._count, NOWHERE
         memset(heads, 0xFF, room * sizeof(int32_t))  # NOWHERE
-        cdef int32_t at
-        for at in range(self._count):
-            self._link(at)
+        memset(likes, 0xFF, room * sizeof(int32_t))
+        cdef Place* old = self._places
+        cdef int32_t* old_heads = self._heads
+        cdef int32_t home, at, old_room = self._room
+        free(self._likes)
+        self._places, self._heads, self._likes, self._room = places, heads, likes, room
+        self._used, self._free, self._count = 0, NOWHERE, 0
+        for home in range(old_room):
+            at = old_heads[home]
+            while at != NOWHERE:
+                self._put(&old[at].row)
+                at = old[at].next
+        free(old)
+        free(old_heads)
         return 0
