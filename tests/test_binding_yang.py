@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pylwaftr import binding_files
 from pylwaftr.binding_files import Instance, rfc8676, yang_model
-from pylwaftr.rows import BINDING_ROW, Rows
+from tests.test_binding_files import any_rows
 
 BR = bytes(16)
 FRAME = {"name": "a", "softwire-num-max": 9, "softwire-payload-mtu": 1460, "softwire-path-mru": 1500}
@@ -101,24 +100,10 @@ def test_what_our_reader_takes_is_valid(entry: dict[str, Any]) -> None:
         assert all(re.search(STRICTER, message) for _, message in ours), ours
 
 
-def rows(count: int, seed: int) -> Rows:
-    random = np.random.default_rng(seed)
-    made = np.zeros(count, BINDING_ROW)
-    made["ipv4"] = random.integers(0, 2**32, count)
-    made["psid_len"] = random.integers(0, 16, count)
-    made["psid_offset"] = np.where(made["psid_len"] > 0, random.integers(0, 17, count), 0)
-    made["psid"] = np.where(made["psid_len"] > 0, random.integers(0, 2**16, count), 0)
-    # Many zeros, so that every form of :: comes up.
-    made["b4"] = random.integers(0, 256, (count, 16)) * random.integers(0, 2, (count, 16))
-    made["b4"][:, :4] = np.arange(count).astype(">u4").view(np.uint8).reshape(-1, 4)
-    made["br"] = random.integers(0, 3, (count, 16))
-    return made
-
-
 @pytest.mark.parametrize("count", [0, 1, 2000])
 def test_exports_are_valid(tmp_path: Path, count: int) -> None:
     path = tmp_path / "bindings.json"
-    binding_files.save(path, rows(count, seed=count), Instance(max(count, 1), 1460, 1500))
+    binding_files.save(path, any_rows(count, seed=count), Instance(max(count, 1), 1460, 1500))
     assert yang_model.fault_of(json.loads(path.read_text())) is None
 
 
@@ -129,7 +114,7 @@ def test_yangson_sees_the_frame_and_the_first_entries(tmp_path: Path) -> None:
         (instance,) = document[rfc8676.TOP]["binding"]["bind-instance"]
         seen.append((instance["softwire-num-max"], instance["binding-table"]["binding-entry"]))
 
-    binding_files.save(path, rows(3000, seed=1), Instance(4000, 1460, 1500))
+    binding_files.save(path, any_rows(3000, seed=1), Instance(4000, 1460, 1500))
     with patch.object(yang_model, "fault_of", fault_of):
         assert len(binding_files.load(path, BR).rows) == 3000
     written = json.loads(path.read_text())[rfc8676.TOP]["binding"]["bind-instance"][0]["binding-table"]
