@@ -14,6 +14,7 @@ from typing import IO
 from pylwaftr.store import StoreFault
 
 TEMPORARY = ".part"
+OWNER = 0o600  # of every file: who held which address when is personal, whatever the mode of the folder
 
 
 class Damaged(Exception):
@@ -24,7 +25,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     """On the disk when it returns. A crash leaves the file as it was, or a .part file, which is nobody's."""
     temporary = path.with_name(path.name + TEMPORARY)
     try:
-        with temporary.open("wb") as file:
+        with open(temporary, "wb", opener=private) as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -33,6 +34,11 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def private(path: str, flags: int) -> int:
+    """For `open`: what is made is its owner's only."""
+    return os.open(path, flags, OWNER)
 
 
 def sync_folder(folder: Path) -> None:
@@ -79,7 +85,8 @@ class Lock:
     def __init__(self, folder: Path) -> None:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._file = (folder / "lock").open("a+")
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+            self._file = os.fdopen(os.open(folder / "lock", flags, OWNER), "a+")
         except OSError as fault:
             remedy = "make it, or choose another state.directory"
             raise StoreFault(f"{folder} cannot be used ({fault.strerror}): {remedy}") from None

@@ -6,6 +6,7 @@ synchronous=FULL). SQLite has no checksums of its own, so what matters carries o
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import struct
 import zlib
@@ -21,7 +22,7 @@ import numpy.typing as npt
 
 from pylwaftr.rows import BINDING_ROW, Rows
 from pylwaftr.store import Record, StoreFault
-from pylwaftr.store.files import Damaged
+from pylwaftr.store.files import OWNER, Damaged
 from pylwaftr.store.segments import Events, Segment
 
 FORMAT = 1
@@ -127,6 +128,8 @@ class Batch:
 
 
 def connect(path: Path, query_only: bool = False) -> sqlite3.Connection:
+    if not path.exists():  # SQLite makes the files beside it alike
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, OWNER))
     connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
