@@ -67,15 +67,18 @@ def test_an_odd_line_is_left_out_and_the_next_ones_are_heard(tmp_path: Path, odd
 
 
 @pytest.mark.parametrize("kind", [TypeError, OverflowError, RecursionError])
-def test_whatever_a_line_leads_to_is_its_own_fault(kind: type[Exception]) -> None:
+def test_whatever_a_line_leads_to_is_its_own_fault(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     def parse(text: str) -> Change:
         if text == "odd":
             raise kind(text)
-        return journal.parse(text)
+        return real(text)
 
-    service = Service(Database(), Settings(b"\0\3\0\1server"), None)
-    daemon._take(service, [LINE % 1, "odd", LINE % 2], parse, live=False)
-    assert len(service.database) == 2
+    real = journal.parse
+    monkeypatch.setattr(journal, "parse", parse)
+    lines, refused = [LINE % 1, "odd", LINE % 2], list[str]()
+    assert len(daemon._read(lines, parse)) == 2  # Kea's
+    assert len(journal.read(lines, lambda text, fault: refused.append(text))) == 2
+    assert refused == ["odd"]
 
 
 def test_a_line_of_kea_that_is_no_csv_is_left_out() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import replace
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -242,3 +243,17 @@ def test_the_server_identifier_has_to_be_known(address: str) -> None:
     done = CliRunner().invoke(leasequery_server, words)
     assert done.exit_code == 2
     assert "--listen-dhcpv4 names no IPv4 address of its own: give --server-id" in done.output
+
+
+def test_files_of_tls_that_are_no_good_are_named(tmp_path: Path) -> None:
+    there = tmp_path / "there.pem"
+    there.write_text("no PEM")
+    rows = [("--tls-cert", there), ("--tls-key", there), ("--tls-ca", there)]
+    for missing, _ in rows:
+        words = [str(word) for name, file in rows for word in (name, tmp_path / "nix" if name == missing else file)]
+        done = CliRunner().invoke(leasequery_server, ["--journal", "/nowhere", *words])
+        assert (done.exit_code, f"{missing}: {tmp_path}/nix cannot be read: No such" in done.output) == (2, True)
+    words = ["--journal", "/nowhere", "--tls-cert", str(there), "--tls-key", str(there)]
+    done = CliRunner().invoke(leasequery_server, words)
+    assert done.exit_code == 2
+    assert f"{there}, {there} are not a certificate, its key and a CA" in done.output

@@ -29,6 +29,11 @@ def settled() -> None:
 def give_way() -> None:
     """The calling thread works only while nobody else of this CPU wants to: the control side has one core, and its
     background work would take half of it for the time of a fold. For a thread that does nothing else, for only a
-    privileged one comes back."""
+    privileged one comes back.
+
+    1,200 creates beside a fold, two runs each on a busy machine: the slowest answer after 12 and 36 ms instead of 58
+    and 97, p99 to forwarding 1.9 and 2.2 ms instead of 2.5 and 2.7; the fold took up to twice as long. It may hold the
+    interpreter while another process has the CPU; a run beside one that never sleeps was not the slower for it.
+    """
     me = threading.get_native_id()
     os.setpriority(os.PRIO_PROCESS, me, min(19, os.getpriority(os.PRIO_PROCESS, me) + _BACKGROUND))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pylwaftr.responder import inotify, journal, kea
-from pylwaftr.responder.database import Change, Database
+from pylwaftr.responder.database import Change, Changes, Database, rows_of
 from pylwaftr.responder.server import SEND_S, Connection, Counts, Settings
 
 log = logging.getLogger("leasequery-server")
@@ -40,9 +40,12 @@ class Service:
         self._woken = False
 
     def apply(self, changes: Sequence[Change], live: bool) -> None:
+        self.take(rows_of(changes), live)
+
+    def take(self, changes: Changes, live: bool) -> None:
         """`live`: they happened just now, and clients wait for them."""
-        self.database.apply(changes, int(time.time()) if live else None)
-        if changes and live:
+        self.database.take(changes, int(time.time()) if live else None)
+        if len(changes) and live:
             self.wake()
 
     def wake(self) -> None:
@@ -261,7 +264,7 @@ def tails(service: Service, sources: Sources) -> list[Tail]:
         reader = sources.kea or kea.Leases()
 
         def take_kea(lines: list[str], live: bool) -> None:
-            _take(service, lines, lambda text: reader.line(text, int(time.time())), live)
+            service.apply(_read(lines, lambda text: reader.line(text, int(time.time()))), live)
 
         for suffix in (".2", ".1"):  # what Kea's cleanup has set aside
             Tail(Path(f"{sources.kea_leases}{suffix}"), take_kea).read(live=False)
@@ -271,7 +274,7 @@ def tails(service: Service, sources: Sources) -> list[Tail]:
     if sources.journal is not None:
 
         def take_journal(lines: list[str], live: bool) -> None:
-            _take(service, lines, journal.parse, live)
+            service.take(journal.read(lines, _left_out), live)
 
         found.append(Tail(sources.journal, take_journal))
     for tail in found:
@@ -282,17 +285,21 @@ def tails(service: Service, sources: Sources) -> list[Tail]:
     return found
 
 
-def _take(service: Service, lines: list[str], parse: Callable[[str], Change | None], live: bool) -> None:
+def _read(lines: list[str], parse: Callable[[str], Change | None]) -> list[Change]:
     changes = []
     for text in lines:
         try:
             change = parse(text)
-        except (ValueError, TypeError, OverflowError, RecursionError) as fault:
-            log.error("a line was left out: %s: %s", fault, text[:200])
+        except journal.FAULTS as fault:
+            _left_out(text, fault)
             continue
         if change is not None:
             changes.append(change)
-    service.apply(changes, live)
+    return changes
+
+
+def _left_out(text: str, fault: Exception) -> None:
+    log.error("a line was left out: %s: %s", fault, text[:200])
 
 
 def context(cert: Path, key: Path, ca: Path | None) -> ssl.SSLContext:

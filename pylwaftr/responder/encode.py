@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pylwaftr.responder import _columns
+
 EPOCH_2000 = 946684800
 REPLY, LEASEQUERY_REPLY, LEASEQUERY_DONE, LEASEQUERY_DATA = 7, 15, 16, 17
 CLIENT_ID, SERVER_ID, STATUS_CODE, CLIENT_DATA, CLT_TIME, DHCPV4_MSG, LQ_BASE_TIME = 1, 2, 13, 45, 46, 87, 100
@@ -88,6 +90,7 @@ class Layout:
         if way in (WRAPPED, SOFTWIRE):
             self.client_data_at = start - 4
             self.at |= {"xid6": 3, "base6": self.client_data_at - 4}
+        self.places = np.array([self.at.get(name, -1) for name in _columns.NAMES], np.int32)
 
     def _message4(self, client_len: int, lifetime: bool, b4: bool) -> bytes:
         """DHCPLEASEACTIVE or DHCPLEASEUNASSIGNED, inside what way W puts around it."""
@@ -171,46 +174,5 @@ def client_data(lease: Leases, xid: int, now: int, way: int = WRAPPED, sender: b
 def _alike(leases: Leases, code: int, xid: int, now: int, way: int, sender: bytes) -> Octets:
     shape = layout(way, code >> 2, bool(code & 2), bool(code & 1))
     out = np.empty((len(leases), len(shape.octets)), np.uint8)
-    out[:] = shape.octets
-    at = shape.at
-    if "xid6" in at:
-        out[:, at["xid6"] : at["xid6"] + 3] = np.frombuffer(xid.to_bytes(3), np.uint8)
-        _put(out, at["base6"], now - EPOCH_2000 & 0xFFFFFFFF)
-    last = _ago(now, leases["cltt"])
-    if "kind" in at:
-        _put(out, at["xid4"], xid)
-        out[:, at["kind"]] = np.where(leases["state"] == ACTIVE, 13, 11)
-        out[:, at["state"]] = leases["state"]
-        _put(out, at["base4"], now)
-        _put(out, at["last"], last)
-        _put(out, at["since"], _ago(now, leases["since"]))
-    out[:, at["params"] : at["params"] + 4] = leases["params"]
-    _put(out, at["ciaddr"], leases["ipv4"])
-    if "clt_time" in at:
-        _put(out, at["clt_time"], last)
-    if "lifetime" in at:
-        left = np.maximum(leases["expires"].astype(np.int64) - now, 0)
-        left = np.where(leases["expires"] == INFINITE, INFINITE, left)
-        _put(out, at["lifetime"], left if way != SOFTWIRE else np.where(leases["state"] == ACTIVE, left, 0))
-    if "preferred" in at:
-        out[:, at["preferred"] : at["preferred"] + 4] = out[:, at["lifetime"] : at["lifetime"] + 4]
-    if "client" in at:
-        out[:, at["client"] : at["client"] + (code >> 2)] = leases["client"][:, : code >> 2]
-    if "duid" in at:
-        out[:, at["duid"] : at["duid"] + (code >> 2)] = leases["client"][:, 5 : 5 + (code >> 2)]
-    for name in ("b4", "address"):
-        if name in at:
-            out[:, at[name] : at[name] + 16] = leases["b4"]
-    for name in ("server_id", "br"):
-        if name in at:
-            out[:, at[name] : at[name] + len(sender)] = np.frombuffer(sender, np.uint8)
+    _columns.fill(out, shape.octets, shape.places, leases, xid, now, way == SOFTWIRE, code >> 2, sender)
     return out
-
-
-def _ago(now: int, times: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
-    ago: npt.NDArray[np.int64] = np.maximum(now - times.astype(np.int64), 0)
-    return ago
-
-
-def _put(out: Octets, at: int, numbers: npt.NDArray[Any] | int) -> None:
-    out[:, at : at + 4] = np.asarray(numbers).astype(">u4").reshape(-1, 1).view(np.uint8).reshape(-1, 4)

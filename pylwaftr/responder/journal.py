@@ -11,16 +11,40 @@ the client) `at` where they are left out. A renewal is another ACTIVE line.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
-from pylwaftr.responder.database import Change
+import numpy as np
+
+from pylwaftr.responder import _lines
+from pylwaftr.responder.database import CHANGE, Change, Changes, rows_of
 
 _ipv4 = lru_cache(maxsize=65536)(IPv4Address)  # leases share addresses
 _NUMBERS = ("at", "offset", "psid_len", "psid", "lifetime", "cltt")
 _KNOWN = frozenset(_NUMBERS) | {"state", "ipv4", "b4", "client"}
 _NEEDED = frozenset({"at", "state", "ipv4"})
+
+
+FAULTS = ValueError, TypeError, OverflowError, RecursionError  # that a line may lead to
+
+
+def read(lines: list[str], refused: Callable[[str, Exception], None]) -> Changes:
+    """All of them in order, but those that cannot be read. What is written in the usual form is read by compiled code,
+    which stops in front of a line that is not."""
+    found, count = np.zeros(len(lines), CHANGE), 0
+    at = 0
+    while True:
+        at, count = _lines.read(lines, at, found, count)
+        if at == len(lines):
+            return found[:count]
+        try:
+            found[count] = rows_of([parse(lines[at])])[0]
+            count += 1
+        except FAULTS as fault:
+            refused(lines[at], fault)
+        at += 1
 
 
 def parse(line: str) -> Change:

@@ -1,0 +1,3 @@
+from pylwaftr.responder.database import Changes
+
+def read(lines: list[str], at: int, out: Changes, count: int) -> tuple[int, int]: ...
