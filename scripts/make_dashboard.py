@@ -1,4 +1,4 @@
-"""make_dashboard.py: writes configs/grafana.json, the Grafana dashboard, from the rows below.
+"""make_dashboard.py [--check]: writes configs/grafana.json, the Grafana dashboard, or fails if it is not up to date.
 
 Import it in Grafana and choose the Prometheus data source. A test asks a running router for every metric named here.
 """
@@ -6,10 +6,16 @@ Import it in Grafana and choose the Prometheus data source. A test asks a runnin
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-OUT = Path(__file__).resolve().parent.parent / "configs" / "grafana.json"
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from scripts import made_file  # noqa: E402
+
+OUT = ROOT / "configs" / "grafana.json"
 WIDTH, HEIGHT = 8, 7  # of a panel; a row of Grafana is 24 wide
 
 
@@ -118,6 +124,52 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
         ),
     ),
     (
+        "Leases",
+        (
+            Panel(
+                "Lag behind the DHCP servers",
+                "s",
+                (
+                    (f"lwaftr_lease_lag_seconds{BY}", "{{server}}"),
+                    (f"lwaftr_lease_silence_seconds{BY}", "last message of {{server}}"),
+                ),
+            ),
+            Panel("Leases heard and not durable", "short", ((f"lwaftr_lease_changes_queued{BY}", "{{server}}"),)),
+            Panel(
+                "State of the servers",
+                "none",
+                ((f"lwaftr_lease_source_state{BY} > 0", "{{server}} {{state}}"),),
+                "stat",
+            ),
+            Panel(
+                "Leases",
+                "short",
+                (
+                    (f"lwaftr_leases{BY}", "{{server}}"),
+                    (f"lwaftr_leases_quarantined{BY} > 0", "{{server}} quarantined: {{reason}}"),
+                    (f"lwaftr_lease_conflicts{BY} > 0", "{{server}} conflict: {{reason}}"),
+                ),
+            ),
+            Panel(
+                "Messages",
+                "pps",
+                (
+                    (f"rate(lwaftr_lease_messages_total{BY}{RATE})", "{{server}} {{direction}}"),
+                    (f"rate(lwaftr_lease_malformed_total{BY}{RATE})", "{{server}} malformed: {{reason}}"),
+                ),
+            ),
+            Panel(
+                "Connections and full bulks",
+                "short",
+                (
+                    (f"increase(lwaftr_lease_connects_total{BY}{RATE})", "{{server}} connects {{connection}}"),
+                    (f"increase(lwaftr_lease_bulks_total{BY}{RATE})", "{{server}} bulk {{result}}"),
+                    (f"increase(lwaftr_lease_events_total{BY}{RATE}) > 0", "{{server}} {{event}}"),
+                ),
+            ),
+        ),
+    ),
+    (
         "ICMP and fragments",
         (
             Panel(
@@ -217,5 +269,9 @@ def text() -> str:
     return json.dumps(dashboard(), indent=1) + "\n"
 
 
+def main(arguments: list[str]) -> int:
+    return made_file.main(OUT, text(), __file__, arguments)
+
+
 if __name__ == "__main__":
-    OUT.write_text(text())
+    raise SystemExit(main(sys.argv[1:]))

@@ -30,6 +30,9 @@ def start(unix: int) -> Start:
     return Start(unix - codec6.EPOCH, unix)
 
 
+SETTLED = Saved(start(T0 - 1), resync=False)  # all that the server has told is known
+
+
 class Peer:
     """One requestor; its bindings as the router would have them; what it wanted of its sockets."""
 
@@ -81,7 +84,7 @@ class Peer:
         assert session._links[channel].phase is Phase.CONNECTING, f"no connection was wanted at {now}"
         secure = session._secure
         if xid is not None:
-            session._xid = (xid - (1 if secure else 2)) % (1 << 24)
+            session._parts.xid = (xid - (1 if secure else 2)) % (1 << 24)
         self.requestor.connected(name, channel, now)
         self.after(now)
         return self.requestor.data_to_send(name, channel)
@@ -228,6 +231,8 @@ def started(saved: Saved | None = None, *leases: Any, **options: Any) -> Peer:
     peer.open()
     peer.connect(ACTIVE, 0, A)
     peer.recv(reply(A, 0), ACTIVE, 0)
+    if peer.session().state == "catching up":
+        peer.recv(data(A, 0, status=CATCH_UP_COMPLETE), ACTIVE, 0)
     if saved is None:
         bulk(peer, 1, *leases)
     return peer

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from ipaddress import IPv6Address
+from typing import Any
 
 import pytest
 
+from pylwaftr.dhcp import codec4, codec6
 from pylwaftr.dhcp.events import Channel, Saved, Shut
 from pylwaftr.responder.database import Database
 from tests.leasequery_peer import (
@@ -14,6 +17,7 @@ from tests.leasequery_peer import (
     BULK,
     CATCH_UP_COMPLETE,
     NOT_ALLOWED,
+    SETTLED,
     A,
     B,
     Peer,
@@ -169,6 +173,102 @@ def test_a_server_without_history_is_asked_for_all_now_and_then() -> None:
     peer.requestor.resync(now + 330)
     run_on(pair, now + 330, now + 350)
     assert session.counts["bulks_complete"] == 3  # who asks for it gets it
+
+
+# --- no base-time: RFC 7653 section 9.3 wants it only where the query asks, and not every server heeds that -----------
+
+
+def without_base_time(octets: bytes) -> bytes:
+    """Whole frames, on both layers."""
+    out, at = b"", 0
+    while at < len(octets):
+        length = int.from_bytes(octets[at : at + 2])
+        message = codec6.decode(octets[at + 2 : at + 2 + length])
+        options = [(code, _untimed(data) if code == 45 else data) for code, data in message.options if code != 100]
+        out += codec6.frame(codec6.encode(replace(message, options=tuple(options))))
+        at += 2 + length
+    return out
+
+
+def _untimed(client_data: bytes) -> bytes:
+    made: list[tuple[int, bytes]] = []
+    for code, octets in codec6.split(client_data):
+        if code == 87:
+            nested = codec4.decode(octets)
+            octets = codec4.encode(replace(nested, options=tuple(o for o in nested.options if o[0] != 152)))
+        made.append((code, octets))
+    return codec6.join(tuple(made))
+
+
+class Untimed:
+    """Of a link of the responder."""
+
+    def __init__(self, link: Any) -> None:
+        self._link = link
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._link, name)
+
+    def produce(self, now: float, unix: int) -> bytes:
+        return without_base_time(self._link.produce(now, unix))
+
+
+class TwoUntimed(Pair):
+    def _carry(self, channel: Channel, now: float, piece: int, budget: int) -> None:
+        if channel in self.links and not isinstance(self.links[channel], Untimed):
+            self.links[channel] = Untimed(self.links[channel])  # type: ignore[assignment]
+        super()._carry(channel, now, piece, budget)
+
+
+class OneUntimed(OneConnection, TwoUntimed):
+    pass
+
+
+def test_what_changed_while_a_server_without_base_time_was_away_is_learnt() -> None:
+    pair = TwoUntimed(database(*THREE))
+    pair.peer.open()
+    pair.run(1)
+    session = pair.peer.session()
+    assert (session.state, session.saved.start, session.saved.resync) == ("live", None, False)
+    assert pair.peer.table == pair.truth
+    pair.cut(ACTIVE, 2)
+    pair.db.apply([change(1, T0 + 3, "RELEASED"), change(7, T0 + 3)], T0 + 3)
+    run_on(pair, 3, 80)
+    assert (session.state, session.counts["bulks_complete"]) == ("live", 2)
+    assert pair.peer.table == pair.truth
+
+
+def test_one_connection_to_a_server_without_base_time() -> None:
+    """Nothing says where the stream would have to begin, so what changed before it is learnt by the next bulk."""
+    pair = OneUntimed(database(*THREE))
+    pair.peer.open()
+    session, now = pair.peer.session(), 0.0
+    while not session.counts["bulks_put_off"]:
+        assert now < 200
+        now += 0.5
+        if session.counts["bulks_complete"] and len(pair.db) == 3:
+            pair.db.apply([change(5, T0 + int(now))], T0 + int(now))  # between the bulk and the stream
+        pair.run(now)
+    assert (session.state, len(pair.truth), len(pair.peer.table)) == ("live", 4, 3)
+    assert session.behind_s(now) > 0
+    pair.db.apply([change(6, T0 + int(now))], T0 + int(now))
+    pair.run(now + 1)
+    assert len(pair.peer.table) == 4  # the stream's news come
+    run_on(pair, now + 1, now + 330)
+    assert (session.state, session.counts["bulks_complete"]) == ("live", 2)
+    assert pair.peer.table == pair.truth
+
+
+@pytest.mark.parametrize("layer", ["outer", "nested"])
+def test_a_base_time_on_one_layer_is_one_on_both(layer: str) -> None:
+    peer = started(SETTLED)
+    message = codec6.decode(data(A, 60, lease(1, 60))[2:])
+    options = [(c, _untimed(d) if c == 45 and layer == "outer" else d) for c, d in message.options]
+    options = [(c, d) for c, d in options if c != 100 or layer == "outer"]
+    peer.recv(codec6.frame(codec6.encode(replace(message, options=tuple(options)))), ACTIVE, 60)
+    assert peer.session().saved.start == start(T0 + 60)
+    (row,) = peer.requestor.leases.claims_of("A")
+    assert row["base"] == T0 + 60
 
 
 def test_a_cold_start() -> None:

@@ -265,7 +265,7 @@ def test_what_was_injected_in_clear_text_is_not_read_as_if_tls_had_carried_it(
         listener = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
         port = listener.sockets[0].getsockname()[1]
         asked = requestor(True, 1.0)
-        asked.sessions["A"]._xid = 0xA001 - 2
+        asked.sessions["A"]._parts.xid = 0xA001 - 2
         edge = Edge(asked, {"A": Endpoint("127.0.0.1", port, tls=client_tls)}, router.apply)
         running = asyncio.create_task(edge.run())
         while asked.sessions["A"].state != "waiting" or not made:

@@ -14,6 +14,7 @@ from tests import leasequery_vectors as vectors
 from tests.leasequery_peer import (
     ACTIVE,
     BULK,
+    SETTLED,
     A,
     Peer,
     lease,
@@ -59,7 +60,7 @@ def test_octets_in_clear_text_before_tls_is_up_are_not_used(octets: bytes) -> No
 def test_after_tls_comes_the_query() -> None:
     peer = asked_for_tls()
     assert peer.recv(GO_AHEAD, ACTIVE, 1) == b""
-    peer.session()._xid = A - 1
+    peer.session()._parts.xid = A - 1
     peer.requestor.secured("A", ACTIVE, 2)
     assert peer.requestor.data_to_send("A", ACTIVE) == vectors.octets(MESSAGES["V001"])
 
@@ -86,7 +87,7 @@ def test_without_tls_there_is_no_query(what: str, then: Any) -> None:
 
 
 def test_more_than_five_malformed_messages_in_a_minute_end_the_connection() -> None:
-    peer = started(Saved(resync=False))
+    peer = started(SETTLED)
     bad = vectors.octets(MESSAGES["V079"])
     for number in range(6):
         assert not peer.taken(Shut, ACTIVE), number
@@ -97,7 +98,7 @@ def test_more_than_five_malformed_messages_in_a_minute_end_the_connection() -> N
 
 def test_gigabytes_of_garbage_take_no_memory() -> None:
     rng = random.Random(4)
-    peer = started(Saved(resync=False))
+    peer = started(SETTLED)
     session = peer.session()
     for _ in range(200):
         peer.recv(rng.randbytes(65536), ACTIVE, 1)
@@ -111,7 +112,7 @@ def test_gigabytes_of_garbage_take_no_memory() -> None:
 
 
 def test_a_stall_in_the_middle_of_a_frame_holds_one_frame() -> None:
-    peer = started(Saved(resync=False))
+    peer = started(SETTLED)
     peer.recv(b"\xff\xff\x11" + bytes(60000), ACTIVE, 1)
     assert len(peer.session()._links[ACTIVE]._in) == 60003
     peer.run_to(130)

@@ -16,7 +16,8 @@ from pylwaftr.dhcp.codec_lease import Lease, State
 from pylwaftr.dhcp.leases import FromTunnelAddress, Leases, Policy
 from pylwaftr.dhcp.records import unusable
 from pylwaftr.dhcp.s46 import PortParams
-from pylwaftr.rows import text6
+from pylwaftr.dhcp.standing import Standing
+from pylwaftr.rows import text4, text6
 from tests.leasequery_peer import BR, _key, ended, lease, rows
 
 Heard = tuple[str, Lease]
@@ -94,6 +95,10 @@ ORDERS = [  # what, heard of A and B, PSID -> B4, reports
         {1: B4},
         [],
     ),
+    ("what is free but the partner's is the partner's", [("B", ONE), ("A", ended(ONE, 80, State.REMOTE))], {1: B4}, []),
+    ("old news after REMOTE", [("A", ONE), ("A", ended(ONE, 80, State.REMOTE)), ("A", ONE)], {}, []),
+    ("in transition at the partner", [("B", ONE), ("A", ended(ONE, 80, State.TRANSITIONING))], {1: B4}, []),
+    ("old news after a transition", [("A", ended(ONE, 80, State.TRANSITIONING)), ("A", ONE)], {}, []),
     ("both have it, the partner tells of the end (X10)", [("A", ONE), ("B", ONE), ("B", ended(ONE, 80))], {}, []),
     (
         "an end with the same last transaction, by the partner",
@@ -227,7 +232,58 @@ def test_an_address_outside_the_pools_is_quarantined() -> None:
     table = Table(Policy("A", pools=(IPv4Network("198.51.100.0/24"),)))
     table.hear(("A", lease(1)), ("A", lease(1, ipv4="8.8.8.8")), ("A", lease(1, ipv4="192.0.0.2")))
     assert [key[0] for key in table.bound] == ["198.51.100.10"]
-    assert len(table.leases.quarantined("A")) == 2
+    assert standings(table, "A") == {"198.51.100.10": "BOUND", "8.8.8.8": "OUTSIDE_POOLS", "192.0.0.2": "OUTSIDE_POOLS"}
+
+
+def standings(table: Table, server: str) -> dict[Any, str]:
+    """By address, or by PSID where there is one address only."""
+    found = table.leases.standings(server)
+    at = np.flatnonzero(found != Standing.NOT_KNOWN)
+    told = table.leases.rows_of(server, at)
+    name = "ipv4" if len(set(told["ipv4"].tolist())) > 1 else "psid"
+    keys = [text4(key) if name == "ipv4" else key for key in told[name].tolist()]
+    return dict(zip(keys, (Standing(one).name for one in found[at].tolist()), strict=True))
+
+
+STANDINGS = [  # what, heard of A and B, how A's leases stand, how B's do
+    ("bound", [("A", ONE)], {1: "BOUND"}, {}),
+    ("ended", [("A", ONE), ("A", ended(ONE, 80))], {1: "ENDED"}, {}),
+    ("both have it", [("A", ONE), ("B", ONE)], {1: "BOUND"}, {1: "BOUND"}),
+    ("two B4s", [("A", ONE), ("B", MOVED)], {1: "OTHER_SERVER"}, {1: "BOUND"}),
+    ("the partner tells of its end", [("A", ONE), ("B", ended(ONE, 80))], {1: "OTHER_SERVER"}, {1: "ENDED"}),
+    (
+        "other divisions of one address",
+        [("A", lease(2, 0)), ("A", lease(5, 100, psid_len=7))],
+        {2: "OTHER_DIVISION", 5: "BOUND"},
+        {},
+    ),
+    (
+        "no option 109, and an unusable one",
+        [("A", lease(1, b4=None)), ("A", lease(2, b4="fe80::1")), ("A", lease(3))],
+        {1: "NO_B4", 2: "BAD_B4", 3: "BOUND"},
+        {},
+    ),
+]
+
+
+@pytest.mark.parametrize("what, heard, first, second", STANDINGS, ids=[row[0] for row in STANDINGS])
+def test_how_leases_stand(what: str, heard: list[Heard], first: dict[int, str], second: dict[int, str]) -> None:
+    table = Table()
+    table.hear(*heard)
+    assert (standings(table, "A"), standings(table, "B")) == (first, second)
+
+
+def test_a_lease_that_was_not_renewed_is_overdue() -> None:
+    table = Table()
+    table.hear(("A", ONE))
+    table.heed(table.leases.expire(100_000))
+    assert standings(table, "A") == {1: "OVERDUE"}
+
+
+def test_what_is_reported_is_counted_by_server() -> None:
+    table = Table()
+    table.hear(("A", lease(1, b4=None)), ("B", lease(2, b4="fe80::1")), ("B", lease(3, b4="fe80::2")))
+    assert table.leases.reported == {("A", "no_b4"): 1, ("B", "bad_b4"): 2}
 
 
 B4S = [("::", True), ("::1", True), ("::ffff:192.0.2.1", True), ("ff02::1", True), ("fe80::1", True), ("febf::1", True)]
@@ -263,7 +319,7 @@ def test_old_news_in_a_bulk_still_proves_the_lease() -> None:
 
 def many(count: int, at: float = 0.0) -> Any:
     return rows(
-        *(lease(n % 64, at, ipv4=f"198.51.{n // 64}.10", b4=f"2001:db8:5::{n:x}", client=n) for n in range(count))
+        *(lease(n % 63 + 1, at, ipv4=f"198.51.{n // 63}.10", b4=f"2001:db8:5::{n:x}", client=n) for n in range(count))
     )
 
 
@@ -368,6 +424,15 @@ def test_any_news_is_better_than_what_was_bound() -> None:
     table = restored()
     table.hear(("A", ended(lease(1), -5000)), ("B", lease(2, b4="2001:db8:7::7", client=77)))
     assert table.psids == {2: "2001:db8:7::7", 3: "2001:db8:100:3::3"}
+
+
+@pytest.mark.parametrize("state", [State.REMOTE, State.TRANSITIONING])
+def test_what_a_server_leaves_to_others_does_not_end_what_was_bound(state: State) -> None:
+    table = restored()
+    table.hear(("A", ended(lease(3), 80, state)))
+    assert set(table.psids) == {1, 2, 3}
+    table.hear(("B", lease(3)))
+    assert set(table.psids) == {1, 2, 3}
 
 
 def test_a_server_that_is_configured_no_more_takes_its_leases_along() -> None:

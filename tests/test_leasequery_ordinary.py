@@ -12,8 +12,9 @@ import pytest
 from pylwaftr.dhcp import leases as leases_file
 from pylwaftr.dhcp.codec_lease import LEASE_ROW, Has, LeaseRows, State
 from pylwaftr.dhcp.leases import Leases, Policy
-from pylwaftr.dhcp.records import Claims, better, compare
+from pylwaftr.dhcp.records import Claims, better
 from pylwaftr.dhcp.slots import NOBODY
+from pylwaftr.dhcp.standing import QUARANTINE, Standing
 from pylwaftr.dhcp.winners import Changes
 from pylwaftr.rows import BINDING_ROW, Rows
 
@@ -60,6 +61,19 @@ def state(leases: Leases) -> dict[str, Any]:
     return {"claims": told, "bound": {key: one for key, one in bound.items() if one[0] != NOBODY}}
 
 
+def check_standings(leases: Leases, server: str) -> None:
+    """Every lease that the server calls active is bound with its B4, or there is a reason why it is not."""
+    found, table = leases.standings(server), leases._table
+    verdict = leases._of(server).verdict[: table.count]
+    bound = (table.owner[: table.count] != NOBODY) & (
+        leases._of(server).rows["b4"][: table.count] == table.b4[: table.count]
+    ).all(1)
+    assert ((found == Standing.BOUND) == ((verdict == 1) & bound)).all()
+    assert ((found == Standing.ENDED) == (verdict == 2)).all()
+    assert (np.isin(found, QUARANTINE) == (verdict == 3)).all()
+    assert ((found == Standing.OVERDUE) == (verdict == 4)).all()
+
+
 def plain(changes: Changes) -> dict[str, list[bytes]]:
     return {name: sorted(row.tobytes() for row in getattr(changes, name)) for name in ("unbind", "bind", "former")}
 
@@ -96,9 +110,7 @@ def test_the_compiled_way_is_the_readable_one(seed: int, odd: float) -> None:
         assert not outcomes or outcomes[0] == outcomes[1]
         assert state(both[0]) == state(both[1])
         for leases in both:
-            claims = leases.claims_of(server)
-            ended = np.count_nonzero(leases._of(server).verdict == 2)
-            assert leases.count_of(server) == (len(claims) - ended, len(leases.quarantined(server)))
+            check_standings(leases, server)
         assert both[0].counts == both[1].counts
         if rng.random() < 0.3:
             assert plain(both[0].take()) == plain(both[1].take())
@@ -139,6 +151,28 @@ def test_a_batch_is_its_rows_in_order(seed: int, monkeypatch: pytest.MonkeyPatch
         assert plain(together.take()) == plain(alone.take())
 
 
+def beats(a: np.void, one: Claims, b: np.void, other: Claims) -> bool:
+    """RFC 6926 section 7.6 for one lease of each, step by step; times within two seconds are the same."""
+
+    def time(row: np.void, name: str, flag: Has, claims: Claims) -> float | None:
+        return float(row[name]) - claims.skew_s if int(row["has"]) & flag else None
+
+    def later(x: float | None, y: float | None) -> int:
+        if x is None or y is None:
+            return (x is not None) - (y is not None)
+        return 0 if abs(x - y) <= 2 else 1 if x > y else -1
+
+    cltt = [time(a, "cltt", Has.CLTT, one), time(b, "cltt", Has.CLTT, other)]
+    since = [time(a, "since", Has.SINCE, one), time(b, "since", Has.SINCE, other)]
+    steps = [later(*(x if x is not None else y for x, y in zip(cltt, since, strict=True)))]
+    if None not in cltt:
+        steps.append(later(*since))
+    steps.append(bool(b["has"] & Has.REMOTE) - bool(a["has"] & Has.REMOTE))
+    steps.append(int(a["state"] == State.ACTIVE) - int(b["state"] == State.ACTIVE))
+    steps.append(other.rank - one.rank)
+    return next(step for step in steps if step) > 0
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_many_claims_are_compared_as_one_is(seed: int) -> None:
     rng = random.Random(seed)
@@ -149,9 +183,11 @@ def test_many_claims_are_compared_as_one_is(seed: int) -> None:
             one.rows[slot] = news(rng, 0.4, 1_700_000_000 + rng.randrange(4))[0]
     slots = np.arange(400, dtype=np.int32)
     for a, b in (claims, claims[::-1]):
-        found = [compare(a.rows[slot], a, b.rows[slot], b) > 0 for slot in slots.tolist()]
-        assert better(a, b, slots).tolist() == found
-        assert 0 < sum(found) < 400
+        for rivals in (slots, slots[::-1]):
+            pairs = zip(slots.tolist(), rivals.tolist(), strict=True)
+            found = [beats(a.rows[slot], a, b.rows[rival], b) for slot, rival in pairs]
+            assert better(a, slots, b, rivals).tolist() == found
+            assert 0 < sum(found) < 400
 
 
 def test_changes_are_what_they_come_down_to() -> None:

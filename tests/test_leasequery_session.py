@@ -18,6 +18,7 @@ from tests.leasequery_peer import (
     NOT_ALLOWED,
     NOT_SUPPORTED,
     SERVER_DUID,
+    SETTLED,
     TERMINATED,
     A,
     B,
@@ -62,7 +63,7 @@ def test_a_change_during_the_bulk_is_not_undone_by_it() -> None:
 
 
 def test_an_empty_reply_ends_a_bulk_but_opens_an_active_query() -> None:
-    peer = started(Saved(resync=False))
+    peer = started(SETTLED)
     assert peer.session().state == "live"
     peer.requestor.resync(1)
     peer.after(1)
@@ -91,7 +92,7 @@ def test_the_start_time_is_frozen_during_catch_up_and_moves_with_keepalives_afte
 def test_many_data_at_once_move_the_start_time_as_one_by_one() -> None:
     octets = [data(A, at, lease(at, at)) for at in (5, 9, 7)]
     for pieces in (octets, [b"".join(octets)]):
-        peer = started(Saved(resync=False))
+        peer = started(SETTLED)
         for piece in pieces:
             peer.recv(piece, ACTIVE, 10)
         assert peer.session().saved.start == start(T0 + 9)
@@ -252,7 +253,7 @@ def test_at_most_one_attempt_a_minute_and_never_exactly_together() -> None:
 
 
 def test_120_seconds_without_a_whole_message_end_the_connection() -> None:
-    peer = started(Saved(resync=False))
+    peer = started(SETTLED)
     for at in (50, 100, 119):
         peer.recv(b"\0", ACTIVE, at) if at == 50 else peer.recv(b"\x30", ACTIVE, at)  # parts of a frame are nothing
         assert not peer.taken(Shut, ACTIVE)
@@ -324,7 +325,7 @@ def test_another_serverid_means_a_full_bulk() -> None:
 
 
 def test_the_skew_of_a_server_is_known() -> None:
-    peer = started(Saved(resync=False))
+    peer = started(SETTLED)
     for at in range(1, 40):
         peer.recv(data(A, at + 100), ACTIVE, at)
     assert 90 < peer.session().saved.skew_s < 101
@@ -353,6 +354,25 @@ def test_a_miss_asks_once_and_the_lease_is_bound() -> None:
     assert peer.outputs[-1].answered == [(other, False)]
     peer.run_to(115)
     assert peer.taken(Shut, BULK)
+
+
+def test_a_server_that_closes_what_is_idle_is_asked_again_at_once() -> None:
+    """That is no failure: the next packet without a binding does not wait a minute for its question."""
+    peer = started(None)
+    peer.wanted.clear()
+    for number in range(3):
+        b4, now = IPv6Address(f"2001:db8::{number + 1:x}"), 100.0 + number
+        assert peer.requestor.query(b4, now)
+        peer.after(now)
+        assert b4.packed in peer.connect(BULK, now, B + number)
+        peer.recv(reply(B + number, now), BULK, now)
+        assert peer.outputs[-1].answered == [(b4, False)]
+        peer.lost(BULK, now + 0.1)
+    assert (peer.session().counts["connections_lost"], peer.session().progress.fault) == (0, None)
+    peer.requestor.resync(104)
+    peer.after(104)
+    bulk(peer, 104, lease(1, 104), xid=B + 9)
+    assert psids(peer) == {1}
 
 
 def test_a_packet_waits_for_an_answer_for_a_second_at_most() -> None:

@@ -123,3 +123,44 @@ def test_those_that_wait_have_their_turn_before_new_ones() -> None:
     limits.admit(NONE, SECOND, NONE)
     _, admitted = limits.admit(FIRST, lease(4, "2001:db8:1:180::4"), FIRST)
     assert (psids(admitted), psids(limits.waiting)) == ([2], [4])
+
+
+def test_a_lease_that_takes_over_beyond_the_limit_waits() -> None:
+    """It was let in while it was behind another source, and its subscriber has had another softwire since."""
+    limits = Quarantine(56, 1, NONE)
+    limits.admit(NONE, FIRST, NONE)  # into the shadow: nothing of it comes
+    _, admitted = limits.admit(NONE, SECOND, NONE)
+    done(limits, NONE, admitted)
+    assert not limits.makes_room(NONE)
+    done(limits, NONE, FIRST)  # who was before it has gone
+    assert limits.makes_room(NONE)
+    gone, admitted = limits.admit(NONE, NONE, NONE)
+    assert (psids(gone), psids(admitted), psids(limits.waiting)) == ([1], [], [1])
+    done(limits, FIRST, NONE)
+    assert not limits.makes_room(FIRST)
+    gone, admitted = limits.admit(SECOND, NONE, SECOND)
+    assert (psids(gone), psids(admitted), psids(limits.waiting)) == ([2], [1], [])
+
+
+def test_a_lease_that_takes_over_and_ends_at_once_is_unbound() -> None:
+    limits = Quarantine(56, 1, SECOND)
+    done(limits, NONE, FIRST)
+    gone, admitted = limits.admit(FIRST, NONE, FIRST)
+    assert (psids(gone), psids(admitted), psids(limits.waiting)) == ([1], [], [])
+
+
+def test_a_lease_that_takes_over_and_moves_elsewhere_stays() -> None:
+    limits = Quarantine(56, 1, SECOND)
+    done(limits, NONE, FIRST)
+    gone, admitted = limits.admit(NONE, lease(1, "2001:db8:7::1"), FIRST)
+    assert (psids(gone), psids(admitted), psids(limits.waiting)) == ([], [1], [])
+
+
+def test_a_softwire_that_was_made_meanwhile_takes_the_place() -> None:
+    """Between the decision and the table somebody else was faster."""
+    limits = Quarantine(56, 1, NONE)
+    _, admitted = limits.admit(NONE, FIRST, NONE)
+    limits.observe(Applied(Report(), come=Sourced.of(SECOND, Source.PCP)))
+    done(limits, NONE, admitted)
+    gone, admitted = limits.admit(NONE, NONE, NONE)
+    assert (psids(gone), psids(admitted), psids(limits.waiting)) == ([1], [], [1])

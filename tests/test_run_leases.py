@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +15,8 @@ from pathlib import Path
 from pylwaftr.api.client import Client
 from tests.test_run import PYLWAFTR, START_S, Running, config_file, running
 
-API = "127.0.0.1:50957"
+ROOT = Path(__file__).resolve().parent.parent
+API, METRICS = "127.0.0.1:50957", "127.0.0.1:50958"
 OLD, NEW = "2001:db8:aa::1", "2001:db8:bb::1"
 
 
@@ -59,9 +62,21 @@ def asking(*ports: int) -> str:
     return f"leasequery: {json.dumps({'servers': servers})}\n"
 
 
+def check_metrics() -> None:
+    """What the dashboard asks about leases is there, for each server."""
+    with urllib.request.urlopen(f"http://{METRICS}/metrics", timeout=10) as answer:
+        offered = answer.read().decode()
+    asked = set(re.findall(r"\blwaftr_lease\w+", (ROOT / "configs/grafana.json").read_text()))
+    rare = {"lwaftr_lease_malformed_total"}  # when there is one
+    assert sorted(name for name in asked - rare if offered.count(f"\n{name}{{") < 2) == []
+    states = re.findall(r'lwaftr_lease_source_state\{.*state="(.*)"\} 1.0', offered)
+    assert states == ["live", "live"]
+
+
 def test_servers_and_br_addresses_change_under_a_running_router(tmp_path: Path) -> None:
     path = config_file(tmp_path)
     plain = path.read_text().replace("api: {listen: null}", f'api: {{listen: "{API}"}}')
+    plain = plain.replace("metrics: {listen: null}", f'metrics: {{listen: "{METRICS}"}}')
     path.write_text(plain)
     with (
         dhcp(tmp_path, "one", 1, 2) as (one, journal),
@@ -90,10 +105,26 @@ def test_servers_and_br_addresses_change_under_a_running_router(tmp_path: Path) 
         take(router, path, plain.replace(OLD, NEW) + asking(one, two))
         until(lambda: bound() == dict.fromkeys((1, 2, 3, 4), NEW))
         until(lambda: all(source.state == "live" for source in client.lease_sources()))
+        check_metrics()
         take(router, path, plain.replace(OLD, NEW) + asking(two))
         until(lambda: set(bound()) == {2, 3})
         assert router.end() == 0, router.log
         assert "Traceback" not in router.log
+
+
+def test_what_is_dropped_comes_back_from_the_server(tmp_path: Path) -> None:
+    path = config_file(tmp_path)
+    plain = path.read_text().replace("api: {listen: null}", f'api: {{listen: "{API}"}}')
+    with dhcp(tmp_path, "one", 1, 2) as (one, _):
+        path.write_text(plain + asking(one))
+        with running(path) as router, Client(API) as client:
+            router.wait_for("ready\n")
+            until(lambda: {binding.psid for binding in client.bindings()} == {1, 2})
+            assert client.drop_leases(f"127.0.0.1:{one}") == 2
+            until(lambda: len(list(client.who_held("203.0.113.1", None))) == 4)  # each of them twice
+            assert {binding.psid for binding in client.bindings()} == {1, 2}
+            assert router.end() == 0, router.log
+            assert "all that it told is dropped, 2 leases" in router.log
 
 
 def test_tls_files_that_cannot_be_read_change_nothing(tmp_path: Path) -> None:

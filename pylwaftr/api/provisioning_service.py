@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from grpc import aio
 
 from pylwaftr.api import gate, translate
-from pylwaftr.api.backend import LeasequeryView, Parts, PcpMapping, PcpView, SourceStatus
+from pylwaftr.api.backend import KnownLease, LeaseFilter, LeasequeryView, Parts, PcpMapping, PcpView, SourceStatus
 from pylwaftr.api.errors import ApiError
 from pylwaftr.api.generated.lwaftr.v1 import leasequery_pb2, leasequery_pb2_grpc, pcp_pb2, pcp_pb2_grpc
 from pylwaftr.api.once import Once
@@ -38,9 +38,7 @@ class PcpService(pcp_pb2_grpc.PcpServiceServicer):
     ) -> pcp_pb2.ListMappingsResponse:
         b4 = translate.prefix6(request.b4_ipv6, "b4_ipv6") if request.b4_ipv6 else None
         ipv4 = translate.prefix4(request.ipv4, "ipv4") if request.ipv4 else None
-        size = request.page_size or DEFAULT_PAGE
-        if size > translate.MAX_BINDINGS:
-            raise invalid("page_size", f"is {size}; the range is 1 to {translate.MAX_BINDINGS}")
+        size = _page_size(request.page_size)
         try:
             found, following = self._pcp.mappings(b4, ipv4, size, request.page_token)
         except ValueError:
@@ -102,6 +100,30 @@ class LeasequeryService(leasequery_pb2_grpc.LeasequeryServiceServicer):
     async def ListSources(self, _: object, context: Context) -> leasequery_pb2.ListSourcesResponse:
         return leasequery_pb2.ListSourcesResponse(sources=[_source(one) for one in self._leasequery.sources()])
 
+    async def ListLeases(
+        self, request: leasequery_pb2.ListLeasesRequest, context: Context
+    ) -> leasequery_pb2.ListLeasesResponse:
+        wanted = LeaseFilter(
+            request.name or None,
+            translate.prefix4(request.ipv4, "ipv4") if request.ipv4 else None,
+            translate.prefix6(request.b4_ipv6, "b4_ipv6") if request.b4_ipv6 else None,
+            request.kept_out,
+        )
+        size, leasequery = _page_size(request.page_size), self._leasequery
+        try:
+            found, following = await leasequery.leases(wanted, size, request.page_token)
+        except KeyError:
+            raise self._unknown(request.name) from None
+        except ValueError:
+            raise invalid("page_token", "is none that this filter gave; begin with the first page") from None
+        leases = [_lease(one) for one in found]
+        return leasequery_pb2.ListLeasesResponse(leases=leases, next_page_token=following)
+
+    def _unknown(self, name: str) -> ApiError:
+        known = ", ".join(one.name for one in self._leasequery.sources())
+        text = f"{name} is none of leasequery.servers: {known}"
+        return ApiError(grpc.StatusCode.NOT_FOUND, "SOURCE_NOT_FOUND", text)
+
     async def Resync(self, request: leasequery_pb2.ResyncRequest, context: Context) -> leasequery_pb2.ResyncResponse:
         leasequery = self._leasequery
 
@@ -109,12 +131,22 @@ class LeasequeryService(leasequery_pb2_grpc.LeasequeryServiceServicer):
             try:
                 return leasequery_pb2.ResyncResponse(names=await leasequery.resync(request.name or None))
             except KeyError:
-                text = f"{request.name} is none of leasequery.servers: " + ", ".join(
-                    one.name for one in leasequery.sources()
-                )
-                raise ApiError(grpc.StatusCode.NOT_FOUND, "SOURCE_NOT_FOUND", text) from None
+                raise self._unknown(request.name) from None
 
         return await self._once.do(gate.caller.get().name, "Resync", request, work)
+
+    async def Drop(self, request: leasequery_pb2.DropRequest, context: Context) -> leasequery_pb2.DropResponse:
+        leasequery = self._leasequery
+        if not request.name:
+            raise invalid("name", "is missing; name the server whose leases are to be dropped")
+
+        async def work() -> leasequery_pb2.DropResponse:
+            try:
+                return leasequery_pb2.DropResponse(leases=await leasequery.drop(request.name, request.validate_only))
+            except KeyError:
+                raise self._unknown(request.name) from None
+
+        return await self._once.do(gate.caller.get().name, "Drop", request, work)
 
 
 def _mapping(one: PcpMapping) -> pcp_pb2.Mapping:
@@ -127,18 +159,61 @@ def _mapping(one: PcpMapping) -> pcp_pb2.Mapping:
     )
 
 
+def _page_size(wanted: int) -> int:
+    if wanted > translate.MAX_BINDINGS:
+        raise invalid("page_size", f"is {wanted}; the range is 1 to {translate.MAX_BINDINGS}")
+    return wanted or DEFAULT_PAGE
+
+
+def _lease(one: KnownLease) -> leasequery_pb2.Lease:
+    lease = one.lease
+    made = leasequery_pb2.Lease(
+        name=one.server,
+        ipv4=str(lease.ipv4),
+        b4_ipv6="" if lease.b4 is None else str(lease.b4),
+        client_id=lease.client,
+        state=lease.state.name,
+        standing=one.standing,
+    )
+    if lease.ports is not None:
+        made.psid_offset, made.psid_len, made.psid = lease.ports.offset, lease.ports.psid_len, lease.ports.psid
+    times = {
+        "told": lease.base if lease.base_said else None,
+        "last_transaction": lease.cltt,
+        "start_of_state": lease.since,
+        "expires": lease.expires,
+    }
+    for name, unix in times.items():
+        if unix is not None:
+            getattr(made, name).FromSeconds(unix)
+    return made
+
+
+def _duration(seconds: float) -> Duration:
+    made = Duration()
+    made.FromMicroseconds(round(seconds * 1e6))
+    return made
+
+
 def _source(one: SourceStatus) -> leasequery_pb2.LeaseSource:
-    lag = Duration()
-    lag.FromMicroseconds(round(one.lag_s * 1e6))
     made = leasequery_pb2.LeaseSource(
         name=one.name,
         state=one.state,
         leases=one.leases,
         conflicts=one.conflicts,
-        lag=lag,
+        lag=_duration(one.lag_s),
         queued=one.queued,
         last_fault=one.last_fault,
+        quarantined=one.quarantined,
+        received=one.received,
+        sent=one.sent,
+        bulk=one.bulk,
+        skew=_duration(one.skew_s),
     )
+    if one.last_fault_at is not None:
+        made.last_fault_time.CopyFrom(translate.timestamp(one.last_fault_at))
+    if one.bulk_at is not None:
+        made.last_bulk.CopyFrom(translate.timestamp(one.bulk_at))
     if one.synchronised is not None:
         made.synchronised.CopyFrom(translate.timestamp(one.synchronised))
     return made

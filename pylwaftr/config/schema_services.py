@@ -126,6 +126,8 @@ def _lease_server(at: Section) -> LeaseServer:
         poll_interval_s=at.get("poll_interval_s", integer(1, 86400), 300),
         expiry_hold_s=at.get("expiry_hold_s", _SECONDS, 3600),
         timer_scale=at.get("timer_scale", number(0.001, 1000), 1.0),
+        active_query=at.get("active_query", boolean, True),
+        accept_psid_offset=at.get("accept_psid_offset", boolean, True),
     )
 
 

@@ -103,6 +103,8 @@ class LeaseServer:
     poll_interval_s: int
     expiry_hold_s: int
     timer_scale: float
+    active_query: bool = True
+    accept_psid_offset: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,12 @@ log = logging.getLogger("pylwaftr.leasequery")
 
 Apply = Callable[[Changes, Mapping[str, bytes | None]], Awaitable[None]]
 GATHER_S = 0.02  # a commit of many leases costs little more than one of a few
+LINGER_S = 5.0  # a connection that is over waits for the server's end of it
+QUIET_S = 0.1  # inside TLS it waits for as long a pause before it says so
 REPORTS_S, REPORTS_MOST = 10.0, 20  # so many reports about leases are logged in so many seconds
+# Reports about a server, not about one lease of many: all of them are logged.
+_OF_SESSIONS = ("lonely", "resync_late", "active_refused", "bulk_refused", "rebased")
+ALARMS = (*_OF_SESSIONS, "no_b4_often", "mass_removal", "other_offset", "low_ports")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +51,11 @@ class Edge:
 
     def __init__(self, requestor: Requestor, endpoints: Mapping[str, Endpoint], apply: Apply) -> None:
         self.requestor, self._endpoints, self._apply = requestor, dict(endpoints), apply
+        self.under_way = Output()  # what is being applied
         self._again = False
         self._loop = asyncio.get_running_loop()
         self._links: dict[tuple[str, Channel], _Link] = {}
+        self._ending: set[_Link] = set()  # closed by us, and not yet by the server
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._news = asyncio.Event()
@@ -70,7 +77,9 @@ class Edge:
                 self._obey(output)
                 again, self._again = self._again, False
                 if len(output.changes) or output.saved or again:
+                    self.under_way = output
                     await self._apply(output.changes, output.saved)
+                    self.under_way = Output()
         finally:
             self._close()
 
@@ -86,6 +95,10 @@ class Edge:
 
     def resync(self, server: str | None = None) -> None:
         self.requestor.resync(self._now(), server)
+        self.after()
+
+    def drop(self, server: str) -> None:
+        self.requestor.drop(server, self._now())
         self.after()
 
     async def query(self, b4: IPv6Address) -> bool:
@@ -130,7 +143,9 @@ class Edge:
                     self._links[key].pause()
                     self._spawn(self._links[key].start_tls(self._endpoints[server]))
                 case Shut(reason=reason):
-                    self._links.pop(key).shut()
+                    link = self._links.pop(key)
+                    self._ending.add(link)
+                    link.shut()
                     log.info("%s: %s connection closed: %s", server, command.channel.value, reason)
         for server, move in output.moves:
             log.info(
@@ -145,6 +160,9 @@ class Edge:
                     answer.set_result(found)
 
     def _log(self, name: str, server: str, text: str) -> None:
+        if name in ALARMS:
+            log.warning("%s: %s: %s", server, name, text)
+            return
         now = self._loop.time()
         if now >= self._logged_at + REPORTS_S:
             if self._logged > REPORTS_MOST:
@@ -164,8 +182,8 @@ class Edge:
             self._timer.cancel()
         for task in self._tasks:
             task.cancel()
-        for link in self._links.values():
-            link.shut()
+        for link in (*self._links.values(), *self._ending):
+            link.drop()
         self._links.clear()
 
     # --- what links say ---
@@ -189,6 +207,7 @@ class Edge:
             self.after()
 
     def down(self, link: _Link, reason: str) -> None:
+        self._ending.discard(link)
         if self.is_current(link):
             del self._links[link.server, link.channel]
             self.requestor.closed(link.server, link.channel, self._now(), reason)
@@ -202,7 +221,8 @@ class _Link(asyncio.Protocol):
         self._edge, self.server, self.channel = edge, server, channel
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._gone = False
+        self._gone = self._upgrading = False
+        self._heard_at = float("-inf")
 
     async def connect(self, to: Endpoint) -> None:
         source = None if to.source is None else (to.source, 0)
@@ -223,6 +243,7 @@ class _Link(asyncio.Protocol):
             self.shut()
             self._edge.down(self, "TLS is wanted, and there is no TLS setting for this server")
             return
+        self._upgrading = True
         plain, inside = self._transport, _Inside(self)
         try:
             secure = await self._loop.start_tls(
@@ -230,7 +251,7 @@ class _Link(asyncio.Protocol):
             )
         except (OSError, ssl.SSLError) as fault:
             plain.abort()
-            self._edge.down(self, f"no TLS: {fault}")
+            self._edge.down(self, f"no TLS: {str(fault) or 'the server gave up in the handshake and does not say why'}")
             return
         if secure is None or self._gone:
             plain.abort()
@@ -249,6 +270,30 @@ class _Link(asyncio.Protocol):
         self._transport.pause_reading()
 
     def shut(self) -> None:
+        """FIN, and what still comes is read and thrown away: unread octets would make it a reset (RFC 6926 section
+        7.8). A server that does not read, or never ends, is not waited for."""
+        self._gone = True
+        transport = self._transport
+        if transport is None:
+            return
+        if transport.get_write_buffer_size():
+            transport.abort()
+        elif self._upgrading or not transport.can_write_eof():
+            self._close_when_quiet(transport, self._loop.time() + LINGER_S)
+        elif not transport.is_closing():
+            transport.write_eof()
+            self._loop.call_later(LINGER_S, transport.abort)
+
+    def _close_when_quiet(self, transport: asyncio.Transport, latest: float) -> None:
+        """TLS has an end of its own, but asyncio cuts off who still talks when he gets it."""
+        now = self._loop.time()
+        if now >= self._heard_at + QUIET_S or now >= latest:
+            transport.close()
+        elif not transport.is_closing():
+            self._loop.call_later(QUIET_S, self._close_when_quiet, transport, latest)
+
+    def drop(self) -> None:
+        """Nobody is there any more to read."""
         self._gone = True
         if self._transport is not None:
             self._transport.close()
@@ -260,6 +305,7 @@ class _Link(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        self._heard_at = self._loop.time()
         self._edge.received(self, data)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -313,6 +359,11 @@ def name_of(server: LeaseServer) -> str:
     return f"[{server.address}]:{server.port}" if ":" in server.address else f"{server.address}:{server.port}"
 
 
+def policy_of(server: LeaseServer) -> Policy:
+    hold_s, offsets = server.expiry_hold_s, server.accept_psid_offset
+    return Policy(name_of(server), server.pools, server.priority, hold_s, offsets=offsets)
+
+
 def of_config(servers: Sequence[LeaseServer]) -> tuple[list[Server], dict[str, Endpoint]]:
     """Raises OSError for the files of TLS; ssl.SSLError is one."""
     known: list[Server] = []
@@ -320,8 +371,8 @@ def of_config(servers: Sequence[LeaseServer]) -> tuple[list[Server], dict[str, E
     for server in servers:
         name, scale = name_of(server), server.timer_scale
         timers = Timers(scale=scale, poll_s=server.poll_interval_s / scale)
-        settings = Settings(own_duid(), server.profile, server.require_tls, server.links, timers)
-        known.append(Server(settings, Policy(name, server.pools, server.priority, server.expiry_hold_s)))
+        settings = Settings(own_duid(), server.profile, server.require_tls, server.links, timers, server.active_query)
+        known.append(Server(settings, policy_of(server)))
         tls = tls_context(server.tls) if server.require_tls else None
         source = None if server.source is None else str(server.source)
         peer = None if server.tls is None else server.tls.name

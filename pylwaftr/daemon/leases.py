@@ -12,11 +12,13 @@ from ipaddress import IPv6Address
 import numpy as np
 
 from pylwaftr import _core, row_sets
-from pylwaftr.api.backend import SourceStatus
+from pylwaftr.api.backend import KnownLease, LeaseFilter, SourceStatus
 from pylwaftr.bindings import Applied
 from pylwaftr.changes import Change, Op, Record, Source
 from pylwaftr.config import Config
 from pylwaftr.daemon.control import CommitRefused, Control
+from pylwaftr.daemon.lease_list import LeaseList
+from pylwaftr.daemon.lease_status import LeaseStatus
 from pylwaftr.daemon.leasequery import Edge, Endpoint, of_config, reached_otherwise
 from pylwaftr.daemon.quarantine import Quarantine
 from pylwaftr.daemon.router import StartFault
@@ -34,6 +36,7 @@ Found = tuple[list[Server], dict[str, Endpoint]]
 
 SPACE = "leasequery"
 _RETRY_S = 1.0
+_ROOM_S = 5.0  # between the end of a binding and another try of what the table had no room for
 _B4 = slice(8, 24)  # the outer source of a packet
 
 
@@ -63,7 +66,8 @@ class LeaseService:
         self._quarantine = Quarantine(self._limits.mask, self._limits.max_softwires, no_rows())
         self.edge = Edge(Requestor(servers[0], brs[0], brs, saved), servers[1], self._apply)
         self.refused = 0
-        self._under_way, self._began = 0, 0.0  # changes that are not durable yet, and since when
+        self._left_out: Rows = no_rows()  # by the table, and not tried again since
+        self._retry: asyncio.TimerHandle | None = None
 
     async def begin(self) -> None:
         """Takes over what is bound. A store that fails is asked again: that was about what others changed."""
@@ -73,7 +77,7 @@ class LeaseService:
             nonlocal held
             held = row_sets.select(bound.rows, bound.sources == Source.DHCP)
             self._quarantine = Quarantine(self._limits.mask, self._limits.max_softwires, bound.rows)
-            return self._quarantine.observe
+            return self._observe
 
         await self._until_kept(lambda: self._control.observe_all(counted))
         if len(held):
@@ -86,6 +90,8 @@ class LeaseService:
         if new.subscribers != old.subscribers:
             self._quarantine.limit(new.subscribers.mask, new.subscribers.max_softwires)
             self.edge.apply_again()  # there may be room for some that wait
+        if len(self._left_out):
+            self._try_left_out()  # the table may be larger
         if new.softwire.br_addresses != old.softwire.br_addresses:
             self._take_brs([address.packed for address in new.softwire.br_addresses])
         if new.leasequery != old.leasequery:
@@ -106,14 +112,33 @@ class LeaseService:
         leases.tell_again(row_sets.select(wanted, ~row_sets.found(row_sets.keys(wanted), stay)[0]))
         self.edge.apply_again()
 
+    def _observe(self, applied: Applied) -> None:
+        """What is bound otherwise now. A lease that waits has its turn as soon as its subscriber has room."""
+        self._quarantine.observe(applied)
+        if self._quarantine.makes_room(applied.gone.rows):
+            self.edge.apply_again()
+        if len(applied.gone) and len(self._left_out) and self._retry is None:
+            self._retry = asyncio.get_running_loop().call_later(_ROOM_S, self._try_left_out)
+
+    def _try_left_out(self) -> None:
+        """Those of them that are still wanted."""
+        if self._retry is not None:
+            self._retry.cancel()
+        self._retry = None
+        rows, self._left_out = self._left_out, no_rows()
+        once = np.unique(row_sets.keys(rows), return_index=True)[1]
+        self.edge.requestor.leases.tell_again(row_sets.take(rows, once))
+        self.edge.apply_again()
+
     async def _apply(self, changes: Changes, saved: Mapping[str, bytes | None]) -> None:
-        self._under_way, self._began = len(changes), asyncio.get_running_loop().time()
         before = len(self._quarantine.waiting)
         unbind, bind = self._quarantine.admit(changes.unbind, changes.bind, self._held(changes))
         if len(self._quarantine.waiting) > before:
-            log.warning("leasequery: %d leases over their subscriber's limit wait", len(self._quarantine.waiting))
-        await self._commit(unbind, bind, [Record(SPACE, name.encode(), value) for name, value in saved.items()])
-        self._under_way = 0
+            text = "leasequery: %d leases over their subscriber's limit wait; `leasequery leases --kept-out` names them"
+            log.warning(text, len(self._quarantine.waiting))
+        records = [Record(SPACE, name.encode(), value) for name, value in saved.items()]
+        if len(unbind) or len(bind) or records:
+            await self._commit(unbind, bind, records)
 
     def _held(self, changes: Changes) -> Rows:
         """What is bound of what leases had before; the rest is another source's, or waits."""
@@ -134,6 +159,7 @@ class LeaseService:
                     raise
                 log.warning("leasequery: %d leases are not bound: %s", len(refused), fault)
                 self.refused += len(refused)
+                self._left_out = np.concatenate([self._left_out, bind[refused]])
                 bind = np.delete(bind, refused)
 
     async def _until_kept(self, act: Callable[[], Awaitable[object]]) -> None:
@@ -159,44 +185,38 @@ class LeaseService:
         """Servers whose news reach us."""
         return [name for name, session in self.edge.requestor.sessions.items() if session.current]
 
+    def status(self) -> LeaseStatus:
+        now = asyncio.get_running_loop().time()
+        edge = self.edge
+        return LeaseStatus(edge.requestor, edge.under_way, self._quarantine.waiting, now, time.time())
+
     def sources(self) -> Sequence[SourceStatus]:
-        """`queued` is what all of them said together: changes that are heard of and not durable yet."""
-        requestor, now = self.edge.requestor, asyncio.get_running_loop().time()
-        queued = requestor.waiting + self._under_way
-        found = []
-        for name, session in requestor.sessions.items():
-            since = min(session.heard_at, self._began) if self._under_way else session.heard_at
-            lag = 0.0 if session.current and not queued else max(0.0, now - since)
-            synchronised = None
-            if session.bulk_began is not None and session.bulk_took_s is not None:
-                synchronised = time.time() - now + session.bulk_began + session.bulk_took_s
-            active, conflicts = requestor.leases.count_of(name)
-            if len(waiting := self._quarantine.waiting):
-                claims = requestor.leases.claims_of(name)
-                mine = np.isin(row_sets.joined_keys(claims["ipv4"], claims["psid"]), row_sets.keys(waiting))
-                conflicts += int(np.count_nonzero(mine))
-            found.append(SourceStatus(name, session.state, active, conflicts, lag, queued, synchronised))
-        return found
+        return self.status().sources()
+
+    async def leases(self, wanted: LeaseFilter, size: int, page: str) -> tuple[Sequence[KnownLease], str]:
+        requestor = self.edge.requestor
+        names = sorted(requestor.sessions)
+        return await LeaseList(requestor.leases, names, self._table, self._quarantine.waiting).page(wanted, size, page)
 
     async def resync(self, name: str | None) -> Sequence[str]:
-        known = [source.name for source in self.sources()]
+        known = list(self.edge.requestor.sessions)
         if name is not None and name not in known:
             raise KeyError(name)
         self.edge.resync(name)
         return known if name is None else [name]
 
+    async def drop(self, name: str, validate_only: bool) -> int:
+        leases = {source.name: source.leases for source in self.sources()}[name]
+        if not validate_only:
+            log.warning("leasequery: %s: all that it told is dropped, %d leases; it is asked anew", name, leases)
+            self.edge.drop(name)
+        return leases
+
     def values(self) -> Iterable[Value]:
         """For the metrics."""
         waiting = len(self._quarantine.waiting)
         yield Value("lwaftr_leases_refused", "Leases that the table did not take", "counter", {}, self.refused)
-        yield Value("lwaftr_leases_quarantined", "Leases over their subscriber's limit", "gauge", {}, waiting)
-        for source in self.sources():
-            label = {"server": source.name}
-            yield Value("lwaftr_leases", "Leases known of a server", "gauge", label, source.leases)
-            yield Value(
-                "lwaftr_lease_conflicts", "Leases that wait for the end of another", "gauge", label, source.conflicts
-            )
-            yield Value("lwaftr_lease_lag_seconds", "How far behind the server", "gauge", label, source.lag_s)
-            yield Value("lwaftr_lease_changes_queued", "Changes heard and not durable", "gauge", label, source.queued)
-            up = float(source.state == "live")
-            yield Value("lwaftr_lease_source_live", "1 while the active query of a server is live", "gauge", label, up)
+        yield Value("lwaftr_leases_over_limit", "Leases over their subscriber's limit", "gauge", {}, waiting)
+        left = len(self._left_out)
+        yield Value("lwaftr_leases_left_out", "Leases that wait for room in the table", "gauge", {}, left)
+        yield from self.status().values()

@@ -6,6 +6,7 @@ import numpy as np
 
 from pylwaftr import row_sets
 from pylwaftr.bindings import Applied
+from pylwaftr.changes import Source
 from pylwaftr.rows import Rows, no_rows
 from pylwaftr.subscriber import Subscribers
 
@@ -16,6 +17,7 @@ class Quarantine:
     def __init__(self, mask: int, max_softwires: int, bound: Rows) -> None:
         """`bound`: all that is bound now; what changes from here on is observed."""
         self.waiting: Rows = no_rows()
+        self._over: Rows = no_rows()  # of them, those that are bound yet
         self._subscribers = Subscribers(mask, max_softwires)
         self._subscribers.add(bound)
 
@@ -29,15 +31,35 @@ class Quarantine:
             self._subscribers.remove(applied.gone.rows)
         if len(applied.come):
             self._subscribers.add(applied.come.rows)
+            self._see_over(row_sets.select(applied.come.rows, applied.come.sources == Source.DHCP))
+
+    def _see_over(self, come: Rows) -> None:
+        """Leases that were let in while there was room, and are bound only now that there is none: they waited behind
+        another source, or somebody was faster."""
+        over = row_sets.select(come, self._subscribers.refused(come, come))
+        if len(over):
+            self._over = np.concatenate([_without(self._over, over), over])
+            self.waiting = np.concatenate([_without(self.waiting, over), over])
+
+    def makes_room(self, gone: Rows) -> bool:
+        """Whether some that wait may be bound now that these have gone, or some are bound that have to wait."""
+        if len(self._over):
+            return True
+        if not len(gone) or not len(self.waiting):
+            return False
+        return not self._subscribers.refused(self.waiting).all()
 
     def admit(self, unbind: Rows, bind: Rows, held: Rows) -> tuple[Rows, Rows]:
         """(unbind, bind) of these that may be done. `held`: what leases have bound at the keys of both, up to now.
 
         A lease that is bound keeps its place, wherever it renews from; then it is the turn of those that wait.
         """
-        before, stay = self.waiting, no_rows()
-        if len(before):
-            stay = _without(before, np.concatenate([unbind, bind]))
+        before, over, stay = self.waiting, self._over, no_rows()
+        if len(over):
+            held = np.concatenate([held, _without(over, held)])
+            before, self._over = _without(before, over), no_rows()
+        if len(before) or len(over):
+            stay = _without(np.concatenate([before, over]), np.concatenate([unbind, bind]))
             unbind = _without(unbind, before)
         bound = _among(bind, held)
         wanted = np.concatenate([row_sets.select(bind, bound), stay, row_sets.select(bind, ~bound)])
@@ -46,8 +68,8 @@ class Quarantine:
             self.waiting = no_rows()
             return unbind, wanted
         self.waiting = row_sets.select(wanted, refused)
-        over = _without(self.waiting, before)  # may have been bound, or wait in the shadow, as it was before
-        return np.concatenate([unbind, over]) if len(over) else unbind, row_sets.select(wanted, ~refused)
+        ends = _without(self.waiting, before)  # may have been bound, or wait in the shadow, as it was before
+        return np.concatenate([unbind, ends]) if len(ends) else unbind, row_sets.select(wanted, ~refused)
 
 
 def _without(rows: Rows, others: Rows) -> Rows:

@@ -10,39 +10,27 @@ that codec alone knows what is odd, and a test holds the two together frame for 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from pylwaftr.dhcp._lease_row cimport (
+    CLIENT,
+    HAS_B4,
+    HAS_BASE,
+    HAS_CLIENT,
+    HAS_CLTT,
+    HAS_LIFETIME,
+    HAS_PORTS,
+    HAS_REMOTE,
+    HAS_SINCE,
+    LeaseRow,
+)
+
 import numpy as np
 
 from pylwaftr.dhcp.codec_lease import LEASE_ROW
 
-DEF CLIENT = 28
-
-cdef packed struct Row:
-    uint32_t ipv4
-    uint16_t psid
-    uint8_t psid_len
-    uint8_t psid_offset
-    uint8_t b4[16]
-    uint8_t client[CLIENT]
-    uint32_t base
-    uint32_t cltt
-    uint32_t since
-    uint32_t lifetime
-    uint8_t state
-    uint8_t has
-    uint16_t reserved
-
-if LEASE_ROW.itemsize != sizeof(Row):
+if LEASE_ROW.itemsize != sizeof(LeaseRow):
     raise ImportError("LEASE_ROW and the compiled row differ")
 
 cdef enum:
-    HAS_B4 = 1
-    HAS_PORTS = 2
-    HAS_LIFETIME = 4
-    HAS_CLTT = 8
-    HAS_SINCE = 16
-    HAS_BASE = 32
-    HAS_REMOTE = 64
-    HAS_CLIENT = 128
     EPOCH = 946684800
     FIXED = 240  # octets of a DHCPv4 message in front of its options
     EPOCHS_APART_S = 2
@@ -61,7 +49,7 @@ cdef inline uint32_t before(uint32_t base, uint32_t ago) noexcept nogil:
     return base - ago if base > ago else 0
 
 
-cdef bint lease4(const uint8_t* p, uint32_t length, uint32_t xid, uint32_t outer, int64_t clt_time, Row* row) noexcept nogil:
+cdef bint lease4(const uint8_t* p, uint32_t length, uint32_t xid, uint32_t outer, int64_t clt_time, LeaseRow* row) noexcept nogil:
     """The nested message. False: not ordinary."""
     cdef uint64_t seen[4]
     cdef uint32_t at = FIXED, size, base = 0, ago_last = 0, ago_since = 0, first, count = 0
@@ -70,7 +58,7 @@ cdef bint lease4(const uint8_t* p, uint32_t length, uint32_t xid, uint32_t outer
     cdef const uint8_t* v
     if length < FIXED + 3 or p[0] != 2 or p[2] > 16 or be32(p + 4) != xid or be32(p + 236) != 0x63825363:
         return False
-    memset(row, 0, sizeof(Row))
+    memset(row, 0, sizeof(LeaseRow))
     memset(seen, 0, sizeof(seen))
     row.ipv4 = be32(p + 12)
     first = row.ipv4 >> 24
@@ -166,7 +154,7 @@ cdef bint lease4(const uint8_t* p, uint32_t length, uint32_t xid, uint32_t outer
     return True
 
 
-cdef bint client_data(const uint8_t* p, uint32_t length, uint32_t xid, uint32_t outer, Row* row) noexcept nogil:
+cdef bint client_data(const uint8_t* p, uint32_t length, uint32_t xid, uint32_t outer, LeaseRow* row) noexcept nogil:
     """CLIENT_DATA with one lease. False: not ordinary."""
     cdef uint32_t at = 0, code, size, nested_size = 0, count = 0
     cdef const uint8_t* nested = NULL
@@ -196,7 +184,7 @@ cdef bint client_data(const uint8_t* p, uint32_t length, uint32_t xid, uint32_t 
     return nested != NULL and lease4(nested, nested_size, xid, outer, clt_time, row)
 
 
-cdef int frame6(const uint8_t* p, uint32_t length, uint32_t xid, Row* rows, int room, uint32_t* outer) noexcept nogil:
+cdef int frame6(const uint8_t* p, uint32_t length, uint32_t xid, LeaseRow* rows, int room, uint32_t* outer) noexcept nogil:
     """How many rows; 0: not ordinary, or no room."""
     cdef uint32_t at = 4, code, size
     cdef const uint8_t* base = NULL
@@ -238,7 +226,7 @@ def decode(const uint8_t[::1] octets, Py_ssize_t start, uint32_t xid):
     cdef Py_ssize_t room = (end - start) // (FIXED + 24) + 1  # no lease takes fewer octets
     made = np.empty(room, LEASE_ROW)
     cdef uint8_t[::1] view = made.view(np.uint8)
-    cdef Row* rows = <Row*>&view[0]
+    cdef LeaseRow* rows = <LeaseRow*>&view[0]
     cdef Py_ssize_t count = 0, frames = 0
     cdef uint32_t length, outer = 0, highest = 0, nested = 0
     cdef int found

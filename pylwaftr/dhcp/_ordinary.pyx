@@ -12,58 +12,45 @@ from libc.string cimport memcmp, memcpy
 
 from pylwaftr._tables cimport AHEAD, Row as Binding, prefetch
 from pylwaftr.dhcp._index cimport KeyIndex
+from pylwaftr.dhcp._lease_row cimport (
+    CLIENT,
+    HAS_B4,
+    HAS_CLTT,
+    HAS_LIFETIME,
+    HAS_SINCE,
+    INFINITE_S,
+    LeaseRow,
+    STATE_ACTIVE,
+    STATE_REMOTE,
+    STATE_TRANSITIONING,
+)
 
 import numpy as np
 
 from pylwaftr.dhcp.codec_lease import LEASE_ROW
 from pylwaftr.rows import BINDING_ROW
 
-DEF CLIENT = 28
-
-cdef packed struct Lease:
-    uint32_t ipv4
-    uint16_t psid
-    uint8_t psid_len
-    uint8_t psid_offset
-    uint8_t b4[16]
-    uint8_t client[CLIENT]
-    uint32_t base
-    uint32_t cltt
-    uint32_t since
-    uint32_t lifetime
-    uint8_t state
-    uint8_t has
-    uint16_t reserved
-
-if LEASE_ROW.itemsize != sizeof(Lease) or BINDING_ROW.itemsize != sizeof(Binding):
+if LEASE_ROW.itemsize != sizeof(LeaseRow) or BINDING_ROW.itemsize != sizeof(Binding):
     raise ImportError("LEASE_ROW or BINDING_ROW and the compiled rows differ")
 
-cdef enum:  # codec_lease.Has, State; records.py; winners.py
-    HAS_B4 = 1
-    HAS_LIFETIME = 4
-    HAS_CLTT = 8
-    HAS_SINCE = 16
-    STATE_ACTIVE = 2
-    STATE_REMOTE = 7
-    STATE_TRANSITIONING = 8
+cdef enum:  # records.py; winners.py
     SAID_NOTHING = 0
     SAID_ACTIVE = 1
     SAID_GONE = 2
     NOBODY = -1
     UNCHANGED = -2
-    INFINITE = 0xFFFFFFFF
     TIE_S = 1
     OTHERS_MOST = 64
 
 
-cdef inline int64_t activity(const Lease* row) noexcept nogil:
+cdef inline int64_t activity(const LeaseRow* row) noexcept nogil:
     """As records._activity."""
     cdef int64_t cltt = row.cltt if row.has & HAS_CLTT else -1
     cdef int64_t since = row.since if row.has & HAS_SINCE else -1
     return max(cltt, since)
 
 
-cdef inline bint no_older(const Lease* new, const Lease* old, bint waited) noexcept nogil:
+cdef inline bint no_older(const LeaseRow* new, const LeaseRow* old, bint waited) noexcept nogil:
     """As records.Claims.accept."""
     cdef int64_t then = activity(old), now = activity(new)
     if then >= 0 and now >= 0 and not -TIE_S <= now - then <= TIE_S:
@@ -133,10 +120,10 @@ def hear(
     """How many rows were heard, and how many of those were stale. `claims`: of that server; `former`, `others`: those
     of what was bound before a restart, and of each further server."""
     cdef Py_ssize_t i, j, count = slots.shape[0], stale = 0
-    cdef const Lease* rows = <const Lease*>&octets[0]
+    cdef const LeaseRow* rows = <const LeaseRow*>&octets[0]
     # the claims
     cdef uint8_t[::1] said_octets = claims.rows.view(np.uint8)
-    cdef Lease* said = <Lease*>&said_octets[0]
+    cdef LeaseRow* said = <LeaseRow*>&said_octets[0]
     cdef uint8_t[::1] verdict = claims.verdict
     cdef uint32_t[::1] generation = claims.generation
     cdef uint8_t[::1] streamed = claims.streamed
@@ -163,7 +150,7 @@ def hear(
     cdef uint32_t current = claims.current
     cdef double forever = float("inf"), due, next_due = claims.next_due
     cdef bint untimed = False, active, ordinary
-    cdef const Lease* row
+    cdef const LeaseRow* row
     cdef int32_t slot, place, other
     cdef uint16_t cut = 0
     i = 0
@@ -214,7 +201,7 @@ def hear(
                 verdict[slot] = SAID_ACTIVE
                 if not row.has & HAS_LIFETIME:
                     untimed = True
-                elif row.lifetime != <uint32_t>INFINITE:
+                elif row.lifetime != <uint32_t>INFINITE_S:
                     due = now + row.lifetime
                     next_due = min(next_due, due)
             else:

@@ -15,6 +15,8 @@ from pylwaftr.dhcp.connection import Broken
 from pylwaftr.dhcp.events import Event, Leases, Rebased, Saved
 from pylwaftr.dhcp.profiles import Heard, Kind, Profile, Start, Word
 
+STEP_BACK_S = 60  # within a connection; less may be a server whose threads overtake each other
+
 
 class Stream(Enum):
     IDLE = "idle"
@@ -38,8 +40,10 @@ class Active:
         self.state = Stream.IDLE
         self.heard_any = False  # since the query
         self.wishes = 0  # for a full bulk, so far
+        self.gaps = 0  # of those, for want of what was before the stream
         self._xid = 0
         self._with_start = False
+        self._newest: int | None = None  # base-time of this connection, since 2000
         self._events: list[Event] = []
 
     @property
@@ -54,11 +58,16 @@ class Active:
     def begin(self, xid: int) -> bytes:
         """The query."""
         self._xid, self._with_start = xid, self.saved.start is not None
-        self.state, self.heard_any = Stream.AWAIT_REPLY, False
+        self.state, self.heard_any, self._newest = Stream.AWAIT_REPLY, False, None
         return self._profile.active(self._duid, xid, self.saved.start)
 
     def end(self) -> None:
         self.state = Stream.IDLE
+
+    def forget(self) -> None:
+        """All that was learnt of the server, but for its clock."""
+        self.need_resync()
+        self.saved = Saved(skew_s=self.saved.skew_s)
 
     def need_resync(self) -> None:
         self.wishes += 1
@@ -68,6 +77,13 @@ class Active:
     def accept(self) -> None:
         """The stream has begun; of profile N also when nobody says so."""
         self.state = Stream.CATCH_UP if self._with_start else Stream.LIVE
+        if not self._with_start:  # a server whose messages have no base-time gives none to start from
+            self._gap()
+
+    def _gap(self) -> None:
+        """What was before the stream is not known."""
+        self.gaps += 1
+        self.need_resync()
 
     def measure(self, base: Start | None, unix: int) -> None:
         """Seconds that the server's clock is ahead of ours, smoothed."""
@@ -106,6 +122,7 @@ class Active:
         if heard.error:
             raise Failed(heard.word or Word.OTHER, heard.text)
         self._opened(heard)
+        self._watch_clock(heard.base)
         if heard.word is Word.DATA_MISSING:  # no failure: what is new follows on this connection
             self._data_missing(heard)
         else:
@@ -122,12 +139,26 @@ class Active:
             self._events.append(Rebased())
             self.need_resync()
         if saved.start is not None and heard.base is not None and heard.base.outer < saved.start.outer:
-            self._counts["clock_went_back"] += 1
-            self.saved = replace(self.saved, start=heard.base)
-            self._events.append(Rebased())
-            self.need_resync()
+            self._went_back(heard.base)
         if heard.server:
             self.saved = replace(self.saved, server=heard.server)
+
+    def _went_back(self, base: Start) -> None:
+        """The server's clock: its old times would make all that is new look stale."""
+        self._counts["clock_went_back"] += 1
+        self._newest = base.outer
+        self.saved = replace(self.saved, start=base)
+        self._events.append(Rebased())
+        self.need_resync()
+
+    def _watch_clock(self, base: Start | None) -> None:
+        """A base-time is the moment of its message, and messages of a connection come in order."""
+        if base is None:
+            return
+        if self._newest is not None and base.outer < self._newest - STEP_BACK_S:
+            self._went_back(base)
+        else:
+            self._newest = max(base.outer, self._newest or 0)
 
     def _later(self, heard: Heard) -> None:
         if heard.xid != self._xid:
@@ -139,6 +170,7 @@ class Active:
                 raise Failed(heard.word or Word.OTHER, heard.text)
             self._opened(heard)
             self.accept()
+        self._watch_clock(heard.base)
         if heard.kind is Kind.DONE:
             if self.state is Stream.LIVE:
                 self._advance(heard.base)
@@ -164,7 +196,7 @@ class Active:
     def _data_missing(self, heard: Heard) -> None:
         """RFC 7653 section 8.4.1. The bulk that is to follow has to be full: a window shows no lease that vanished."""
         self._counts["data_missing"] += 1
-        self.need_resync()
+        self._gap()
         if self.state is not Stream.LIVE:
             self.state = Stream.LIVE
             self._set(heard.base)

@@ -107,6 +107,7 @@ class Connection:
         self._out.clear()
 
     def send(self, message: bytes) -> None:
+        self._counts["messages_sent"] += 1
         self._out += frame(message)
 
     def data_to_send(self) -> bytes:
@@ -176,6 +177,7 @@ class Connection:
         if len(self._in) - at - 2 < length:
             return None
         self._at = at + 2 + length
+        self._counts["messages_received"] += 1
         return bytes(self._in[at + 2 : self._at])
 
     def _many(self, now: float, xid: int | None) -> Heard | None:
@@ -187,6 +189,7 @@ class Connection:
             return None
         self._at += octets
         self._heard_at = now
+        self._counts["messages_received"] += frames
         self._counts["received_data"] += frames
         return Heard(Kind.DATA, xid, base=Start(outer, nested), data=True, rows=rows)
 

@@ -14,33 +14,30 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 
-from pylwaftr.dhcp.active import Active, Failed, Stream
+from pylwaftr.dhcp.active import Active, Stream
 from pylwaftr.dhcp.alone import Alone
-from pylwaftr.dhcp.bulk import Bulk, Step
+from pylwaftr.dhcp.bulk import Bulk
 from pylwaftr.dhcp.connection import Broken, Connection, Dropped, Phase, Timers
-from pylwaftr.dhcp.events import (
-    Alarm,
-    BulkBegan,
-    BulkEnded,
-    Channel,
-    Connected,
-    Event,
-    Moved,
-    Open,
-    Saved,
-    Secure,
-    Shut,
-)
+from pylwaftr.dhcp.events import Alarm, Channel, Connected, Event, Open, Saved, Secure, Shut
+from pylwaftr.dhcp.parts import Parts
 from pylwaftr.dhcp.polling import Polling
 from pylwaftr.dhcp.profiles import PROFILES, Heard, Word
+from pylwaftr.dhcp.progress import Progress
 from pylwaftr.dhcp.retry import Attempts, Watch
+from pylwaftr.dhcp.rounds import Rounds
+from pylwaftr.dhcp.streaming import Streaming
 
-LINGER_S = 10.0  # how long the connection of a single query waits for the next one
-_NOT_ACTIVE = (Word.NOT_SUPPORTED, Word.UNKNOWN_QUERY_TYPE, Word.MALFORMED_QUERY)
 ACTIVE, BULK = Channel.ACTIVE, Channel.BULK
+
+STATES = (  # of a session; one at a time
+    "waiting",
+    "polling",
+    *(phase.value for phase in (Phase.CONNECTING, Phase.TLS_REQUESTED, Phase.TLS_HANDSHAKE)),
+    *(stream.value for stream in (Stream.AWAIT_REPLY, Stream.CATCH_UP, Stream.LIVE)),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,30 +47,36 @@ class Settings:
     secure: bool = True
     links: tuple[IPv6Address, ...] = ()
     timers: Timers = field(default_factory=Timers)
+    active: bool = True  # False: bulk queries only
 
 
 class Session:
     def __init__(self, settings: Settings, saved: Saved, rng: random.Random) -> None:
-        self._timers, self._rng = settings.timers, rng
-        self._secure = settings.secure
-        self._profile = profile = PROFILES[settings.profile]
+        self._timers, self._secure, self._wants_stream = settings.timers, settings.secure, settings.active
+        profile, duid, timers = PROFILES[settings.profile], settings.duid, settings.timers
         self.counts: Counter[str] = Counter()
         self.unix_offset = 0.0
-        make = (profile, settings.duid, settings.secure, settings.timers, self.counts)
-        self._links = {channel: Connection(*make) for channel in Channel}
-        self._active = Active(profile, settings.duid, saved, self.counts)
-        self._bulk = Bulk(profile, settings.duid, settings.links, self.counts)
-        self._attempts = {channel: Attempts(settings.timers, rng) for channel in Channel}
-        self._watch = Watch(settings.timers)
-        self._alone, self._polling = Alone(settings.timers), Polling(settings.timers)
-        self._events: list[Event] = []
-        self._xid = rng.randrange(1 << 24)
-        self._accept_due: float | None = None
-        self._linger_until: float | None = None
-        self._wishes = 0  # for a full bulk, when the round began
+        self._links = {channel: Connection(profile, duid, settings.secure, timers, self.counts) for channel in Channel}
+        self._active = Active(profile, duid, saved, self.counts)
+        self._bulk = Bulk(profile, duid, settings.links, self.counts)
+        self._attempts = {channel: Attempts(timers, rng) for channel in Channel}
+        self._alone, self._polling = Alone(timers), Polling(timers)
+        self._parts = Parts(
+            profile,
+            timers,
+            self.counts,
+            self._links,
+            self._attempts,
+            self._active,
+            self._bulk,
+            self._alone,
+            self._polling,
+            xid=rng.randrange(1 << 24),
+        )
+        self._rounds = Rounds(self._parts)
+        self._stream = Streaming(self._parts, self._rounds)
+        self._watch = Watch(timers)
         self._live = False
-        self.bulk_began: float | None = None
-        self.bulk_took_s: float | None = None
 
     # --- what others may read ---
 
@@ -92,8 +95,7 @@ class Session:
 
     @property
     def bulk_state(self) -> str:
-        phase = self._links[BULK].phase
-        return str(self._bulk.step.value if phase in (Phase.OPEN, Phase.CLOSED) else phase.value)
+        return self._rounds.state
 
     @property
     def in_bulk(self) -> bool:
@@ -107,12 +109,26 @@ class Session:
     @property
     def current(self) -> bool:
         """All that the server knows has reached us: what is overdue now was not renewed."""
-        return (self._active.state is Stream.LIVE or self._polling.on) and not self._owed
+        return (self._active.state is Stream.LIVE or self._polling.on) and not self._parts.owed
 
     @property
-    def _owed(self) -> bool:
-        """A full bulk, and now."""
-        return self.saved.resync and not self._alone.puts_off(self._active.wishes)
+    def bulk_took_s(self) -> float | None:
+        """The last one that was complete."""
+        return self._rounds.took_s
+
+    @property
+    def bulk_ended(self) -> float | None:
+        return self._rounds.ended
+
+    @property
+    def progress(self) -> Progress:
+        return self._parts.progress
+
+    def behind_s(self, now: float) -> float:
+        """How old what has reached us may be."""
+        if self._active.state is Stream.LIVE and not self.saved.resync:
+            return 0.0
+        return self.progress.behind_s(now)
 
     @property
     def heard_at(self) -> float:
@@ -121,7 +137,11 @@ class Session:
     # --- the caller's calls ---
 
     def open(self, now: float) -> None:
-        self._connect(ACTIVE, now)
+        self.progress.begin(now)
+        if self._wants_stream:
+            self._connect(ACTIVE, now)
+        else:
+            self._stream.start_polling("the active query is left out, as configured")
         self._after(now)
 
     def close(self, reason: str) -> list[Shut]:
@@ -136,13 +156,15 @@ class Session:
         self._active.need_resync()
         self._after(now)
 
+    def forget(self, now: float) -> None:
+        """What it said is known no more: it is asked for all, as if for the first time."""
+        self._active.forget()
+        self._after(now)
+
     def query(self, b4: IPv6Address, now: float) -> bool:
         """Ask for the lease of one B4; `Answered` follows if True."""
-        if not self._attempts[BULK].allowed(now) or (self._active.running and self._alone.needed(now)):
+        if not self._rounds.query(b4, now):
             return False
-        if not self._bulk.query(b4):
-            return False
-        self.counts["single_queries"] += 1
         if self._links[BULK].phase is Phase.CLOSED:
             self._connect(BULK, now)
         self._after(now)
@@ -151,8 +173,8 @@ class Session:
     def connected(self, channel: Channel, now: float) -> None:
         link = self._links[channel]
         if link.phase is Phase.CONNECTING:
-            link.connected(now, self._next_xid())
-            self._moved(channel, Phase.CONNECTING.value, self._links[channel].phase.value)
+            link.connected(now, self._parts.next_xid())
+            self._parts.moved(channel, Phase.CONNECTING.value, self._links[channel].phase.value)
             if not self._secure:
                 self._ready(channel, now)
             self._after(now)
@@ -169,7 +191,10 @@ class Session:
 
     def closed(self, channel: Channel, now: float, reason: str) -> None:
         """The connection ended, or never came up."""
-        if self._links[channel].phase is not Phase.CLOSED:
+        if channel is BULK and self._rounds.linger_until is not None:
+            self._rounds.ended_idle()
+            self._after(now)
+        elif self._links[channel].phase is not Phase.CLOSED:
             self.counts["connections_lost"] += 1
             self._lost(channel, now, reason, ours=False)
             self._after(now)
@@ -178,11 +203,17 @@ class Session:
         return self._links[channel].data_to_send()
 
     def events(self) -> list[Event]:
-        events, self._events = self._events, []
+        events, self._parts.events = self._parts.events, []
         return events
 
     def timer(self) -> float | None:
-        times = [self._accept_due, self._linger_until, self._polling.due, self._alone.bulk_due, self._watch.timer()]
+        times = [
+            self._stream.accept_due,
+            self._rounds.linger_until,
+            self._polling.due,
+            self._alone.bulk_due,
+            self._watch.timer(),
+        ]
         times += [attempts.due for attempts in self._attempts.values()]
         times += [self._silence(channel) for channel in Channel]
         return min((time for time in times if time is not None), default=None)
@@ -195,12 +226,10 @@ class Session:
                 self._lost(channel, now, f"silent while {self._links[channel].phase.value}", ours=True)
             if self._attempts[channel].is_due(now):
                 self._connect(channel, now)
-        if self._accept_due is not None and now >= self._accept_due:
-            self._accept_due = None
-            if self._active.state is Stream.AWAIT_REPLY:
-                self._active.accept()
-        if self._linger_until is not None and now >= self._linger_until:
-            self._close_bulk("no more queries", now)
+        if self._stream.accept_due is not None and now >= self._stream.accept_due:
+            self._stream.accept_in_silence(now)
+        if self._rounds.linger_until is not None and now >= self._rounds.linger_until:
+            self._rounds.close("no more queries", now)
         if self._polling.is_due(now):
             self._active.need_resync()
         if self._alone.bulk_due is not None and now >= self._alone.bulk_due:
@@ -210,32 +239,30 @@ class Session:
     # --- connections ---
 
     def _silence(self, channel: Channel) -> float | None:
-        if channel is BULK and self._linger_until is not None:
+        if channel is BULK and self._rounds.linger_until is not None:
             return None
         return self._links[channel].deadline(self._timers.receive_s if channel is ACTIVE else self._timers.bulk_s)
 
     def _connect(self, channel: Channel, now: float) -> None:
-        if channel is BULK and self._active.running and self._owed and self._alone.needed(now):
-            self._lost(ACTIVE, now, "the server takes one connection at a time, and a full bulk is due", ours=True)
-            self._alone.turn, self._attempts[ACTIVE].due = True, None
-            self._attempts[BULK].due = self._alone.aside(now)
+        if channel is BULK and self._active.running and self._parts.owed and self._alone.needed(now):
+            self._step_aside(now)
             return
         self._attempts[channel].begun(now)
         self._links[channel].open(now)
         self.counts[f"connects_{channel.value}"] += 1
-        self._events.append(Open(channel))
-        self._moved(channel, "waiting", Phase.CONNECTING.value)
+        self._parts.events.append(Open(channel))
+        self._parts.moved(channel, "waiting", Phase.CONNECTING.value)
+
+    def _step_aside(self, now: float) -> None:
+        """The stream, for a bulk that has to have the only connection."""
+        self._end(ACTIVE, now, "the server takes one connection at a time, and a full bulk is due", ours=True)
+        self._alone.turn, self._attempts[ACTIVE].due = True, None
+        self._attempts[BULK].due = self._alone.aside(now)
 
     def _ready(self, channel: Channel, now: float) -> None:
         if channel is ACTIVE:
-            self._links[ACTIVE].send(self._active.begin(self._next_xid()))
-            self._accept_due = None if self._profile.replies else now + self._timers.of(self._timers.accept_s)
-            self._moved(ACTIVE, Phase.OPEN.value, Stream.AWAIT_REPLY.value)
-
-    def _next_xid(self) -> int:
-        """Unique on a connection and never 0; 24 bits do for DHCPv4 too."""
-        self._xid = self._xid % 0xFFFFFF + 1
-        return self._xid
+            self._stream.begin(now)
+            self._parts.moved(ACTIVE, Phase.OPEN.value, Stream.AWAIT_REPLY.value)
 
     def _guarded(self, channel: Channel, now: float, action: Callable[[], None]) -> None:
         try:
@@ -248,39 +275,21 @@ class Session:
         self._after(now)
 
     def _lost(self, channel: Channel, now: float, reason: str, ours: bool, wait_s: float | None = None) -> None:
+        self.progress.failed(now, f"{channel.value} connection: {reason}")
+        self._end(channel, now, reason, ours, wait_s)
+
+    def _end(self, channel: Channel, now: float, reason: str, ours: bool, wait_s: float | None = None) -> None:
         """The connection is over, whoever ended it."""
         link, before = self._links[channel], self.state if channel is ACTIVE else self.bulk_state
         queried = link.phase is Phase.OPEN
         link.close()
         if ours:
-            self._events.append(Shut(channel, reason))
+            self._parts.events.append(Shut(channel, reason))
         if channel is ACTIVE:
-            if queried and self._active.state is Stream.AWAIT_REPLY and not self._active.heard_any:
-                wait_s = self._unanswered(closed=not ours)
-            self._active.end()
-            self._alone.stream_ended()
-            self._accept_due = None
-            self._attempts[ACTIVE].ended(now, wait_s)
+            self._stream.lost(queried, not ours, now, wait_s)
         else:
-            if self._active.running and (not queried or self._bulk.step is Step.AWAIT_REPLY):
-                self._alone.refused()
-            self._linger_until = None
-            self._bulk.abandon(reason)
-            self._attempts[BULK].ended(now, wait_s)
-            self._attempts[BULK].due = None  # `_after` plans it if there is something to ask
-            self._turn_over(now)
-        self._moved(channel, before, "waiting", reason)
-
-    def _unanswered(self, closed: bool) -> float | None:
-        if self._polling.unanswered(closed):
-            self._start_polling("the active query was not answered")
-        return self._polling.wait_s()
-
-    def _start_polling(self, why: str) -> None:
-        if not self._polling.on:
-            self._polling.on = True
-            self._active.need_resync()
-            self._moved(ACTIVE, "active", "polling", why)
+            self._rounds.lost(reason, queried, now, wait_s)
+        self._parts.moved(channel, before, "waiting", reason)
 
     # --- what comes in ---
 
@@ -291,6 +300,7 @@ class Session:
         waiting = link.phase is Phase.TLS_REQUESTED
         for item in link.receive(data, now, unix, lambda: query.xid):
             if isinstance(item, Dropped):
+                self.progress.failed(now, f"{channel.value} connection: {item.text}")
                 if item.resync:
                     self._active.need_resync()
                     self._bulk.flaw(f"a message was lost: {item.text}")
@@ -301,149 +311,34 @@ class Session:
                 else:
                     self._heard_bulk(item, now)
         if waiting and link.phase is Phase.TLS_HANDSHAKE:
-            self._events.append(Secure(channel))
-            self._moved(channel, Phase.TLS_REQUESTED.value, Phase.TLS_HANDSHAKE.value)
+            self._parts.events.append(Secure(channel))
+            self._parts.moved(channel, Phase.TLS_REQUESTED.value, Phase.TLS_HANDSHAKE.value)
 
     def _heard_active(self, heard: Heard, now: float) -> None:
-        before = self._active.state
-        try:
-            self._active.heard(heard)
-        except Failed as failed:
-            self._events += self._active.take()
-            self._refused(failed, now)
-            return
-        finally:
-            self._events += self._active.take()
-        if self._active.running:
-            self._accept_due = None
-            self._polling.stream_runs()
-            self._attempts[ACTIVE].succeeded()
-            only = self._active.wishes == self._wishes + 1  # nothing else asks for a bulk
-            if heard.word is Word.DATA_MISSING and only and self._alone.data_missing(self._active.wishes, now):
-                self.counts["bulks_put_off"] += 1
-        if self._active.state is Stream.LIVE:
-            self._alone.stream_began()
-        if self._active.state is not before:
-            self._moved(ACTIVE, before.value, self._active.state.value, heard.word.value if heard.word else "")
-
-    def _refused(self, failed: Failed, now: float) -> None:
-        timers, wait_s = self._timers, None
-        self.counts[f"refused_{failed.word.name.lower()}"] += 1
-        if self._active.state is Stream.AWAIT_REPLY:
-            self._polling.anyway = True
-            if failed.word in _NOT_ACTIVE:
-                self._start_polling(str(failed))
-                wait_s = timers.later_s
-            elif failed.word is Word.NOT_ALLOWED:
-                wait_s = timers.refused_s
-            if failed.word is not Word.NOT_SUPPORTED:
-                self._events.append(Alarm("active_refused", f"the active query was refused: {failed}"))
-        self._lost(ACTIVE, now, str(failed), ours=True, wait_s=wait_s)
+        if (end := self._stream.heard(heard, now)) is not None:
+            failed, wait_s = end
+            self._lost(ACTIVE, now, str(failed), ours=True, wait_s=wait_s)
 
     def _heard_bulk(self, heard: Heard, now: float) -> None:
-        try:
-            self._bulk.heard(heard)
-        except Failed as failed:
-            self.counts[f"refused_{failed.word.name.lower()}"] += 1
-            self._events.append(Alarm("bulk_refused", f"the bulk query was refused or ended early: {failed}"))
+        if (failed := self._rounds.heard(heard, now)) is not None:
             wait_s = self._timers.refused_s if failed.word is Word.NOT_ALLOWED else None
-            if failed.word is Word.NOT_ALLOWED and self._active.running:
-                self._alone.refused()
             self._lost(BULK, now, str(failed), ours=True, wait_s=wait_s)
-        else:
-            self._ask(now)
-
-    # --- the bulk ---
-
-    def _ask(self, now: float) -> None:
-        """The next query of the round, or a single one, or the end of the connection."""
-        self._collect(now)
-        link = self._links[BULK]
-        if link.phase is not Phase.OPEN or self._bulk.step is not Step.IDLE:
-            return
-        if self._round_due() and self._attempts[BULK].allowed(now):
-            self._bulk.begin_round()
-        if self._bulk.wanted:
-            single, query = self._bulk.single_next, self._bulk.next(self._next_xid())
-            self._linger_until = None
-            link.restart_silence(now)
-            link.send(query)
-            self.counts["queries_bulk"] += not single
-            self._collect(now)
-        elif self._bulk.last_was_single and not self._alone.turn:
-            if self._linger_until is None:
-                self._linger_until = now + self._timers.of(LINGER_S)
-        else:
-            self._close_bulk("complete", now)  # RFC 6926 section 7.8
-
-    def _round_due(self) -> bool:
-        ready = self._active.running or self._polling.on or self._polling.anyway or self._alone.turn
-        return self._owed and ready and not self._bulk.in_round
-
-    def _close_bulk(self, why: str, now: float) -> None:
-        self._links[BULK].close()
-        self._linger_until = None
-        self._events.append(Shut(BULK, why))
-        self._turn_over(now)
-
-    def _turn_over(self, now: float) -> None:
-        """The stream has the only connection again."""
-        if self._alone.turn:
-            self._alone.turn = False
-            self._attempts[ACTIVE].plan(self._alone.aside(now))
-
-    def _collect(self, now: float) -> None:
-        for event in self._bulk.take():
-            if isinstance(event, BulkBegan):
-                self._wishes, self.bulk_began = self._active.wishes, now
-            elif isinstance(event, BulkEnded):
-                event = self._bulk_ended(event, now)
-            self._events.append(event)
-
-    def _bulk_ended(self, event: BulkEnded, now: float) -> BulkEnded:
-        """Whether a sweep is sound: what came by bulk and by stream together has to be all there is."""
-        why = event.reason
-        if event.sweep and self._active.wishes != self._wishes:
-            why = "changes were lost while it ran"
-        if event.sweep and not (self._active.running or self._polling.on or self._alone.turn):
-            why = "the active stream is down"
-        self._polling.bulk_ended(now)
-        if why:
-            self.counts["bulks_incomplete"] += 1
-            if self._links[BULK].phase is Phase.OPEN:  # a lost connection has been noted as a failure already
-                self._attempts[BULK].ended(now)
-                self._attempts[BULK].due = None
-            return BulkEnded(False, why)
-        self.counts["bulks_complete"] += 1
-        self._polling.bulk_worked()
-        self.bulk_took_s = now - (self.bulk_began or now)
-        self._attempts[BULK].succeeded()
-        self._alone.bulk_ended()
-        start = self.saved.start
-        if self._alone.turn:
-            start = self._bulk.first_base or start
-        elif self._active.running:
-            self._alone.both_worked()
-        self._active.saved = replace(self.saved, start=start, resync=False)
-        return event
 
     # --- after every call ---
 
     def _after(self, now: float) -> None:
-        self._ask(now)
-        if self._links[BULK].phase is Phase.CLOSED and (self._round_due() or self._bulk.wanted):
+        self._rounds.ask(now)
+        if self._links[BULK].phase is Phase.CLOSED and (self._rounds.due or self._bulk.wanted):
             self._attempts[BULK].plan(now)
             if self._attempts[BULK].is_due(now):
                 self._connect(BULK, now)
+        if self._active.state is Stream.LIVE and not self.saved.resync:
+            self.progress.reached(self._links[ACTIVE].heard_at)
         live = self._active.running or self._polling.on
         if live is not self._live:
             self._live = live
-            self._events.append(Connected(live))
+            self._parts.events.append(Connected(live))
         if self._watch.see("lonely", not live, now):
-            self._events.append(Alarm("lonely", "no news of leases for five minutes"))
-        if self._watch.see("resync_late", self._owed, now):
-            self._events.append(Alarm("resync_late", "no full bulk has succeeded for fifteen minutes"))
-
-    def _moved(self, channel: Channel, before: str, after: str, reason: str = "") -> None:
-        if before != after:
-            self._events.append(Moved(channel, before, after, reason))
+            self._parts.events.append(Alarm("lonely", "no news of leases for five minutes"))
+        if self._watch.see("resync_late", self._parts.owed, now):
+            self._parts.events.append(Alarm("resync_late", "no full bulk has succeeded for fifteen minutes"))

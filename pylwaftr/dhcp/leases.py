@@ -14,44 +14,31 @@ Per key (address and port set: leases share addresses) each server has one claim
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from pylwaftr.dhcp import _ordinary
-from pylwaftr.dhcp.codec_lease import LEASE_ROW, Has, LeaseRows, State
+from pylwaftr.dhcp.codec_lease import Has, LeaseRows, State
+from pylwaftr.dhcp.former import NUMBER, Former
+from pylwaftr.dhcp.judging import Judge, keeps, pools_of
+from pylwaftr.dhcp.oddities import Oddities
 from pylwaftr.dhcp.policies import FromTunnelAddress, Policy, PortSets
-from pylwaftr.dhcp.records import (
-    ACTIVE,
-    FOREVER,
-    GONE,
-    NONE,
-    OVERDUE,
-    QUARANTINED,
-    Claims,
-    Mask,
-    Slots,
-    deadlines,
-    unusable,
-)
+from pylwaftr.dhcp.records import ACTIVE, FOREVER, NONE, OVERDUE, Claims, Mask, Slots, deadlines, yields
 from pylwaftr.dhcp.silent_ports import in_parts, with_ports
 from pylwaftr.dhcp.slots import NOBODY, Keys, keys_of
+from pylwaftr.dhcp.standing import Standing, Standings, standings
 from pylwaftr.dhcp.winners import Changes, Outcome, Report, Winners
-from pylwaftr.rows import Rows, text4
+from pylwaftr.rows import Rows
 
 __all__ = ["Changes", "FromTunnelAddress", "Leases", "Outcome", "Policy", "PortSets", "Report"]
 
-FORMER = "former"  # what was bound before a restart: of no server, and any news is better
-_FORMER = 0
 GUARD_LEAST = 100  # a sweep of more than half of more than so many needs a second opinion
 UNTIMED_S = 3600.0  # within this a lease without a lifetime is verified by a bulk
 SCAN_S = 1.0  # deadlines are looked at no more often
 AT_ONCE = 4096  # rows that are taken the compiled way together
 FEW = 64  # rows that are taken the readable way before the compiled one is tried again
-
-
-Verdicts = npt.NDArray[np.uint8]
 
 
 class Leases:
@@ -66,22 +53,22 @@ class Leases:
         """`own`: tunnel addresses that no B4 can have. `most`: claims that are kept, ended ones included."""
         self.counts: Counter[str] = Counter()
         self._compiled = compiled
-        self._own = _addresses(br, own)
+        self._judge = Judge(br, own)
         self._most = most
         self._winners = Winners(br, self.counts)
         self._table = self._winners.table
         self._policies: dict[int, Policy] = {}
         self._numbers: dict[str, int] = {}
-        self._winners.add(_FORMER, FORMER, 1_000_000)
+        self._former = Former(self._winners)
+        self._odd = Oddities(self._winners)
         self._scanned = float("-inf")
         self._tidy = False  # there are slots without a claim
-        self._unswept: set[str] = set()  # servers without a full bulk since the start
         for policy in policies:
             self.add(policy)
 
     def set_br(self, br: bytes, own: Sequence[bytes]) -> None:
         """Of bindings from now on; those that there are stay as they are."""
-        self._own = _addresses(br, own)
+        self._judge = Judge(br, own)
         self._winners.br = np.frombuffer(br, np.uint8)
 
     def tell_again(self, rows: Rows) -> None:
@@ -89,11 +76,11 @@ class Leases:
         self._table.tell_again(self._table.find(keys_of(rows)))
 
     def add(self, policy: Policy) -> None:
-        number = self._numbers.setdefault(policy.name, max(self._numbers.values(), default=_FORMER) + 1)
+        number = self._numbers.setdefault(policy.name, max(self._numbers.values(), default=NUMBER) + 1)
         self._policies[number] = policy
         if number not in self._winners.claims:
             self._winners.add(number, policy.name, 0)
-            self._unswept.add(policy.name)
+            self._former.unswept.add(policy.name)
         self._winners.claims[number].hold_s = policy.hold_s
         for rank, other in enumerate(sorted(self._policies, key=lambda n: -self._policies[n].priority)):
             self._winners.claims[other].rank = rank
@@ -109,33 +96,42 @@ class Leases:
         """Bindings that the next `take` may be about."""
         return self._table.changes
 
+    @property
+    def reported(self) -> Mapping[tuple[str, str], int]:
+        """How often what was reported of which server: (server, name of the report)."""
+        return self._winners.reported
+
     def claims_of(self, server: str) -> LeaseRows:
         """All that a server says, for people."""
-        claims = self._of(server)
-        said: LeaseRows = claims.rows[: self._table.count][claims.verdict[: self._table.count] != NONE]
-        return said
+        return self.rows_of(server, np.flatnonzero(self.standings(server) != Standing.NOT_KNOWN))
 
-    def count_of(self, server: str) -> tuple[int, int]:
-        """Leases that a server calls active, and how many of them are not programmed for its sake."""
-        verdict, idle = self._idle(server)
-        return int(np.count_nonzero((verdict != NONE) & (verdict != GONE))), int(np.count_nonzero(idle))
+    def standings(self, server: str) -> Standings:
+        """How all that a server says stands."""
+        number = self._numbers[server]
+        return standings(self._winners, number, self._judge, self._policies[number])
 
-    def _idle(self, server: str) -> tuple[Verdicts, Mask]:
-        verdict = self._of(server).verdict[: self._table.count]
-        idle = (verdict == ACTIVE) & (self._table.owner[: self._table.count] == NOBODY)
-        return verdict, (verdict == QUARANTINED) | idle
+    def places(self, bindings: Rows) -> Slots:
+        """Of bindings, in `standings`; -1: there is no such lease."""
+        return self._table.find(keys_of(bindings))
 
-    def quarantined(self, server: str) -> LeaseRows:
-        """Active leases of a server that are not programmed for its sake."""
-        found: LeaseRows = self._of(server).rows[: self._table.count][self._idle(server)[1]]
-        return found
+    def rows_of(self, server: str, which: npt.NDArray[np.intp]) -> LeaseRows:
+        """Some of that, by their places in `standings`."""
+        rows: LeaseRows = self._of(server).rows[which]
+        return rows
+
+    def changed_by_server(self) -> Mapping[str, int]:
+        """Of `changed`, for whose sake."""
+        if len(self._numbers) == 1:
+            return dict.fromkeys(self._numbers, self.changed)
+        numbers = self._table.changed_for()
+        return {name: int(np.count_nonzero(numbers == number)) for name, number in self._numbers.items()}
 
     def bindings(self) -> Rows:
         slots = np.flatnonzero(self._table.owner[: self._table.count] != NOBODY).astype(np.int32)
         return self._table.rows(slots, self._winners.br)
 
     def _of(self, server: str) -> Claims:
-        return self._winners.claims[_FORMER if server == FORMER else self._numbers[server]]
+        return self._winners.claims[self._numbers[server]]
 
     def take(self) -> Changes:
         """What changed since the last `take`, however much was heard since."""
@@ -151,14 +147,17 @@ class Leases:
         """`bulk`: it is the answer to a query, and may have waited while the stream went on."""
         out, number = Outcome(), self._numbers[server]
         for part in in_parts(rows):
-            self._heard(number, with_ports(self._winners, number, self._policies[number], part, out), now, bulk, out)
+            part = with_ports(self._winners, number, self._policies[number], part, out)
+            self._odd.see(number, part, now, out)
+            self._heard(number, part, now, bulk, out)
         self._winners.tidy_b4s()
         return out
 
     def _heard(self, number: int, rows: LeaseRows, now: float, bulk: bool, out: Outcome) -> None:
-        few = FEW if self._compiled else len(rows)
+        compiled = self._compiled and (self._policies[number].offsets or not rows["psid_offset"].any())
+        few = FEW if compiled else len(rows)
         while len(rows):
-            if self._compiled:
+            if compiled:
                 some = rows[:AT_ONCE]
                 heard = self._heard_ordinary(number, some, now, bulk)
                 rows = rows[heard:]
@@ -177,8 +176,7 @@ class Leases:
         winners, keys = self._winners, keys_of(rows)
         winners.make_room(len(rows))
         slots, places = self._table.place(keys), self._table.places(keys)
-        others = [claims for other, claims in winners.claims.items() if other not in (number, _FORMER)]
-        pools = [[int(pool.network_address), int(pool.netmask)] for pool in self._policies[number].pools]
+        others = [claims for other, claims in winners.claims.items() if other not in (number, NUMBER)]
         heard, stale = _ordinary.hear(
             np.ascontiguousarray(rows).view(np.uint8),
             slots,
@@ -186,11 +184,11 @@ class Leases:
             self._table,
             winners.claims[number],
             number,
-            winners.claims[_FORMER],
+            self._former.claims,
             others,
             winners.b4s,
-            self._own,
-            np.array(pools, np.uint32).reshape(-1, 2),
+            self._judge.own,
+            pools_of(self._policies[number]),
             now,
             UNTIMED_S,
             bulk,
@@ -209,16 +207,16 @@ class Leases:
         if not accepted.all():
             rows, slots = rows[accepted], slots[accepted]
         claims.streamed[slots] = not bulk
-        verdict = self._verdicts(number, rows, out)
-        keeps = self._keeps(claims, slots, rows, verdict)
-        self._touch(claims, slots[keeps], rows[keeps])
-        rows, slots, verdict = rows[~keeps], slots[~keeps], verdict[~keeps]
+        verdict = self._judge.verdicts(self._winners, number, self._policies[number], rows, out)
+        kept = keeps(claims, slots, rows, verdict)
+        self._touch(claims, slots[kept], rows[kept])
+        rows, slots, verdict = rows[~kept], slots[~kept], verdict[~kept]
         claims.rows[slots] = rows
         claims.verdict[slots] = verdict
         due = np.where(verdict == ACTIVE, deadlines(rows, now), FOREVER)
         claims.deadline[slots] = due
         claims.next_due = min(claims.next_due, float(due.min(initial=FOREVER)))
-        self._winners.claims[_FORMER].verdict[slots] = NONE
+        self._former.claims.verdict[slots[~yields(rows["state"])]] = NONE
         if ((verdict == ACTIVE) & (rows["has"] & int(Has.LIFETIME) == 0)).any():
             claims.verify_due = min(claims.verify_due, now + UNTIMED_S)
         self._winners.resolve(slots, out)
@@ -242,45 +240,6 @@ class Leases:
             self._winners.make_room(int(new.sum()))
             slots[new] = self._table.make(keys[new])
         return slots
-
-    def _verdicts(self, number: int, rows: LeaseRows, out: Outcome) -> Verdicts:
-        active = rows["state"] == State.ACTIVE
-        verdict = np.where(active, ACTIVE, GONE).astype(np.uint8)
-        verdict[rows["state"] == State.REMOTE] = NONE  # free, but the partner's: his claim decides
-        no_b4 = rows["has"] & int(Has.B4) == 0
-        reasons = {
-            "no_b4": no_b4,
-            "bad_b4": ~no_b4 & unusable(rows["b4"], self._own),
-            "outside_pools": self._outside(number, rows),
-        }
-        for name, bad in reasons.items():
-            for row in rows[active & bad]:
-                text = f"the lease of {text4(int(row['ipv4']))} cannot be programmed: {_WHY[name]}"
-                self._winners.report(out, name, number, text)
-            verdict[active & bad] = QUARANTINED
-        return verdict
-
-    def _outside(self, number: int, rows: LeaseRows) -> Mask:
-        ipv4 = rows["ipv4"]
-        outside: Mask = (
-            ipv4 & np.uint32(0xFFFFFFF8) == 0xC0000000
-        )  # 192.0.0.0/29 stays inside tunnels (RFC 7335 section 4)
-        pools = self._policies[number].pools
-        if pools:
-            inside = np.zeros(len(rows), np.bool_)
-            for pool in pools:
-                inside |= ipv4 & np.uint32(int(pool.netmask)) == int(pool.network_address)
-            outside |= ~inside
-        return outside
-
-    def _keeps(self, claims: Claims, slots: Slots, rows: LeaseRows, verdict: Verdicts) -> Mask:
-        """Where an installed binding stays until its deadline although the news is of no use."""
-        installed = claims.verdict[slots] == ACTIVE
-        same_client = (claims.rows["client"][slots] == rows["client"]).all(1)
-        keeps: Mask = rows["state"] == State.TRANSITIONING
-        keeps |= (verdict == QUARANTINED) & same_client & (rows["has"] & int(Has.B4) == 0)
-        keeps &= installed
-        return keeps
 
     # --- full bulks ---
 
@@ -307,8 +266,8 @@ class Leases:
         slots = np.flatnonzero(old).astype(np.int32)
         claims.verdict[slots] = NONE
         self._winners.resolve(slots, out)
-        self._unswept.discard(server)
-        self._sweep_former(out)
+        self._former.unswept.discard(server)
+        self._former.sweep(out)
         self._tidy = True
         return out
 
@@ -330,7 +289,7 @@ class Leases:
             slots = claims.due(now, self._table.count)
             if len(slots):
                 self.counts["expired"] += len(slots)
-                claims.verdict[slots] = OVERDUE if number != _FORMER else NONE
+                claims.verdict[slots] = OVERDUE if number != NUMBER else NONE
                 self._winners.resolve(slots, out)
             if claims.verify_due <= now:
                 claims.verify_due = FOREVER
@@ -344,78 +303,43 @@ class Leases:
     def set_skew(self, server: str, seconds: float) -> None:
         self._of(server).skew_s = seconds
 
-    # --- restarts, operators ---
+    # --- restarts, other servers ---
 
     def restore(self, rows: Rows, now: float, hold_s: float) -> Outcome:
         """What was bound before a restart forwards on, until every server has told all it has; `hold_s` at most.
 
         The rows are bound already, so only what does not stay is a change.
         """
-        claims, keys = self._winners.claims[_FORMER], keys_of(rows)
-        self._winners.make_room(len(rows))
-        slots = self._table.make(keys)
-        leases = np.zeros(len(rows), LEASE_ROW)
-        for name in ("ipv4", "psid", "psid_len", "psid_offset", "b4"):
-            leases[name] = rows[name]
-        leases["state"], leases["has"] = State.ACTIVE, Has.B4 | Has.PORTS
-        claims.rows[slots], claims.verdict[slots] = leases, ACTIVE
-        claims.deadline[slots] = now + hold_s
-        claims.next_due = now + hold_s
-        self._table.fits(slots)
-        self._table.program(slots, rows["b4"], _FORMER)
+        self._former.restore(rows, now + hold_s)
         return self.expire(now) if hold_s <= 0 else Outcome()
 
     def drop(self, server: str) -> Outcome:
-        """All of a server's claims, at an operator's wish or because it is configured no more."""
-        out, claims, count = Outcome(), self._of(server), self._table.count
-        slots = np.flatnonzero(claims.verdict[:count] != NONE).astype(np.int32)
-        claims.verdict[slots] = NONE
-        claims.generation[:] = 0
-        self._winners.resolve(slots, out)
+        """All that a server said, at an operator's wish. What it says from here on counts, however old that is."""
+        out, claims = Outcome(), self._of(server)
+        claims.held = None
+        self._winners.forget(claims, out)
+        self._odd.forget(self._numbers[server])
         self._tidy = True
         return out
 
     def remove(self, server: str) -> Outcome:
-        out = self.drop(server)
-        number = self._numbers.pop(server)
+        """A server that is configured no more, and all that it said."""
+        out, number = Outcome(), self._numbers.pop(server)
+        self._winners.forget(self._winners.claims[number], out)
+        self._odd.forget(number)
+        self._tidy = True
         del self._policies[number], self._winners.claims[number]
-        self._unswept.discard(server)
+        self._former.unswept.discard(server)
         return out
 
     def retire(self, server: str, now: float, hold_s: float) -> Outcome:
         """It is configured no more. What is bound for its sake forwards on as after a restart: until every other server
         has told all it has, `hold_s` at most."""
-        number, count = self._numbers[server], self._table.count
-        claims, former = self._winners.claims[number], self._winners.claims[_FORMER]
-        alone = (claims.verdict[:count] == ACTIVE) & (self._table.owner[:count] == number)
-        for other, theirs in self._winners.claims.items():
-            if other not in (number, _FORMER):
-                alone &= theirs.verdict[:count] == NONE
-        slots = np.flatnonzero(alone).astype(np.int32)
-        former.rows[slots], former.verdict[slots], former.deadline[slots] = claims.rows[slots], ACTIVE, now + hold_s
-        former.next_due = min(former.next_due, now + hold_s)
+        self._former.inherit(self._numbers[server], now + hold_s)
         out = self.remove(server)
         if self._policies:
-            self._sweep_former(out)
+            self._former.sweep(out)
         return out
-
-    def _sweep_former(self, out: Outcome) -> None:
-        claims, count = self._winners.claims[_FORMER], self._table.count
-        if not self._unswept:
-            slots = np.flatnonzero(claims.verdict[:count] != NONE).astype(np.int32)
-            claims.verdict[slots] = NONE
-            self._winners.resolve(slots, out)
-
-
-def _addresses(br: bytes, own: Sequence[bytes]) -> npt.NDArray[np.uint8]:
-    return np.array([list(address) for address in (br, *own)], np.uint8).reshape(-1, 16)
-
-
-_WHY = {
-    "no_b4": "the message has no tunnel address (option 109)",
-    "bad_b4": "its tunnel address cannot be a B4's",
-    "outside_pools": "its address is in no pool of this server",
-}
 
 
 def _each_key_once(keys: Keys) -> Iterator[npt.NDArray[np.intp] | slice]:

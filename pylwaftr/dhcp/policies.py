@@ -38,3 +38,4 @@ class Policy:
     priority: int = 0  # the higher one wins a tie
     hold_s: float = 3600.0  # how long an overdue lease stays while nobody could tell of its renewal
     port_sets: PortSets | None = None
+    offsets: bool = True  # port sets with a PSID offset are bound

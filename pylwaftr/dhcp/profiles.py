@@ -190,7 +190,7 @@ def _check_reply(message: Message6, duid: bytes) -> None:
 
 def _start(outer: int | None, nested: int | None) -> Start | None:
     if outer is None:
-        return None
+        return None if nested is None else Start(nested - EPOCH & 0xFFFFFFFF, nested)
     return Start(outer, nested if nested is not None else outer + EPOCH & 0xFFFFFFFF)
 
 

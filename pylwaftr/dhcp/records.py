@@ -6,8 +6,6 @@ numbers; `leases.py` owns the slots. The columns are numpy arrays, for there are
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -20,6 +18,7 @@ TIE_S, TIE_SERVERS_S = 1, 2  # differences of times that are none
 FOREVER = float("inf")
 
 Slots = npt.NDArray[np.int32]
+Verdicts = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
 
@@ -67,6 +66,15 @@ class Claims:
         accepted: Mask = (self.verdict[slots] == NONE) | newer
         return accepted
 
+    def speaks(self, slots: Slots) -> Mask:
+        """Where it says that there is a lease, or that there is none; not where that is left to others."""
+        verdict = self.verdict[slots]
+        found: Mask = verdict == ACTIVE
+        gone = verdict == GONE
+        if gone.any():
+            found |= gone & ~yields(self.rows["state"][slots])
+        return found
+
     def forget_times(self) -> None:
         """Whatever comes next is newer."""
         for name in ("base", "cltt", "since"):
@@ -89,6 +97,12 @@ class Claims:
             self.next_due = float("-inf")
 
 
+def yields(state: npt.NDArray[np.uint8]) -> Mask:
+    """REMOTE: free, but the partner's to lease. TRANSITIONING: not known yet. Who says so decides nothing."""
+    found: Mask = (state == State.REMOTE) | (state == State.TRANSITIONING)
+    return found
+
+
 def _activity(rows: LeaseRows) -> npt.NDArray[np.int64]:
     """max(last transaction, state start); -1 = neither is known."""
     has = rows["has"]
@@ -105,12 +119,13 @@ def deadlines(rows: LeaseRows, now: float) -> npt.NDArray[np.float64]:
     return found
 
 
-def better(one: Claims, other: Claims, slots: Slots) -> Mask:
-    """Where the claim of `one` beats that of `other`: two servers on one lease (RFC 6926 section 7.6). As `compare`,
-    for many leases: of two servers in failover each has them all."""
-    a, b = one.rows[slots], other.rows[slots]
+def better(one: Claims, slots: Slots, other: Claims, rivals: Slots) -> Mask:
+    """Where the claims of `one` at these slots beat those of `other` at those: two servers on one lease (RFC 6926
+    section 7.6), or two leases of one address. Of two servers in failover each has them all."""
+    a, b = one.rows[slots], other.rows[rivals]
     cltt = [_times(a, "cltt", Has.CLTT, one), _times(b, "cltt", Has.CLTT, other)]
     since = [_times(a, "since", Has.SINCE, one), _times(b, "since", Has.SINCE, other)]
+    # An expiry or a reset does not change the time of the last transaction: then the state start alone tells.
     pairs = [np.where(np.isnan(x), y, x) for x, y in zip(cltt, since, strict=True)]
     won = _laters(*pairs)
     second = np.where(np.isnan(cltt[0]) | np.isnan(cltt[1]), 0, _laters(*since))
@@ -131,32 +146,6 @@ def _laters(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> npt.NDArr
     by_time = np.where(np.abs(ahead) <= TIE_SERVERS_S, 0, np.where(ahead > 0, 1, -1))
     by_knowledge = np.subtract(known_a, known_b, dtype=np.int8)
     return np.where(known_a & known_b, by_time, by_knowledge).astype(np.int8)
-
-
-def compare(a: np.void, one: Claims, b: np.void, other: Claims) -> int:
-    """> 0: a is better. Never 0: the configured order of servers decides in the end."""
-    cltt = [_time(a, "cltt", Has.CLTT, one), _time(b, "cltt", Has.CLTT, other)]
-    since = [_time(a, "since", Has.SINCE, one), _time(b, "since", Has.SINCE, other)]
-    pairs = [(x if x is not None else y) for x, y in zip(cltt, since, strict=True)]
-    steps: list[Any] = [_later(*pairs)]
-    if None not in cltt:
-        # An expiry or a reset does not change the time of the last transaction: the state start alone tells.
-        steps.append(_later(*since))
-    steps.append(bool(b["has"] & Has.REMOTE) - bool(a["has"] & Has.REMOTE))
-    steps.append((a["state"] == State.ACTIVE) - 0 - int(b["state"] == State.ACTIVE))
-    steps.append(other.rank - one.rank)
-    return next((step for step in steps if step), 1)
-
-
-def _time(row: np.void, name: str, flag: Has, claims: Claims) -> float | None:
-    """On our clock."""
-    return float(row[name]) - claims.skew_s if int(row["has"]) & flag else None
-
-
-def _later(a: float | None, b: float | None) -> int:
-    if a is None or b is None:
-        return (a is not None) - (b is not None)
-    return 0 if abs(a - b) <= TIE_SERVERS_S else 1 if a > b else -1
 
 
 def unusable(b4: npt.NDArray[np.uint8], own: npt.NDArray[np.uint8]) -> Mask:

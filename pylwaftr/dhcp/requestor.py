@@ -64,6 +64,8 @@ class Output:
     moves: list[tuple[str, Moved]] = field(default_factory=list)
     reports: list[Report] = field(default_factory=list)
     answered: list[tuple[IPv6Address, bool]] = field(default_factory=list)
+    queued: Mapping[str, int] = field(default_factory=dict)  # of `changes`, for the sake of which server
+    since: Mapping[str, float] = field(default_factory=dict)  # when the first of them was heard
 
 
 @dataclass(slots=True)
@@ -93,6 +95,7 @@ class Requestor:
         self._out = Output()
         self._rows: dict[str, list[Leases]] = {}  # heard and not yet looked at
         self._row_count = 0
+        self._since: dict[str, float] = {}  # when the first of what waits was heard
         self._current: dict[str, bool] = {}
         self._servers = {server.name: server for server in servers}
         self._forget: set[str] = set()  # servers whose records are to go
@@ -186,6 +189,13 @@ class Requestor:
             self.sessions[name].resync(now)
             self._heed(name, now)
 
+    def drop(self, server: str, now: float) -> None:
+        """All that was learnt of a server ends here; it is asked for all anew."""
+        self._hear(now)
+        self._heed_outcome(self.leases.drop(server), now)
+        self.sessions[server].forget(now)
+        self._heed(server, now)
+
     def set_unix_offset(self, seconds: float) -> None:
         for session in self.sessions.values():
             session.unix_offset = seconds
@@ -218,6 +228,11 @@ class Requestor:
         """Leases and changes that the next `take` is about."""
         return self._row_count + self.leases.changed
 
+    def waiting_of(self, name: str) -> tuple[int, float | None]:
+        """Of that what is for the sake of a server, and when the first of it was heard."""
+        rows = sum(len(part.rows) for part in self._rows.get(name, ()))
+        return rows + self.leases.changed_by_server().get(name, 0), self._since.get(name)
+
     @property
     def flooded(self) -> bool:
         """A bulk is being read, and more of it is worth waiting for."""
@@ -229,6 +244,7 @@ class Requestor:
             self._heed_all(now)
         out, self._out = self._out, Output()
         if changes:
+            out.queued, out.since, self._since = self.leases.changed_by_server(), self._since, {}
             out.changes = self.leases.take()
             out.saved = self._to_save(now)
         return out
@@ -299,6 +315,7 @@ class Requestor:
     def _event(self, name: str, session: Session, event: Event, now: float) -> None:
         if isinstance(event, Leases):
             self._rows.setdefault(name, []).append(event)
+            self._since.setdefault(name, now)
             self._row_count += len(event.rows)
             if self._row_count >= ROWS_MOST:
                 self._hear(now)

@@ -64,7 +64,7 @@ class Watch:
             self._told.discard(name)
             return False
         since = self._since.setdefault(name, now)
-        if name in self._told or now - since < self._limits[name]:
+        if name in self._told or now < since + self._limits[name]:  # as `timer` has it, to the last bit
             return False
         self._told.add(name)
         return True

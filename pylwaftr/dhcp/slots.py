@@ -165,6 +165,12 @@ class SlotTable:
         self.note(slots)
         self.was_b4[slots] = 0  # as if it had been another
 
+    def changed_for(self) -> npt.NDArray[np.int16]:
+        """For whom each change is: the server whose claim is programmed, or was."""
+        slots = self.changed[: self.changes]
+        owner: npt.NDArray[np.int16] = np.where(self.owner[slots] != NOBODY, self.owner[slots], self.was[slots])
+        return owner
+
     def take(self, br: npt.NDArray[np.uint8]) -> tuple[Rows, Rows, Rows]:
         """Rows that are programmed no more, as they were; rows that are new, or were otherwise; these as they were."""
         slots = self.changed[: self.changes].copy()

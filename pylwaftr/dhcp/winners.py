@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pylwaftr.dhcp._index import KeyIndex
-from pylwaftr.dhcp.records import ACTIVE, GONE, NONE, Claims, Slots, better, compare
+from pylwaftr.dhcp.records import ACTIVE, NONE, Claims, Slots, better
 from pylwaftr.dhcp.slots import NOBODY, Keys, SlotTable
 from pylwaftr.rows import Rows, describe, no_rows, text6
 
@@ -54,6 +54,7 @@ class Winners:
         self.names: dict[int, str] = {}
         self.br = np.frombuffer(br, np.uint8)
         self._counts = counts
+        self.reported: Counter[tuple[str, str]] = Counter()  # by server, and name of the report
         self.b4s = KeyIndex()  # the slot that a tunnel address was bound for last
 
     def add(self, number: int, name: str, rank: int) -> Claims:
@@ -96,6 +97,12 @@ class Winners:
             claimed |= claims.verdict[slots] != NONE
         self.table.free(slots[~claimed])
 
+    def forget(self, claims: Claims, out: Outcome) -> None:
+        """All that a server said."""
+        slots = np.flatnonzero(claims.verdict[: self.table.count] != NONE).astype(np.int32)
+        claims.verdict[slots] = NONE
+        self.resolve(slots, out)
+
     # --- who wins ---
 
     def _winners(self, slots: Slots, out: Outcome) -> npt.NDArray[np.int16]:
@@ -104,7 +111,7 @@ class Winners:
         for number, claims in self.claims.items():
             verdict = claims.verdict[slots]
             winner[verdict == ACTIVE] = number
-            speakers += (verdict == ACTIVE) | (verdict == GONE)
+            speakers += claims.speaks(slots)
         several = speakers > 1
         if several.any():
             winner[several] = self._best(slots[several], out)
@@ -116,12 +123,11 @@ class Winners:
         active = np.full(len(slots), NOBODY, np.int16)  # the first that calls it active
         differ = np.zeros(len(slots), np.bool_)
         for number, claims in self.claims.items():
-            verdict = claims.verdict[slots]
-            speaks = (verdict == ACTIVE) | (verdict == GONE)
+            verdict, speaks = claims.verdict[slots], claims.speaks(slots)
             for rival in np.unique(best[speaks]).tolist():
                 at = np.flatnonzero(speaks & (best == rival))
                 if rival != NOBODY:
-                    at = at[better(claims, self.claims[rival], slots[at])]
+                    at = at[better(claims, slots[at], self.claims[rival], slots[at])]
                 best[at] = number
             for other in np.unique(active[verdict == ACTIVE]).tolist():
                 at = np.flatnonzero((verdict == ACTIVE) & (active == other))
@@ -176,7 +182,7 @@ class Winners:
         ipv4 = int(self.table.keys[slot] >> np.uint64(26))
         rivals = self.table.of_address(ipv4)
         rivals = rivals[self.table.owner[rivals] != NOBODY]
-        wins = all(self._beats(number, slot, int(rival)) for rival in rivals)
+        wins = self._beats(number, slot, rivals)
         text = f"{self.text(slot)} does not fit the port sets of its address; "
         text += f"{len(rivals)} other leases {'give way' if wins else 'stay'}"
         self.report(out, "other_division", number, text)
@@ -190,10 +196,13 @@ class Winners:
         self.table.contest(one)
         self.table.program(one, b4.reshape(1, 16), number)
 
-    def _beats(self, number: int, slot: int, rival: int) -> bool:
-        his = self.claims[int(self.table.owner[rival])]
-        mine = self.claims[number]
-        return compare(mine.rows[slot], mine, his.rows[rival], his) > 0
+    def _beats(self, number: int, slot: int, rivals: Slots) -> bool:
+        mine, owner = self.claims[number], self.table.owner[rivals]
+        for other in np.unique(owner).tolist():
+            his = rivals[owner == other]
+            if not better(mine, np.full(len(his), slot, np.int32), self.claims[other], his).all():
+                return False
+        return True
 
     def _check_b4s(self, slots: Slots, winner: npt.NDArray[np.int16], b4: npt.NDArray[np.uint8], out: Outcome) -> None:
         """RFC 8539 section 8.2: two clients at one tunnel address; one of the leases is old."""
@@ -220,6 +229,7 @@ class Winners:
 
     def report(self, out: Outcome, name: str, number: int | None, text: str) -> None:
         self._counts[name] += 1
+        self.reported["" if number is None else self.names[number], name] += 1
         if len(out.reports) < REPORTS_MOST:
             out.reports.append(Report(name, "" if number is None else self.names[number], text))
 
