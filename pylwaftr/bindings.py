@@ -10,6 +10,7 @@ goes to the table as it is. Only for the addresses where somebody does, all that
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -18,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pylwaftr import row_sets
-from pylwaftr.changes import Change, Keys, Op, Refusal, Report, Source, etag
+from pylwaftr.changes import THERE, Change, Keys, Op, Refusal, Report, Source, etag
 from pylwaftr.precedence import Shadow, divided_otherwise, division_of, winners
+from pylwaftr.refusals import refusal
 from pylwaftr.row_sets import UNBOUND, Ids, Mask, Sourced, firsts
-from pylwaftr.rows import BINDING_ROW, PACKED, Rows, describe
+from pylwaftr.rows import BINDING_ROW, PACKED, Rows
 
 _PARAMS = ("overlap", "other_params_on_address")
 _SOFT = (*_PARAMS, "outranked", "table_full")  # not faults of the row: others may have to give way
@@ -30,23 +32,7 @@ _BYTE = np.uint64(8)
 _FEW = 1000  # so many times as many rows come as there are
 _ALL = 1 << 62
 
-Expected = Sequence[str | None]
-
-TEXTS = {
-    "bad_params": "psid_offset + psid_len has to be at most 16 (RFC 7597 section 5.1)",
-    "psid_range": "the PSID has to be less than 2 to the power of psid_len",
-    "bad_address": "one of its addresses is never forwarded (martian, multicast or unspecified); correct it",
-    "own_address": "one of its addresses is this router's own, or B4 and BR are the same; correct it",
-    "overlap": "a whole address cannot be bound beside other bindings of it; remove those first",
-    "other_params_on_address": "all bindings of an address have the same psid_offset and psid_len; remove those that "
-    "differ first",
-    "duplicate_in_batch": "its key is in the batch already; remove one",
-    "outranked": "it is bound by the configuration; change it there",
-    "too_many_br": "the table knows as many BR addresses as it can (65535); use one of them",
-    "table_full": "the table is full; raise dataplane.max_bindings or remove bindings",
-    "already_exists": "it is bound already; leave out the condition, or update it",
-    "etag_mismatch": "it has been changed since it was read; read it again",
-}
+Expected = Sequence[str | None]  # per row an etag, "" = must not be there, THERE = must be there, None = any
 
 
 class Table(Protocol):
@@ -107,6 +93,30 @@ class Bindings:
         rows, sources = self.table.holders(np.array([ipv4], np.uint32), np.array([psid], np.uint16))
         return None if sources[0] == UNBOUND else (rows, int(sources[0]))
 
+    def wanted_by(self, source: int, ipv4: int, psid: int) -> tuple[Rows, bool] | None:
+        """What the source wants at exactly this key, and whether that waits."""
+        waiting = self._shadow.rows  # in order, and never changed itself: a writer may be at work
+        name = row_sets.key_of(ipv4, psid) << 8 | source
+        at = bisect_left(range(len(waiting)), name, key=waiting.id_at)
+        if at < len(waiting) and waiting.id_at(at) == name:
+            return waiting.rows[at : at + 1], True
+        found = self.get(ipv4, psid)
+        if found is None or found[1] != source or int(found[0]["psid"][0]) != psid:
+            return None
+        return found[0], False
+
+    def of(self, source: int, rows: Rows) -> Mask:
+        """Which keys the source has, bound or waiting."""
+        before = self._holders(rows["ipv4"], rows["psid"])
+        names = row_sets.keys(rows)
+        bound: Mask = (before.sources == source) & (before.keys() == names)
+        return bound | self._waiting(names, source)
+
+    def everything(self) -> Sourced:
+        """All that is wanted, bound or waiting."""
+        rows, sources, _ = self.table.dump_chunk(0, _ALL)
+        return Sourced.join([Sourced(rows, sources), self._shadow.rows])
+
     def shadowed(self) -> Sourced:
         """In order of key; stays as it is."""
         return self._shadow.rows
@@ -133,7 +143,8 @@ class Bindings:
     def put(
         self, rows: Rows, source: int, *, expected: Expected = (), replacing: bool = False, validate_only: bool = False
     ) -> Applied:
-        """`replacing`: of a replace-all, so the source's own rows that divide an address otherwise give way."""
+        """`replacing`: of a replace-all, so the source's own rows that divide an address otherwise give way; a part of
+        one is validated without asking for room, for what goes is not known."""
         if len(rows) == 1 and not validate_only and (done := self._put_one(rows, source, expected)) is not None:
             return done
         rows = row_sets.canonical(rows)
@@ -146,8 +157,12 @@ class Bindings:
             if not report["refused"]:
                 return _as_given(rows, source, before, report, validate_only)
         if hard := self._faults(rows, source, replacing):
-            return Applied(Report(refused=tuple(_refusal(rows[i], i, why) for i, why in sorted(hard.items()))))
+            return Applied(Report(refused=tuple(refusal(rows[i], i, why) for i, why in sorted(hard.items()))))
         return self._put_among_others(Sourced.of(rows, source), source, replacing, validate_only)
+
+    def part_of_all(self, rows: Rows, source: int) -> Applied:
+        """What a part of a replace-all would come to, if there is room; nothing is done."""
+        return Bindings.put(self, rows, source, replacing=True, validate_only=True)
 
     def _put_one(self, rows: Rows, source: int, expected: Expected) -> Applied | None:
         """What `put` does with one row, if nothing waits and nobody objects; None: nothing was done. Beside a busy
@@ -162,7 +177,7 @@ class Bindings:
             return None
         if (tag := expected[0] if expected else None) is not None:
             same_key = holder != UNBOUND and octets[4:6] == there[4:6]
-            if tag != (etag(there, holder) if same_key else ""):
+            if tag != (etag(there, holder) if same_key else "") and not (tag == THERE and same_key):
                 return None
         report = self.table.bind(rows, source, self._generation(source))
         if report["refused"]:
@@ -189,7 +204,7 @@ class Bindings:
         refused = self._unexpected(named, before, source, expected)
         if over:
             barred = np.flatnonzero(bound & (before.sources < source) & ~waiting)
-            refused += tuple(_refusal(named[i], i, "outranked") for i in barred.tolist())
+            refused += tuple(refusal(named[i], i, "outranked") for i in barred.tolist())
         if refused:
             return Applied(Report(refused=refused))
         mine = bound & ((before.sources == source) | (before.sources > source) & ~waiting & np.bool_(over))
@@ -243,8 +258,10 @@ class Bindings:
                 now = etag(self._shadow.rows.rows[at[i]].tobytes(), source)
             elif before.sources[i] != UNBOUND and before.rows[i]["psid"] == rows[i]["psid"]:
                 now = etag(before.rows[i].tobytes(), int(before.sources[i]))
-            if now != tag:
-                refused.append(_refusal(rows[i], i, "etag_mismatch" if tag else "already_exists"))
+            if now == tag or (tag == THERE and now):
+                continue
+            reason = "already_exists" if not tag else "etag_mismatch" if now else "not_found"
+            refused.append(refusal(rows[i], i, reason, source if waiting[i] else None))
         return tuple(refused)
 
     def _faults(self, rows: Rows, source: int, replacing: bool) -> dict[int, str]:
@@ -279,7 +296,7 @@ class Bindings:
             others = others.select(~own | (row_sets.params(others.rows) == division_of(given.rows, others.rows)))
         bound = self.bound_on(addresses)
         won, after = self._settled(addresses, bound, Sourced.join([others, given]))
-        if refused := self._no_room(given, bound, after):
+        if not (replacing and validate_only) and (refused := self._no_room(given, bound, after)):
             return Applied(Report(refused=refused))
         won = won[len(others) :]
         known = row_sets.found(given.keys(), row_sets.distinct(bound.keys()))[0]
@@ -293,7 +310,7 @@ class Bindings:
         if validate_only:
             return Applied(report)
         if not self._install(after):
-            return Applied(Report(refused=(_refusal(given.rows[0], 0, "table_full"),)))
+            return Applied(Report(refused=(refusal(given.rows[0], 0, "table_full"),)))
         self._shadow.mark(given, self._generations)
         if unchanged.any():  # for their mark
             self.table.bind(row_sets.select(given.rows, unchanged), source, self._generation(source))
@@ -312,7 +329,7 @@ class Bindings:
         if not self._install(after):
             self.undo(removed)
             first = Sourced.join([victims, shadows]).rows[0]
-            return Applied(Report(refused=(_refusal(first, 0, "table_full"),)))
+            return Applied(Report(refused=(refusal(first, 0, "table_full"),)))
         return replace(
             after,
             report=report,
@@ -337,7 +354,7 @@ class Bindings:
         if excess <= 0:
             return ()
         added = np.flatnonzero(~row_sets.found(given.keys(), names)[0])[-excess:]
-        return tuple(_refusal(given.rows[i], i, "table_full") for i in added.tolist())
+        return tuple(refusal(given.rows[i], i, "table_full") for i in added.tolist())
 
     # --- the table ---
 
@@ -391,7 +408,3 @@ def _as_given(rows: Rows, source: int, before: Sourced, report: dict[str, Any], 
     bound = before.sources != UNBOUND
     changed = ~bound | ~row_sets.same(rows, before.rows)
     return Applied(counts, gone=before.select(bound & changed), come=given.select(changed))
-
-
-def _refusal(row: np.void, index: int, reason: str) -> Refusal:
-    return Refusal(index, reason, f"{describe(row)}: {TEXTS.get(reason, reason)}")

@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from pylwaftr.rows import Rows
 
+THERE = "*"  # in place of an etag: whatever the state, but it has to be there
+
 Keys = tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint16]]  # IPv4 addresses, PSIDs
 Sources = npt.NDArray[np.uint8]  # one for each row
 
@@ -83,6 +85,7 @@ class Report:
     unchanged: int = 0
     removed: int = 0
     outranked: int = 0  # kept behind a row of higher precedence, and taking over when that goes
+    held: int = 0  # of a replacement: are bound at its end, when there is room
     refused: tuple[Refusal, ...] = ()
     revision: int = 0  # of the commit; the current one if nothing changed
 

@@ -159,6 +159,10 @@ class Sourced:
         """(address, PSID, source) in one number: several sources may want one binding."""
         return keys(self.rows) << np.uint64(8) | self.sources
 
+    def id_at(self, index: int) -> int:
+        row = self.rows[index]
+        return key_of(int(row["ipv4"]), int(row["psid"])) << 8 | int(self.sources[index])
+
     def by_source(self) -> Iterator[tuple[int, Rows]]:
         if not len(self):
             return

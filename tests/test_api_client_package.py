@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_router import Served, parts
+from tests.api_router import Served, parts
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -5,40 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pylwaftr import _core
-from pylwaftr.api.backend import Parts
 from pylwaftr.api.client import Binding, BindingFilter, CallFailed, Client, Source, WatchEvent, unpack
-from pylwaftr.daemon.control import Control
-from pylwaftr.rows import BINDING_ROW, Rows, no_rows
-from pylwaftr.store.sqlite import SqliteStore
-from tests.fake_router import Machine, Router, Served, many, one, parts
+from pylwaftr.rows import BINDING_ROW
+from tests.api_router import Bindings, Served, many, one, parts
 
 B4 = "2001:db8:1::1"
 
 
-class Real(Router):
-    def __init__(self, folder: Path, config: Rows | None = None) -> None:
-        self.folder, self.config = folder, no_rows() if config is None else config
-
-    async def start(self) -> Parts:
-        table = _core.BindingTable(200_000, [], [])
-        self.control = Control(table, SqliteStore(self.folder, time.time()))
-        await self.control.start(self.config)
-        return replace(parts(machine=Machine(max_bindings=table.capacity)), backend=self.control)
-
-    async def stop(self) -> None:
-        await self.control.stop()
-
-
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[Client]:
-    with Served(Real(tmp_path, one("203.0.113.9"))) as served, Client(served.target) as made:
+    with Served(parts(Bindings(tmp_path, config=one("203.0.113.9")))) as served, Client(served.target) as made:
         yield made
 
 
@@ -47,12 +28,12 @@ def reason(caught: pytest.ExceptionInfo[CallFailed]) -> tuple[str, str]:
 
 
 def test_what_was_acknowledged_is_there_after_a_restart(tmp_path: Path) -> None:
-    with Served(Real(tmp_path)) as served, Client(served.target) as client:
+    with Served(parts(Bindings(tmp_path))) as served, Client(served.target) as client:
         made = client.create(Binding(ipv4="203.0.113.5", psid_len=6, psid=33, b4_ipv6=B4))
         client.create(Binding(ipv4="203.0.113.6", b4_ipv6=B4.replace("1::", "2::")))
         client.delete("203.0.113.6")
         revision = client.status().revision
-    with Served(Real(tmp_path)) as served, Client(served.target) as client:
+    with Served(parts(Bindings(tmp_path))) as served, Client(served.target) as client:
         assert client.get("203.0.113.5", 33) == made
         assert client.status().revision >= revision
         assert [life.HasField("ended") for life in client.lives_of("2001:db8::/32")] == [False, True]
@@ -163,8 +144,8 @@ def test_two_writers_with_the_same_etag(client: Client) -> None:
 
 
 def test_a_replacement_while_that_of_a_client_that_left_is_finishing(tmp_path: Path) -> None:
-    real = Real(tmp_path)
-    with Served(real) as served, Client(served.target) as client:
+    real = Bindings(tmp_path)
+    with Served(parts(real)) as served, Client(served.target) as client:
         left = served.do(real.control.replace_all(Source.SOURCE_OPERATOR - 1))
         with pytest.raises(CallFailed) as caught:
             client.load(many(1).tobytes(), replace=True)

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 from pylwaftr.api import errors, security
-from pylwaftr.bindings import TEXTS
 from pylwaftr.cli import main
+from pylwaftr.refusals import TEXTS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "api.md").read_text()

@@ -16,7 +16,7 @@ from pylwaftr.api.client import CallFailed, Client, open_async_channel
 from pylwaftr.api.generated.lwaftr.v1 import bindings_pb2, counters_pb2
 from pylwaftr.api.generated.lwaftr.v1 import router_pb2 as pb
 from pylwaftr.api.plain import plain as plain_values
-from tests.fake_router import Diagnostics, Leases, Pcp, Served, many, parts
+from tests.api_router import Diagnostics, Leases, Pcp, Served, many, parts
 
 
 @pytest.fixture
@@ -149,6 +149,8 @@ WRONG: list[tuple[str, Callable[[Client], Any], str, str]] = [
     ("host bits", lambda c: c.pcp_release(b4="2001:db8::1/56"), "INVALID_FIELD", "b4_ipv6"),
     ("a release of nothing", lambda c: c.pcp_release("198.51.100.1", 9), "MAPPING_NOT_FOUND", ""),
     ("a server of others", lambda c: c.resync("192.0.2.1:547"), "SOURCE_NOT_FOUND", ""),
+    ("leases of others", lambda c: c.drop_leases("192.0.2.1:547"), "SOURCE_NOT_FOUND", ""),
+    ("leases of nobody", lambda c: c.drop_leases(""), "INVALID_FIELD", "name"),
 ]
 
 
@@ -197,8 +199,49 @@ def test_leasequery(client: Client, router: Any) -> None:
     leases: Leases = router.leasequery
     (source,) = client.lease_sources()
     assert (source.name, source.state, source.lag.ToMilliseconds()) == ("[2001:db8::67]:547", "active", 250)
+    assert (source.conflicts, source.quarantined, source.queued, source.received, source.sent) == (2, 3, 4, 70, 5)
+    assert (source.last_fault, source.last_fault_time.seconds) == ("lost", 1_699_999_991)
+    assert (source.bulk, source.skew.ToMilliseconds()) == ("idle", -1500)
     assert client.resync() == client.resync(source.name) == [source.name]
     assert leases.asked == [source.name] * 2
+    assert (client.drop_leases(source.name, validate_only=True), leases.dropped) == (1000, [])
+    assert (client.drop_leases(source.name), leases.dropped) == (1000, [source.name])
+
+
+def test_leases(client: Client) -> None:
+    for size in (1, 3, 100):
+        found = list(client.leases(page_size=size))
+        assert [(one.psid, one.b4_ipv6, one.standing) for one in found] == [
+            (0, "", "no_b4"),
+            (1, "2001:db8:1::1", "bound"),
+            (2, "", "no_b4"),
+            (3, "2001:db8:3::1", "bound"),
+        ]
+    one = found[1]
+    assert (one.name, one.ipv4, one.psid_len, one.state, one.client_id) == (
+        *("[2001:db8::67]:547", "198.51.100.1", 6, "ACTIVE"),
+        b"\xff\0",
+    )
+    assert (one.told.seconds, one.last_transaction.seconds, one.expires.seconds) == tuple(
+        1_700_000_000 + more for more in (0, -10, 3600)
+    )
+    assert not one.HasField("start_of_state")
+    assert [one.psid for one in client.leases(kept_out=True)] == [0, 2]
+
+
+FAULTY_LEASES = [
+    ({"name": "[2001:db8::1]:547"}, "NOT_FOUND", "SOURCE_NOT_FOUND"),
+    ({"ipv4": "2001:db8::1"}, "INVALID_ARGUMENT", "INVALID_FIELD"),
+    ({"b4": "192.0.2.1"}, "INVALID_ARGUMENT", "INVALID_FIELD"),
+    ({"page_size": 1 << 30}, "INVALID_ARGUMENT", "INVALID_FIELD"),
+]
+
+
+@pytest.mark.parametrize("wanted, code, reason", FAULTY_LEASES)
+def test_leases_that_nobody_can_list(client: Client, wanted: dict[str, Any], code: str, reason: str) -> None:
+    with pytest.raises(CallFailed) as failed:
+        list(client.leases(**wanted))
+    assert (failed.value.code, failed.value.reason) == (code, reason)
 
 
 OFF: list[tuple[str, Callable[[Client], Any], str, str]] = [
@@ -207,6 +250,7 @@ OFF: list[tuple[str, Callable[[Client], Any], str, str]] = [
     ("pools", lambda c: c.pcp_pools(), "FAILED_PRECONDITION", "PCP_DISABLED"),
     ("announce", lambda c: c.pcp_announce(), "FAILED_PRECONDITION", "PCP_DISABLED"),
     ("sources", lambda c: c.lease_sources(), "FAILED_PRECONDITION", "LEASEQUERY_DISABLED"),
+    ("leases", lambda c: list(c.leases()), "FAILED_PRECONDITION", "LEASEQUERY_DISABLED"),
 ]
 
 

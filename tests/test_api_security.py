@@ -20,7 +20,7 @@ from pylwaftr.api.generated.lwaftr.v1 import router_pb2 as pb
 from pylwaftr.api.server import ApiFault
 from pylwaftr.config.services import Api, ServerTls
 from pylwaftr.config.values import Endpoint
-from tests.fake_router import LOCAL, Served, parts
+from tests.api_router import LOCAL, Served, parts
 
 BINDING = Binding(ipv4="203.0.113.5", b4_ipv6="2001:db8:1::1")
 ROLES = (("looker", "viewer"), ("worker.example.net", "operator"), ("boss", "admin"), ("urn:lwaftr:robot", "operator"))
@@ -67,6 +67,7 @@ ACTS: dict[str, Callable[[Client], Any]] = {
     "settings": lambda c: c.settings(),
     "reload": lambda c: c.apply_settings(validate_only=True),
     "capture": lambda c: list(c.capture(pb.CaptureRequest())),
+    "capture to a file": lambda c: list(c.capture(pb.CaptureRequest(file="/tmp/new.pcapng"))),
 }
 MAY = {  # role -> what it may
     "nobody": [],

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pylwaftr import _core, row_sets
-from pylwaftr.bindings import TEXTS, Applied, Bindings
-from pylwaftr.changes import Op, Report, etag
+from pylwaftr.bindings import Applied, Bindings
+from pylwaftr.changes import THERE, Op, Report, etag
+from pylwaftr.refusals import TEXTS
 from tests.bindings_model import Bound, Model, Wanted
 from tests.table_model import Key, Row
 
@@ -240,7 +241,10 @@ CONDITIONS = [
     ("must not exist, and another's does", [(PCP, [row(3)])], DHCP, "", "already_exists"),
     ("must be as read", [(DHCP, [row(3)])], DHCP, tag(row(3), DHCP), None),
     ("was changed", [(DHCP, [row(3, to=8)])], DHCP, tag(row(3), DHCP), "etag_mismatch"),
-    ("is gone", [], DHCP, tag(row(3), DHCP), "etag_mismatch"),
+    ("is gone", [], DHCP, tag(row(3), DHCP), "not_found"),
+    ("must be there, and is", [(PCP, [row(3)])], DHCP, THERE, None),
+    ("must be there, and waits", [(CONFIG, [row(3)]), (DHCP, [row(3, to=4)])], DHCP, THERE, None),
+    ("must be there, and is not", [(DHCP, [row(4)])], DHCP, THERE, "not_found"),
     ("another's as read", [(PCP, [row(3)])], DHCP, tag(row(3), PCP), None),
     ("own that waits", [(CONFIG, [row(3)]), (DHCP, [row(3, to=4)])], DHCP, tag(row(3, to=4), DHCP), None),
     ("whole address instead", [(DHCP, [WHOLE])], DHCP, "", None),
@@ -251,7 +255,7 @@ CONDITIONS = [
 def test_conditions(what: str, before: Any, source: int, expected: str, reason: str | None) -> None:
     bindings = make(*before)
     report = bindings.put(array([row(9), row(3, to=5)]), source, expected=(None, expected), validate_only=True).report
-    seen = [(r.index, r.reason) for r in report.refused if r.reason in ("already_exists", "etag_mismatch")]
+    seen = [(r.index, r.reason) for r in report.refused if r.reason in ("already_exists", "etag_mismatch", "not_found")]
     assert seen == ([(1, reason)] if reason else [])
     if what != "whole address instead":
         removal = bindings.remove(keys([(A1, 9), (A1, 3)]), source, expected=(None, expected)).report

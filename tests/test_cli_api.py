@@ -16,8 +16,7 @@ from pylwaftr import capture_client
 from pylwaftr.capture import State
 from pylwaftr.cli.connection import MOMENT
 from pylwaftr.cli.main import main
-from pylwaftr.store import Life
-from tests.fake_router import Bindings, Served, Settings, one, parts
+from tests.api_router import Bindings, Served, Settings, one, parts
 
 B4 = "2001:db8:1::1"
 Run = Callable[..., Result]
@@ -36,10 +35,15 @@ def bindings(router: Any) -> Bindings:
 
 
 @pytest.fixture
-def run(router: Any) -> Iterator[Run]:
-    with Served(router) as served:
-        environment = {"PYLWAFTR_SERVER": served.target, "COLUMNS": "200"}
-        yield lambda *words, **rest: CliRunner().invoke(main, [str(word) for word in words], env=environment, **rest)
+def served(router: Any) -> Iterator[Served]:
+    with Served(router) as running:
+        yield running
+
+
+@pytest.fixture
+def run(served: Served) -> Run:
+    environment = {"PYLWAFTR_SERVER": served.target, "COLUMNS": "200"}
+    return lambda *words, **rest: CliRunner().invoke(main, [str(word) for word in words], env=environment, **rest)
 
 
 def lines(result: Result) -> list[dict[str, Any]]:
@@ -71,7 +75,7 @@ def test_a_binding_is_added_shown_and_removed(run: Run, bindings: Bindings) -> N
 STATUS = [  # what is typed, exit status, the beginning of what is said
     (["bindings", "get", "203.0.113.9"], 3, "pylwaftr: 203.0.113.9 PSID 0 is not bound [BINDING_NOT_FOUND]"),
     (["bindings", "rm", "203.0.113.9"], 3, "pylwaftr: 203.0.113.9 PSID 0 is not bound"),
-    (["bindings", "add", "203.0.113.5", "--b4", B4], 1, "pylwaftr: row 0: already_exists [BINDING_EXISTS]"),
+    (["bindings", "add", "203.0.113.5", "--b4", B4], 1, "pylwaftr: 203.0.113.5 (whole): it is bound already"),
     (["bindings", "add", "203.0.113", "--b4", B4], 2, "pylwaftr: binding.ipv4: '203.0.113' is not an IPv4 address"),
     (["bindings", "add", "203.0.113.5", "--b4", B4, "--etag", "x"], 2, "pylwaftr: --etag goes with --replace"),
     (["bindings", "ls", "--ipv4", "203.0.113.5/24"], 2, "pylwaftr: filter.ipv4: '203.0.113.5/24' has bits behind"),
@@ -87,7 +91,9 @@ STATUS = [  # what is typed, exit status, the beginning of what is said
     (["pcp", "release"], 2, "pylwaftr: give either IPV4"),
     (["pcp", "release", "198.51.100.1", "--psid", "9"], 3, "pylwaftr: no mapping of 198.51.100.1 PSID 9"),
     (["leasequery", "resync", "x"], 3, "pylwaftr: x is none of leasequery.servers"),
+    (["leasequery", "drop", "x"], 3, "pylwaftr: x is none of leasequery.servers"),
     (["bindings", "import", "nowhere.csv"], 2, "pylwaftr: nowhere.csv cannot be read: No such file"),
+    (["bindings", "ls", "--server", ""], 2, "pylwaftr: --server is empty; give HOST:PORT"),
     (["bindings", "ls", "--cert", "a"], 2, "pylwaftr: --cert and --key belong together"),
     (["bindings", "ls", "--ca", "/nowhere"], 2, "pylwaftr: /nowhere cannot be read"),
 ]
@@ -118,11 +124,9 @@ def test_lookup(run: Run) -> None:
     assert found["binding"]["psid"] == 33
 
 
-def test_history(run: Run, bindings: Bindings, tmp_path: Path) -> None:
-    bindings.lives = [
-        Life(one("203.0.113.5", 6, 33), 3, 1_700_000_000.0, 1_700_000_060.5),
-        Life(one("203.0.113.5", 6, 33, "2001:db8:2::1"), 1, 1_700_000_060.5, None),
-    ]
+def test_history(bindings: Bindings, served: Served, run: Run, tmp_path: Path) -> None:
+    for bindings.now, source, b4 in ((1_700_000_000.0, 3, B4), (1_700_000_060.5, 1, "2001:db8:2::1")):
+        served.do(bindings.put(one("203.0.113.5", 6, 33, b4), source))
     began, ended = "2023-11-14T22:13:20.000Z", "2023-11-14T22:14:20.500Z"
     result = run("history", "203.0.113.5:33792", "--to", "@1700000001")
     assert result.stdout == f"203.0.113.5\t33792-34815\t{B4}\t2001:db8:aa::1\tpcp\t{began}\t{ended}\n"
@@ -227,9 +231,19 @@ def test_pcp_and_leasequery(run: Run) -> None:
     assert run("pcp", "release", "--b4", "2001:db8::/32").stdout == "3 mappings released\n"
     assert lines(run("pcp", "announce", "--json")) == [{"softwires": 3}]
     assert run("leasequery", "status").stdout == (
-        "[2001:db8::67]:547\tactive\t1000\t2\t0.250 s\t4\t2023-11-14T22:13:20.000Z\t-\n"
+        "[2001:db8::67]:547\tactive\t1000\t2\t3\t0.250 s\t4\t2023-11-14T22:13:20.000Z\t2023-11-14T22:13:11.000Z lost\n"
     )
+    assert run("leasequery", "leases", "--kept-out").stdout == "".join(
+        f"[2001:db8::67]:547\t198.51.100.1\t{psid}\t6\t0\t-\tff00\tactive\t2023-11-14T23:13:20.000Z\tno_b4\n"
+        for psid in (0, 2)
+    )
+    assert [one["standing"] for one in lines(run("leasequery", "leases", "--json"))] == ["no_b4", "bound"] * 2
+    assert run("leasequery", "leases", "--from", "nobody", status=3).stdout == ""
     assert run("leasequery", "resync").stdout == "asked: [2001:db8::67]:547\n"
+    server = "[2001:db8::67]:547"
+    assert run("leasequery", "drop", server, "--dry-run").stdout == "1000 leases would be dropped\n"
+    assert run("leasequery", "drop", server).stdout == "1000 leases dropped\n"
+    assert lines(run("leasequery", "drop", server, "--json")) == [{"dropped": 1000, "dry_run": False}]
 
 
 def test_what_a_capture_came_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

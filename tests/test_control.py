@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 from ipaddress import IPv4Address
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from pylwaftr import _core
 from pylwaftr.api.backend import Busy, ListFilter
 from pylwaftr.changes import Change, Op, Record, Report, etag
+from pylwaftr.daemon import services
 from pylwaftr.daemon.control import CommitRefused, Control
 from pylwaftr.daemon.restoring import ConfigRefused, Restored
 from pylwaftr.rows import Rows
@@ -134,6 +136,54 @@ def test_a_store_that_fails_takes_the_whole_group_back(tmp_path: Path) -> None:
     store, state = opened(tmp_path)
     assert (state.revision, state.records) == (3, {})
     store.close()
+
+
+def test_a_store_that_refuses_is_tried_until_it_takes_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def test(control: Control) -> None:
+        assert control.store_serves
+        store_of(control).broken = True
+        for number in range(3):
+            with pytest.raises(StoreFault):
+                await control.bind(row(number), OPERATOR)
+        await control.try_store()
+        assert (control.store_serves, control.store_faults, control.revision) == (False, 4, 0)
+        await control.bind(row(1), OPERATOR, validate_only=True)  # is not asked of the store
+        assert not control.store_serves
+        store_of(control).broken = False
+        await control.try_store()
+        assert control.store_serves
+        assert (await control.bind(row(1), OPERATOR)).added == 1
+
+    run(tmp_path, test)
+    text = "no change of bindings is kept until that is mended: the disk is full"
+    assert [record.message for record in caplog.records] == [text, "changes of bindings are kept again"]
+    assert run(tmp_path, nothing).bound == 1
+
+
+def test_the_health_of_the_store_is_that_of_its_last_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if nobody changes a binding meanwhile: the router itself finds out that the disk has room again."""
+    monkeypatch.setattr(services, "_HEALTH_S", 0.01)
+
+    async def test(control: Control) -> None:
+        healthy: dict[str, bool] = {}
+        router = object.__new__(services.Services)
+        router.machine, router.control = SimpleNamespace(healthy=healthy), control  # type: ignore[assignment]
+        router.settings = SimpleNamespace(config=SimpleNamespace(pcp=SimpleNamespace(enabled=False)))  # type: ignore[assignment]
+        router.leases = router._api = None
+        watched = asyncio.create_task(router._watch_health())
+        await asyncio.sleep(0.05)
+        assert healthy == {"store": True}
+        store_of(control).broken = True
+        with pytest.raises(StoreFault):
+            await control.bind(row(1), OPERATOR)
+        await asyncio.sleep(0.1)
+        assert healthy == {"store": False}
+        store_of(control).broken = False
+        while not healthy["store"]:
+            await asyncio.sleep(0.01)
+        watched.cancel()
+
+    run(tmp_path, test)
 
 
 def test_an_engine_s_records_and_bindings_are_one_revision(tmp_path: Path) -> None:

@@ -7,38 +7,24 @@ import json
 import time
 import tracemalloc
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from pylwaftr import _core
-from pylwaftr.api.backend import Parts
 from pylwaftr.api.client import CallFailed, Client
 from pylwaftr.changes import Source
 from pylwaftr.cli.main import main
-from pylwaftr.daemon.control import Control
-from pylwaftr.rows import no_rows
 from pylwaftr.store import history, segments
-from pylwaftr.store.sqlite import SqliteStore
-from tests.fake_router import Router, Served, many, parts
+from tests.api_router import Bindings, Served, many, parts
 
 FEW, MANY = 2_000, 20_000
 
 
-class WithHistory(Router):
-    def __init__(self, folder: Path, count: int) -> None:
-        self.folder, self.count = folder, count
-
-    async def start(self) -> Parts:
-        self.control = Control(_core.BindingTable(self.count, [], []), SqliteStore(self.folder, time.time()))
-        await self.control.start(no_rows())
-        await self.control.bind(many(self.count), Source.OPERATOR)
-        return replace(parts(), backend=self.control)
-
-    async def stop(self) -> None:
-        await self.control.stop()
+class WithHistory(Bindings):
+    async def start(self) -> None:
+        await super().start()
+        await self.control.bind(many(self.capacity), Source.OPERATOR)
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +37,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 def peak_of(folder: Path, count: int) -> int:
     """Octets of both ends, beyond those of before, while the command writes the history to a file."""
     file = folder / f"{count}.csv"
-    with Served(WithHistory(folder / str(count), count)) as served:
+    with Served(parts(WithHistory(folder / str(count), count))) as served:
         tracemalloc.start()
         try:
             before, _ = tracemalloc.get_traced_memory()
@@ -73,7 +59,7 @@ def test_an_export_of_ten_times_as_many_lives_takes_no_more_memory(tmp_path: Pat
 
 
 def test_lines_come_while_others_are_still_read(tmp_path: Path) -> None:
-    with Served(WithHistory(tmp_path, FEW)) as served:
+    with Served(parts(WithHistory(tmp_path, FEW))) as served:
         done = CliRunner().invoke(main, ["history", "--json", "--server", served.target])
         assert len([json.loads(line) for line in done.stdout.splitlines()]) == FEW
         done = CliRunner().invoke(main, ["history", "--server", served.target])
@@ -82,7 +68,7 @@ def test_lines_come_while_others_are_still_read(tmp_path: Path) -> None:
 
 def test_a_reader_that_leaves_gives_its_place_back(tmp_path: Path) -> None:
     """There are 8 places. The router hears of a leave a moment later, so one that is refused is tried again."""
-    with Served(WithHistory(tmp_path, MANY)) as served, Client(served.target) as client:
+    with Served(parts(WithHistory(tmp_path, MANY))) as served, Client(served.target) as client:
         entered, deadline = 0, time.monotonic() + 60
         while entered < 20:
             assert time.monotonic() < deadline

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from pylwaftr.changes import Chain
 from pylwaftr.daemon.control import Control
 from pylwaftr.daemon.restoring import Restored
 from pylwaftr.rows import Rows
@@ -132,7 +131,7 @@ def test_a_replacement_that_is_only_judged_is_counted_by_itself(tmp_path: Path) 
         await control.commit([Change(Op.BIND, DHCP, row(3, to=NEXT))], [], DHCP)
 
         async def judged(part: Rows, replacing: bool = True) -> list[str]:
-            report = await control.bind(part, OPERATOR, validate_only=True, replacing=replacing)
+            report = await control.rehearse(OPERATOR, replacing=replacing).feed(part)
             return [refusal.reason for refusal in report.refused]
 
         assert await judged(row(4, to=2), replacing=False) == ["subscriber_limit"]
@@ -160,10 +159,10 @@ def test_rows_of_a_replacement_that_wait_are_no_softwires(tmp_path: Path) -> Non
 def test_batches_that_are_only_judged_are_judged_together(tmp_path: Path, replacing: bool) -> None:
     async def test(control: Control) -> None:
         await control.bind(row(9, to=NEXT), OPERATOR)
-        chain = Chain()
+        trial = control.rehearse(OPERATOR, replacing=replacing)
 
         async def judged(part: Rows) -> bool:
-            return (await control.bind(part, OPERATOR, validate_only=True, replacing=replacing, chain=chain)).ok
+            return (await trial.feed(part)).ok
 
         assert await judged(row(1, to=1))
         assert not await judged(row(2, to=2))

@@ -14,6 +14,7 @@ from pylwaftr.changes import Chain, Change, Keys
 from pylwaftr.changes import Refusal as Refusal
 from pylwaftr.changes import Report as Report
 from pylwaftr.config import Fault
+from pylwaftr.dhcp.codec_lease import Lease
 from pylwaftr.explain.story import Given, Story
 from pylwaftr.rows import Rows
 from pylwaftr.store import Life
@@ -55,7 +56,8 @@ class Busy(Exception):
 
 
 class Replacement(Protocol):
-    """Replace all of a source: what is fed is bound at once, what was not fed is swept at the end (mark and sweep).
+    """Replace all of a source: what is fed is bound at once, or held while there is no room, and what was not fed is
+    swept at the end (mark and sweep). Refusals of `finish` have their places in the stream.
 
     Several may be fed at once: they are one chain.
     """
@@ -80,13 +82,11 @@ class Backend(Protocol):
         source: int,
         *,
         validate_only: bool = False,
-        replacing: bool = False,
         expected: Sequence[str | None] = (),
         chain: Chain | None = None,
     ) -> Awaitable[Report]:
-        """`replacing`: as a part of a replace-all, beside which the source's other rows do not count.
-
-        `expected`: per row the etag the binding has to have now, "" = must not exist, None = any; () = any.
+        """`expected`: per row the etag the binding has to have now, "" = must not exist, "*" = must exist, None = any;
+        () = any.
 
         Several may be asked for at once; they are done in that order, and none behind one that has broken its chain.
         """
@@ -100,8 +100,16 @@ class Backend(Protocol):
         """Raises Busy."""
         ...
 
+    def rehearse(self, source: int, *, replacing: bool) -> Replacement:
+        """A load, or a replacement, that is judged as a whole and changes nothing."""
+        ...
+
     def get(self, ipv4: int, psid: int) -> tuple[Rows, int] | None:
         """(one row, source)."""
+        ...
+
+    def wanted_by(self, source: int, ipv4: int, psid: int) -> tuple[Rows, bool] | None:
+        """(one row, whether it waits)."""
         ...
 
     def lookup(self, ipv4: int, port: int | None) -> tuple[Rows, int] | None: ...
@@ -197,7 +205,10 @@ class SettingsView(Protocol):
     """`text` None: the file on the router as it is now."""
 
     @property
-    def default_br(self) -> bytes: ...
+    def brs(self) -> tuple[bytes, ...]:
+        """softwire.br_addresses."""
+        ...
+
     def now(self) -> SettingsNow: ...
     async def validate(self, text: str | None) -> Sequence[Fault]: ...
     async def diff(self, text: str | None) -> Sequence[Difference]:
@@ -269,12 +280,42 @@ class SourceStatus:
     queued: int
     synchronised: float | None
     last_fault: str = ""
+    last_fault_at: float | None = None
+    quarantined: int = 0
+    received: int = 0  # messages
+    sent: int = 0
+    bulk: str = "idle"
+    skew_s: float = 0.0
+    bulk_at: float | None = None  # when the last complete one ended
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseFilter:
+    name: str | None = None  # of a server
+    ipv4: IPv4Network | None = None
+    b4: IPv6Network | None = None
+    kept_out: bool = False  # only what a server calls active and is not bound
+
+
+@dataclass(frozen=True, slots=True)
+class KnownLease:
+    server: str
+    lease: Lease
+    standing: str
 
 
 class LeasequeryView(Protocol):
     def sources(self) -> Sequence[SourceStatus]: ...
+    async def leases(self, wanted: LeaseFilter, size: int, page: str) -> tuple[Sequence[KnownLease], str]:
+        """A page, and where the next begins, "" = nowhere. Raises KeyError for the server, ValueError for the page."""
+        ...
+
     async def resync(self, name: str | None) -> Sequence[str]:
         """Begins it; the names of those asked. None = all. Raises KeyError."""
+        ...
+
+    async def drop(self, name: str, validate_only: bool) -> int:
+        """Begins it; how many leases the server called active. Raises KeyError."""
         ...
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any
 
 import grpc
@@ -43,25 +44,28 @@ class BindingStreams(bindings_pb2_grpc.BindingServiceServicer):
         )
 
     @property
-    def _default_br(self) -> bytes:
-        return self._settings.default_br
+    def _brs(self) -> translate.Addresses6:
+        return self._settings.brs
 
     async def LoadBindings(self, requests: Requests, context: Context) -> Answers:
         with self._loads.one():
             validate_only = await _started(requests)
-            async with aclosing(self._load(requests, validate_only)) as answers:
+            made = self._whole(requests, None) if validate_only else self._load(requests)
+            async with aclosing(made) as answers:
                 async for progress in answers:
                     yield progress
 
-    async def _load(self, requests: Requests, validate_only: bool, replacing: bool = False) -> Answers:
+    async def ReplaceBindings(self, requests: Requests, context: Context) -> Answers:
+        with self._loads.one(), self._replacing.held():
+            validate_only = await _started(requests)
+            replacement = None if validate_only else await self._backend.replace_all(Source.OPERATOR)
+            async with aclosing(self._whole(requests, replacement, replacing=True)) as answers:
+                async for progress in answers:
+                    yield progress
+
+    async def _load(self, requests: Requests) -> Answers:
         chain = Chain()
-
-        def feed(rows: Rows) -> Awaitable[Report]:
-            return self._backend.bind(
-                rows, Source.OPERATOR, validate_only=validate_only, replacing=replacing, chain=chain
-            )
-
-        load = _Load(self._default_br, feed, go_on=validate_only)
+        load = _Load(self._brs, lambda rows: self._backend.bind(rows, Source.OPERATOR, chain=chain), go_on=False)
         try:
             async with aclosing(load.run(requests)) as answers:
                 async for progress in answers:
@@ -71,28 +75,21 @@ class BindingStreams(bindings_pb2_grpc.BindingServiceServicer):
             raise
         yield load.done(Report(revision=self._backend.revision))
 
-    async def ReplaceBindings(self, requests: Requests, context: Context) -> Answers:
-        with self._loads.one(), self._replacing.held():
-            validate_only = await _started(requests)
-            replaced = self._load(requests, True, replacing=True) if validate_only else self._replace(requests)
-            async with aclosing(replaced) as answers:
-                async for progress in answers:
-                    yield progress
-
-    async def _replace(self, requests: Requests) -> Answers:
-        replacement: Replacement = await self._backend.replace_all(Source.OPERATOR)
-        load = _Load(self._default_br, replacement.feed, go_on=False)
+    async def _whole(self, requests: Requests, replacement: Replacement | None, replacing: bool = False) -> Answers:
+        """Has an end of its own, which may refuse too. Without a replacement it is only judged."""
+        whole = replacement or self._backend.rehearse(Source.OPERATOR, replacing=replacing)
+        load = _Load(self._brs, whole.feed, go_on=replacement is None)
         try:
             async with aclosing(load.run(requests)) as answers:
                 async for progress in answers:
                     yield progress
         except BaseException:  # also the client's leaving
-            await asyncio.shield(_given_up(load, replacement))
+            await asyncio.shield(_given_up(load, whole))
             raise
-        swept = await asyncio.shield(replacement.finish())
-        if not swept.ok:
-            raise errors.refused(swept.refused, "rows[{}]")
-        yield load.done(swept)
+        last = await asyncio.shield(whole.finish())
+        if not last.ok:
+            raise errors.refused(last.refused, "rows[{}]")
+        yield load.done(last)
 
     async def DumpBindings(
         self, request: pb.DumpBindingsRequest, context: Context
@@ -109,10 +106,15 @@ class BindingStreams(bindings_pb2_grpc.BindingServiceServicer):
                     return
 
     async def _listed(self, wanted: ListFilter, size: int, page: str) -> Listed:
+        mark = blake2b(repr(wanted).encode(), digest_size=4).hexdigest()
+        head, _, inner = page.partition(".")
         try:
-            return await self._backend.list(wanted, size, page)
+            if page and (head != mark or not inner):
+                raise ValueError
+            listed = await self._backend.list(wanted, size, inner)
         except ValueError:
             raise invalid("page_token", "is none that this filter gave; begin with the first page") from None
+        return replace(listed, next=listed.next and f"{mark}.{listed.next}")
 
     async def WatchBindings(
         self, request: pb.WatchBindingsRequest, context: Context
@@ -195,8 +197,8 @@ class _Batch:
 class _Load:
     """Feeds the batches of a stream, some at once, and answers each in its turn."""
 
-    def __init__(self, default_br: bytes, feed: Feed, go_on: bool) -> None:
-        self._default_br, self._feed, self._go_on = default_br, feed, go_on
+    def __init__(self, brs: translate.Addresses6, feed: Feed, go_on: bool) -> None:
+        self._brs, self._feed, self._go_on = brs, feed, go_on
         self._begun = self._rows = self._refused = 0
         self._total = Report()
         self._fault: ApiError | None = None
@@ -254,7 +256,7 @@ class _Load:
         first, count = self._begun, len(octets) // BINDING_ROW.itemsize
         self._begun += count
         try:
-            rows = translate.from_packed(octets, self._default_br, first, translate.MAX_REFUSALS)
+            rows = translate.from_packed(octets, self._brs, first, translate.MAX_REFUSALS)
         except Invalid as fault:
             return _Batch(first, count, fault)
         running = asyncio.ensure_future(self._feed(rows))
@@ -278,7 +280,7 @@ class _Load:
                 self._fault = errors.refused(numbered, "rows[{}]")
             self._add(report)
         self._rows += batch.count
-        progress.rows, progress.refused_count = self._rows, self._refused
+        progress.rows, progress.refused_count, progress.held = self._rows, self._refused, self._total.held
         progress.report.CopyFrom(translate.report(self._total))
         return progress
 
@@ -290,6 +292,7 @@ class _Load:
             unchanged=so_far.unchanged + more.unchanged,
             removed=so_far.removed + more.removed,
             outranked=so_far.outranked + more.outranked,
+            held=so_far.held + more.held,
             revision=max(so_far.revision, more.revision),
         )
 

@@ -20,14 +20,13 @@ from pylwaftr.api.generated.lwaftr.v1 import common_pb2
 from pylwaftr.api.limits import Limits
 from pylwaftr.api.once import Once
 from pylwaftr.api.translate import invalid
-from pylwaftr.changes import Keys, Source, etags
+from pylwaftr.changes import THERE, Keys, Source
 from pylwaftr.rows import Rows, text4
 from pylwaftr.store import Life
 
 MAX_LIVES = 1000  # of a look-up
 DEFAULT_PAGE = 1000
 FEW = 256  # bindings that are translated on the spot
-TRIES = 3  # of an update without etag, when others change the same binding
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -38,28 +37,37 @@ class BindingService(BindingStreams):
         self._once = once
 
     async def CreateBinding(self, request: pb.CreateBindingRequest, context: Context) -> common_pb2.Binding:
-        rows = translate.from_binding(request.binding, self._default_br)
+        rows = translate.from_binding(request.binding, self._brs)
 
         def work() -> Coroutine[Any, Any, common_pb2.Binding]:
-            return _created(
-                rows, self._backend.bind(rows, Source.OPERATOR, validate_only=request.validate_only, expected=("",))
-            )
+            how: dict[str, Any] = {"validate_only": request.validate_only, "expected": ("",)}
+            return _made(rows, self._backend.bind(rows, Source.OPERATOR, **how))
 
         return await self._once.do(gate.caller.get().name, "CreateBinding", request, work)
 
     async def GetBinding(self, request: pb.GetBindingRequest, context: Context) -> common_pb2.Binding:
         key = translate.from_key(request.ipv4, request.psid)
-        found = self._backend.get(*key)
-        if found is None:
-            raise _missing(*key)
-        return translate.binding(found[0][0], found[1])
+        source = translate.from_source(request.source, "source")
+        if source is not None:
+            wanted = self._backend.wanted_by(source, *key)
+            if wanted is None:
+                raise _missing(*key, Source(source))
+            return translate.binding(wanted[0][0], source, waits=wanted[1])
+        return translate.binding(*self._bound(*key))
+
+    def _bound(self, ipv4: int, psid: int) -> tuple[np.void, int]:
+        """Of exactly this key: one PSID does not stand for a whole address."""
+        found = self._backend.get(ipv4, psid)
+        if found is None or int(found[0]["psid"][0]) != psid:
+            raise _missing(ipv4, psid, whole=found is not None)
+        return found[0][0], found[1]
 
     async def ListBindings(self, request: pb.ListBindingsRequest, context: Context) -> pb.ListBindingsResponse:
         size = request.page_size or DEFAULT_PAGE
         if size > translate.MAX_BINDINGS:
             raise invalid("page_size", f"is {size}; the range is 1 to {translate.MAX_BINDINGS}")
         listed = await self._listed(binding_filter(request.filter), size, request.page_token)
-        made = await translated(listed)
+        made = await translated(listed, waits=request.filter.shadowed)
         return pb.ListBindingsResponse(
             bindings=made,
             next_page_token=listed.next,
@@ -67,48 +75,31 @@ class BindingService(BindingStreams):
         )
 
     async def UpdateBinding(self, request: pb.UpdateBindingRequest, context: Context) -> common_pb2.Binding:
-        rows = translate.from_binding(request.binding, self._default_br)
+        rows = translate.from_binding(request.binding, self._brs)
 
-        async def work() -> common_pb2.Binding:
-            if request.allow_missing:
-                await self._bind_one(rows, request.validate_only, request.etag or None)
-            else:
-                await self._update(rows, request)
-            return translate.binding(rows[0], Source.OPERATOR)
+        # What is there has to be there still when it is replaced.
+        expected = request.etag or (None if request.allow_missing else THERE)
+
+        def work() -> Coroutine[Any, Any, common_pb2.Binding]:
+            how: dict[str, Any] = {"validate_only": request.validate_only, "expected": (expected,)}
+            return _made(rows, self._backend.bind(rows, Source.OPERATOR, **how))
 
         return await self._once.do(gate.caller.get().name, "UpdateBinding", request, work)
-
-    async def _update(self, rows: Rows, request: pb.UpdateBindingRequest) -> None:
-        """What is there now has to be there still when it is replaced."""
-        key = int(rows["ipv4"][0]), int(rows["psid"][0])
-        for tries_left in reversed(range(TRIES)):
-            found = self._backend.get(*key)
-            if found is None:
-                raise _missing(*key)
-            etag = request.etag or etags(found[0], [found[1]])[0]
-            try:
-                await self._bind_one(rows, request.validate_only, etag)
-                return
-            except ApiError as fault:
-                if request.etag or not tries_left or fault.reason != "ETAG_MISMATCH":
-                    raise
-
-    async def _bind_one(self, rows: Rows, validate_only: bool, etag: str | None) -> None:
-        done = await self._backend.bind(rows, Source.OPERATOR, validate_only=validate_only, expected=(etag,))
-        if not done.ok:
-            raise errors.refused(done.refused, "binding")
 
     async def DeleteBinding(self, request: pb.DeleteBindingRequest, context: Context) -> pb.DeleteBindingResponse:
         key = translate.from_key(request.ipv4, request.psid)
         keys = np.array([key[0]], np.uint32), np.array([key[1]], np.uint16)
 
         async def work() -> pb.DeleteBindingResponse:
-            etag = request.etag or None
-            if self._backend.get(*key) is None and not request.allow_missing:
-                raise _missing(*key)
-            done = await self._unbind(keys, [etag] if etag else (), request.validate_only, "psid")
-            if not done.removed and not request.allow_missing and not request.validate_only:
-                raise _missing(*key)  # somebody else was quicker
+            expected = request.etag or (None if request.allow_missing else THERE)
+            if self._backend.wanted_by(Source.OPERATOR, *key) is None and not request.allow_missing:
+                self._bound(*key)
+            try:
+                done = await self._unbind(keys, (expected,), request.validate_only, "psid")
+            except ApiError as fault:
+                if not request.allow_missing or fault.reason != "BINDING_NOT_FOUND":
+                    raise
+                return pb.DeleteBindingResponse(revision=self._backend.revision)
             return pb.DeleteBindingResponse(revision=done.revision)
 
         return await self._once.do(gate.caller.get().name, "DeleteBinding", request, work)
@@ -116,9 +107,9 @@ class BindingService(BindingStreams):
     async def BatchBind(self, request: pb.BatchBindRequest, context: Context) -> pb.BatchReport:
         packed = _either(bool(request.bindings), request.rows, "bindings")
         if packed:
-            rows = translate.from_packed(request.rows, self._default_br)
+            rows = translate.from_packed(request.rows, self._brs)
         else:
-            rows = translate.from_bindings(request.bindings, self._default_br)
+            rows = translate.from_bindings(request.bindings, self._brs)
         expected = _etags(request.etags, len(rows))
 
         async def work() -> pb.BatchReport:
@@ -182,18 +173,18 @@ class BindingService(BindingStreams):
         return pb.LookupResponse(lives=[common_pb2.Life(binding=one) for one in found], truncated=bool(listed.next))
 
 
-async def _created(rows: Rows, begun: Awaitable[Report]) -> common_pb2.Binding:
+async def _made(rows: Rows, begun: Awaitable[Report]) -> common_pb2.Binding:
     done = await begun
     if not done.ok:
         raise errors.refused(done.refused, "binding")
-    return translate.binding(rows[0], Source.OPERATOR)
+    return translate.binding(rows[0], Source.OPERATOR, waits=bool(done.outranked))
 
 
-async def translated(listed: Listed) -> list[common_pb2.Binding]:
+async def translated(listed: Listed, waits: bool = False) -> list[common_pb2.Binding]:
     """Many take milliseconds, in which the event loop has other things to do."""
     if len(listed.rows) <= FEW:
-        return translate.bindings(listed.rows, listed.sources)
-    return await asyncio.to_thread(translate.bindings, listed.rows, listed.sources)
+        return translate.bindings(listed.rows, listed.sources, waits)
+    return await asyncio.to_thread(translate.bindings, listed.rows, listed.sources, waits)
 
 
 async def _lives(parts: AsyncGenerator[Sequence[Life], None]) -> pb.LookupResponse:
@@ -206,8 +197,9 @@ async def _lives(parts: AsyncGenerator[Sequence[Life], None]) -> pb.LookupRespon
     return pb.LookupResponse(lives=translate.lives(found[:MAX_LIVES]), truncated=len(found) > MAX_LIVES)
 
 
-def _missing(ipv4: int, psid: int) -> ApiError:
-    text = f"{text4(ipv4)} PSID {psid} is not bound"
+def _missing(ipv4: int, psid: int, source: Source | None = None, whole: bool = False) -> ApiError:
+    text = f"{text4(ipv4)} PSID {psid} is not " + ("bound" if source is None else f"wanted by {source.label}")
+    text += "; the whole address is, which is PSID 0" if whole else ""
     return ApiError(grpc.StatusCode.NOT_FOUND, "BINDING_NOT_FOUND", text, {"ipv4": text4(ipv4), "psid": str(psid)})
 
 

@@ -96,8 +96,10 @@ class Client:
         request = bindings_pb2.CreateBindingRequest(binding=binding, validate_only=validate_only, request_id=_id())
         return self._change(self.stubs.bindings.CreateBinding, request)
 
-    def get(self, ipv4: str, psid: int = 0) -> Binding:
-        return self._ask(self.stubs.bindings.GetBinding, bindings_pb2.GetBindingRequest(ipv4=ipv4, psid=psid))
+    def get(self, ipv4: str, psid: int = 0, *, source: Source | str | None = None) -> Binding:
+        """What is bound; or what a source (SOURCE_OPERATOR) wants there, which may wait."""
+        request = bindings_pb2.GetBindingRequest(ipv4=ipv4, psid=psid, source=source)
+        return self._ask(self.stubs.bindings.GetBinding, request)
 
     def update(
         self, binding: Binding, *, etag: str = "", allow_missing: bool = False, validate_only: bool = False
@@ -312,9 +314,29 @@ class Client:
     def lease_sources(self) -> list[leasequery_pb2.LeaseSource]:
         return list(self._ask(self.stubs.leasequery.ListSources, leasequery_pb2.ListSourcesRequest()).sources)
 
+    def leases(
+        self, name: str = "", *, ipv4: str = "", b4: str = "", kept_out: bool = False, page_size: int = 1000
+    ) -> Iterator[leasequery_pb2.Lease]:
+        """As servers told of them, with what has become of them. `kept_out`: active ones that are not bound."""
+        page = ""
+        while True:
+            request = leasequery_pb2.ListLeasesRequest(
+                name=name, ipv4=ipv4, b4_ipv6=b4, kept_out=kept_out, page_size=page_size, page_token=page
+            )
+            answer = self._ask(self.stubs.leasequery.ListLeases, request)
+            yield from answer.leases
+            page = answer.next_page_token
+            if not page:
+                return
+
     def resync(self, name: str = "") -> list[str]:
         request = leasequery_pb2.ResyncRequest(name=name, request_id=_id())
         return list(self._change(self.stubs.leasequery.Resync, request).names)
+
+    def drop_leases(self, name: str, validate_only: bool = False) -> int:
+        """All that a server told of; it is asked anew. How many leases it called active."""
+        request = leasequery_pb2.DropRequest(name=name, request_id=_id(), validate_only=validate_only)
+        return int(self._change(self.stubs.leasequery.Drop, request).leases)
 
     def _ask(self, method: grpc.UnaryUnaryMultiCallable[Any, Answer], request: Any) -> Answer:
         with told():

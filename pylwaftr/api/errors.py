@@ -24,6 +24,7 @@ Code = grpc.StatusCode
 # Refusals of single bindings; what is not listed is a fault of the request.
 CODES = {
     "already_exists": Code.ALREADY_EXISTS,
+    "not_found": Code.NOT_FOUND,
     "etag_mismatch": Code.ABORTED,
     "table_full": Code.RESOURCE_EXHAUSTED,
     "too_many_br": Code.RESOURCE_EXHAUSTED,
@@ -32,7 +33,7 @@ CODES = {
     "outranked": Code.FAILED_PRECONDITION,
     "subscriber_limit": Code.FAILED_PRECONDITION,
 }
-REASONS = {"already_exists": "BINDING_EXISTS"}
+REASONS = {"already_exists": "BINDING_EXISTS", "not_found": "BINDING_NOT_FOUND"}
 
 
 class ApiError(Exception):
@@ -57,11 +58,16 @@ def refused(refusals: Sequence[Refusal], path: str) -> ApiError:
     more = f" (and {len(refusals) - 1} more)" if len(refusals) > 1 else ""
     return ApiError(
         CODES.get(first.reason, Code.INVALID_ARGUMENT),
-        REASONS.get(first.reason, first.reason.upper()),
+        named(first.reason),
         first.text + more,
         {"index": str(first.index), "violations": str(len(refusals))},
-        [Violation(path.format(one.index), f"{one.reason.upper()}: {one.text}") for one in refusals[:64]],
+        [Violation(path.format(one.index), f"{named(one.reason)}: {one.text}") for one in refusals[:64]],
     )
+
+
+def named(reason: str) -> str:
+    """As it is in ErrorInfo."""
+    return REASONS.get(reason, reason.upper())
 
 
 def api_error(fault: BaseException) -> ApiError | None:

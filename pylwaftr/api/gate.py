@@ -66,7 +66,7 @@ class Gate(aio.ServerInterceptor):
             who = self._roles.caller(context)
             caller.set(who)
             try:
-                _admit(who, needs)
+                admit(who, needs)
                 answer = await act(request, context)
             except aio.InternalError as gone:  # the stream is closed
                 log.debug("%s by %s: left: %s", method, who.name, gone)
@@ -150,7 +150,7 @@ def _message(read: Read, octets: bytes) -> Any:
         raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "NOT_A_MESSAGE", text) from None
 
 
-def _admit(who: Caller, needs: int) -> None:
+def admit(who: Caller, needs: int) -> None:
     if needs == options_pb2.ROLE_UNSPECIFIED or who.role < needs:
         wanted, has = security.role_name(needs), security.role_name(who.role)
         message = f"{who.name} is {has}, this takes {wanted}; api.roles of the router's configuration decides"

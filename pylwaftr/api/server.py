@@ -114,6 +114,8 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", limits.message_octets),
         ("grpc.max_send_message_length", limits.message_octets),
         ("grpc.max_concurrent_streams", limits.streams_per_connection),
+        # A call that a busy router has not looked at yet waits until its deadline; after 30 s gRPC would cancel it.
+        ("grpc.server_max_unrequested_time_in_server", 3600),
         ("grpc.so_reuseport", 0),  # two routers on one port would share clients between them
         # Clients that vanished without a word are noticed after half a minute.
         ("grpc.keepalive_time_ms", 20_000),

@@ -31,8 +31,7 @@ _FEW = 32  # bindings
 
 _NO_LENGTH = "is given without psid_len; for the whole address both are 0"
 
-# What a field cannot hold, whatever the router's own addresses are; those the table knows.
-_ANYWHERE = Surroundings(frozenset(), frozenset(), frozenset(), (), 128, 1 << 30)
+Addresses6 = tuple[bytes, ...]  # softwire.br_addresses; the first is taken where none is given
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +55,21 @@ def invalid(path: str, text: str, reason: str = "INVALID_FIELD") -> Invalid:
     return Invalid([Violation(path, text)], reason=reason)
 
 
-def from_bindings(given: Sequence[common_pb2.Binding], default_br: bytes, path: str = "bindings") -> Rows:
+def from_bindings(given: Sequence[common_pb2.Binding], brs: Addresses6, path: str = "bindings") -> Rows:
     """Raises Invalid with every bad field, such as bindings[3].psid."""
     if len(given) > MAX_BINDINGS:
         raise invalid(path, f"has {len(given)} elements, at most {MAX_BINDINGS} are taken; send rows", "TOO_MANY")
-    return _parsed(given, default_br, lambda index, field: f"{path}[{index}].{field}")
+    return _parsed(given, brs, lambda index, field: f"{path}[{index}].{field}")
 
 
-def from_binding(given: common_pb2.Binding, default_br: bytes) -> Rows:
-    octets = _plain(given, default_br)
+def from_binding(given: common_pb2.Binding, brs: Addresses6) -> Rows:
+    octets = _plain(given, brs)
     if octets is not None:
         return np.frombuffer(octets, BINDING_ROW)
-    return _parsed([given], default_br, lambda _, field: f"binding.{field}")
+    return _parsed([given], brs, lambda _, field: f"binding.{field}")
 
 
-def _plain(given: common_pb2.Binding, default_br: bytes) -> bytes | None:
+def _plain(given: common_pb2.Binding, brs: Addresses6) -> bytes | None:
     """One sound binding whose B4 is an address, without the columns, which cost 30 times as much for one.
 
     None: look closer. What is taken here is taken there, and comes to the same row.
@@ -78,11 +77,13 @@ def _plain(given: common_pb2.Binding, default_br: bytes) -> bytes | None:
     try:
         ipv4 = socket.inet_pton(socket.AF_INET, given.ipv4)
         b4 = socket.inet_pton(socket.AF_INET6, given.b4_ipv6)
-        br = socket.inet_pton(socket.AF_INET6, given.br_ipv6) if given.br_ipv6 else default_br
+        br = socket.inet_pton(socket.AF_INET6, given.br_ipv6) if given.br_ipv6 else brs[0]
     except (OSError, ValueError):
         return None
     offset, length, psid = given.psid_offset, given.psid_len, given.psid
     if ipv4[0] in (0, 127) or ipv4[0] >= 224 or ipv4[:3] == b"\xc0\0\0" or not any(b4[:10]) or b4[0] >= 0xFE:
+        return None
+    if br not in brs or b4 in brs:
         return None
     if length == 0:
         return rows.PACKED.pack(int.from_bytes(ipv4), 0, 0, 0, b4, br) if offset <= 16 and not psid else None
@@ -91,8 +92,8 @@ def _plain(given: common_pb2.Binding, default_br: bytes) -> bytes | None:
     return rows.PACKED.pack(int.from_bytes(ipv4), psid, length, offset, b4, br)
 
 
-def _parsed(given: Sequence[common_pb2.Binding], default_br: bytes, path: Callable[[int, str], str]) -> Rows:
-    brs: list[str] = []
+def _parsed(given: Sequence[common_pb2.Binding], brs: Addresses6, path: Callable[[int, str], str]) -> Rows:
+    named: list[str] = []
     if len(given) <= _FEW:  # the readable parser takes them all: 50 us each, where columns cost 2 ms in all
         none = np.zeros(len(given), np.bool_)
         ipv4 = np.zeros(len(given), np.uint32), none
@@ -100,13 +101,13 @@ def _parsed(given: Sequence[common_pb2.Binding], default_br: bytes, path: Callab
     else:
         ipv4 = columns.parse_ipv4(columns.from_texts([binding.ipv4 for binding in given]))
         b4 = columns.parse_ipv6(columns.from_texts([binding.b4_ipv6 for binding in given]))
-        brs = [binding.br_ipv6 for binding in given]
+        named = [binding.br_ipv6 for binding in given]
     br = None
-    if any(brs):
-        octets, length, taken = columns.parse_ipv6(columns.from_texts(brs))
+    if any(named):
+        octets, length, taken = columns.parse_ipv6(columns.from_texts(named))
         br = octets, taken & (length < 0)
     numbers = [_numbers([getattr(b, name) for b in given]) for name in ("psid_offset", "psid_len", "psid")]
-    collector = Collector(default_br)
+    collector = Collector(brs[0])
     lines = np.arange(len(given))
     collector.add(Chunk(ipv4, b4, br, *numbers), lines, lambda index: _record(given[index]))
     loaded = collector.loaded()
@@ -115,7 +116,7 @@ def _parsed(given: Sequence[common_pb2.Binding], default_br: bytes, path: Callab
     for index in np.flatnonzero((numbers[1][0] == 0) & (numbers[2][0] != 0)).tolist():
         violations.append(Violation(path(index, "psid"), _NO_LENGTH))
     more = len(violations) + loaded.more_faults
-    found = field_findings(loaded.rows, _ANYWHERE)
+    found = _field_findings(loaded.rows, brs)
     _refuse(violations, more, found, lambda index, field: path(int(loaded.lines[index]), field))
     return loaded.rows
 
@@ -130,7 +131,7 @@ def _numbers(values: list[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.b
     return array, array <= 65535
 
 
-def from_packed(octets: bytes, default_br: bytes, first: int = 0, shown: int = MAX_SHOWN) -> Rows:
+def from_packed(octets: bytes, brs: Addresses6, first: int = 0, shown: int = MAX_SHOWN) -> Rows:
     """Packed rows; `first` is the number of the first one, for the paths of refusals."""
     found = unchecked_rows(octets)
     whole = found["psid_len"] == 0
@@ -138,11 +139,16 @@ def from_packed(octets: bytes, default_br: bytes, first: int = 0, shown: int = M
     forgotten = Finding(np.flatnonzero(whole & (found["psid"] != 0)), "psid", lambda _: _NO_LENGTH)
     if without.any() or (found["psid_offset"][whole]).any():
         found = found.copy()
-        found["br"][without] = np.frombuffer(default_br, np.uint8)
+        found["br"][without] = np.frombuffer(brs[0], np.uint8)
         found["psid_offset"][whole] = 0
-    checks = [forgotten, *field_findings(found, _ANYWHERE)]
+    checks = [forgotten, *_field_findings(found, brs)]
     _refuse([], 0, checks, lambda index, field: f"rows[{first + index}].{field}", shown)
     return found
+
+
+def _field_findings(found: Rows, brs: Addresses6) -> list[Finding]:
+    """Of the router's other addresses the table knows."""
+    return field_findings(found, Surroundings(frozenset(), frozenset(), frozenset(), brs, 128, 1 << 30))
 
 
 def unchecked_rows(octets: bytes) -> Rows:
@@ -230,10 +236,10 @@ def from_source(source: int, path: str) -> int | None:
     return source - 1 if source else None
 
 
-def binding(row: np.void, source: int) -> common_pb2.Binding:
+def binding(row: np.void, source: int, waits: bool = False) -> common_pb2.Binding:
     """Of one binding, so with its ports."""
     octets = row.tobytes()
-    message = _binding(octets, source)
+    message = _binding(octets, source, waits)
     message.ports.extend(_ranges(message.psid_offset, message.psid_len, message.psid))
     return message
 
@@ -243,12 +249,12 @@ def _ranges(offset: int, length: int, psid: int) -> tuple[common_pb2.PortRange, 
     return tuple(common_pb2.PortRange(first=first, last=last) for first, last in rows.ports(offset, length, psid))
 
 
-def bindings(found: Rows, sources: Sources) -> list[common_pb2.Binding]:
+def bindings(found: Rows, sources: Sources, waits: bool = False) -> list[common_pb2.Binding]:
     octets, size = packed(found), BINDING_ROW.itemsize
-    return [_binding(octets[at * size : (at + 1) * size], source) for at, source in enumerate(sources.tolist())]
+    return [_binding(octets[at * size : (at + 1) * size], source, waits) for at, source in enumerate(sources.tolist())]
 
 
-def _binding(octets: bytes, source: int) -> common_pb2.Binding:
+def _binding(octets: bytes, source: int, waits: bool) -> common_pb2.Binding:
     ipv4, psid, length, offset, b4, br = rows.PACKED.unpack(octets)
     return common_pb2.Binding(
         ipv4=rows.text4(ipv4),
@@ -259,6 +265,7 @@ def _binding(octets: bytes, source: int) -> common_pb2.Binding:
         br_ipv6=rows.text6(br),
         source=to_source(source),
         etag=etag(octets, source),
+        waits=waits,
     )
 
 

@@ -19,13 +19,9 @@ from pylwaftr.api.client import ROWS_A_MESSAGE, BindingFilter, CallFailed, Clien
 from pylwaftr.api.plain import plain
 from pylwaftr.cli.common import BAD_INPUT, FAILED, end
 from pylwaftr.cli.connection import NOT_THERE, as_json, connected, print_json
-from pylwaftr.config.row_checks import Surroundings, table_findings
 from pylwaftr.rows import BINDING_ROW, FIELDS, Rows, describe, text4, text6
 
 MAX_SHOWN = 100  # faults, differences; more are only counted
-
-# The router's own addresses and limits are the router's to check.
-_ANYWHERE = Surroundings(frozenset(), frozenset(), frozenset(), (), 128, 1 << 30)
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 
@@ -48,10 +44,15 @@ def read(file: Path) -> Read:
         end(f"{file} cannot be read: {fault.strerror or fault}", BAD_INPUT)
     except binding_files.Unusable as fault:
         end(f"{file}:{fault.line}: {fault}", BAD_INPUT)
+    # Here, for it takes a while to load and `bindings ls` has no use for it.
+    from pylwaftr.config.row_checks import Surroundings, table_findings
+
+    # The router's own addresses and limits are the router's to check.
+    anywhere = Surroundings(frozenset(), frozenset(), frozenset(), (), 128, 1 << 30)
     found = Read(loaded.rows, loaded.lines, file)
     faults = [(fault.line, fault.field, fault.message) for fault in loaded.faults]
     total = len(faults) + loaded.more_faults
-    for finding in table_findings(found.rows, _ANYWHERE, found.where):
+    for finding in table_findings(found.rows, anywhere, found.where):
         total += len(finding.rows)
         faults += [(int(found.lines[i]), finding.field, finding.message(int(i))) for i in finding.rows[:MAX_SHOWN]]
     for line, field, message in sorted(faults)[:MAX_SHOWN]:
@@ -115,19 +116,13 @@ def _send(router: Client, wanted: Read, replace_all: bool, dry_run: bool, wants_
 def _checked(router: Client, wanted: Read, replace_all: bool) -> LoadProgress:
     stream = _Stream(router, wanted)
     try:
-        seen = stream.run("checking ", replace=replace_all, validate_only=True)
+        return stream.run("checking ", replace=replace_all, validate_only=True)
     except CallFailed as fault:
-        if not stream.refused:
+        if not stream.refused and not fault.violations:
             raise
         alone = f"{fault.message} [{fault.reason or fault.code}]"  # of several the reasons differ
-        said = alone if stream.refused == 1 else f"the router refuses {stream.refused} rows"
+        said = f"the router refuses {stream.refused} rows" if stream.refused > 1 else alone
         end(f"{wanted.file}: {said}; nothing was changed", FAILED)
-    status = router.status()
-    room = max(status.max_bindings - status.bindings, 0)
-    if seen.report.added > room:  # each message of rows fits by itself
-        text = f"{seen.report.added} new bindings, and the router has room for {room}; raise dataplane.max_bindings"
-        end(f"{wanted.file}: {text} or remove bindings [TABLE_FULL]; nothing was changed", FAILED)
-    return seen
 
 
 def _loaded(router: Client, wanted: Read, replace_all: bool, revision: int) -> LoadProgress:

@@ -39,8 +39,11 @@ def _cells(one: Binding) -> tuple[object, ...]:
 
 
 def filtered(ipv4: str, b4: str, source: str | None, shadowed: bool = False) -> BindingFilter:
-    name = f"SOURCE_{source.upper()}" if source is not None else None
-    return BindingFilter(ipv4=ipv4, b4_ipv6=b4, source=name, shadowed=shadowed)
+    return BindingFilter(ipv4=ipv4, b4_ipv6=b4, source=_named(source), shadowed=shadowed)
+
+
+def _named(source: str | None) -> str | None:
+    return f"SOURCE_{source.upper()}" if source is not None else None
 
 
 def _print_one(one: Binding, wants_json: bool) -> None:
@@ -52,6 +55,8 @@ def _print_one(one: Binding, wants_json: bool) -> None:
     names = ("address", "offset", "length", "PSID", "B4", "BR", "source")
     for name, value in (*zip(names, _cells(one), strict=True), ("ports", ports + more), ("etag", one.etag)):
         click.echo(f"{name:<8} {value}")
+    if one.waits:
+        click.echo(f"{'waits':<8} behind a source that goes first: it forwards nothing until that one goes")
 
 
 @bindings.command()
@@ -77,11 +82,12 @@ def ls(
 @bindings.command()
 @click.argument("ipv4")
 @click.option("--psid", type=click.IntRange(0, 65535), default=0, help="Not given: the whole address.")
+@click.option("--source", type=click.Choice(SOURCES), help="What this source wants there, though it may wait.")
 @as_json
 @connected
-def get(router: Client, ipv4: str, psid: int, as_json: bool) -> None:
+def get(router: Client, ipv4: str, psid: int, source: str | None, as_json: bool) -> None:
     """Show one binding, with its ports and its etag."""
-    _print_one(router.get(ipv4, psid), as_json)
+    _print_one(router.get(ipv4, psid, source=_named(source)), as_json)
 
 
 @bindings.command()

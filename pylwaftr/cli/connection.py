@@ -50,6 +50,7 @@ _OPTIONS = (
         type=click.FloatRange(0.1, 3600),
         default=10.0,
         show_default=True,
+        envvar="PYLWAFTR_TIMEOUT",
         help="Seconds that a call may take.",
     ),
 )
@@ -73,6 +74,8 @@ def connected(command: F) -> F:
     ) -> Any:
         if (cert is None) != (key is None):
             end("--cert and --key belong together; give both or neither", BAD_INPUT)
+        if not server.strip():
+            end("--server is empty; give HOST:PORT, or leave it out", BAD_INPUT)
         secure = tls or ca is not None or cert is not None
         try:
             router = Client(server, Tls(ca, cert, key, server_name) if secure else None, timeout_s, retry_s=())

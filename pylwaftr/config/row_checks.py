@@ -113,8 +113,10 @@ def _isin(values: npt.NDArray[np.uint32], wanted: frozenset[int]) -> npt.NDArray
 
 def _equals_any(octets: npt.NDArray[np.uint8], wanted: Sequence[bytes]) -> npt.NDArray[np.bool_]:
     found = np.zeros(len(octets), np.bool_)
+    words = np.ascontiguousarray(octets).view(np.uint64)
     for address in wanted:
-        found |= (octets == np.frombuffer(address, np.uint8)).all(1)
+        high, low = np.frombuffer(address, np.uint64)
+        found |= (words[:, 0] == high) & (words[:, 1] == low)
     return found
 
 

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Network
 from itertools import islice
@@ -23,6 +24,7 @@ from pylwaftr.api.backend import Busy, Event, Listed, ListFilter
 from pylwaftr.bindings import Applied, Table
 from pylwaftr.changes import Chain, Change, Keys, Op, Record, Report, Source
 from pylwaftr.daemon.batching import SMALL
+from pylwaftr.daemon.replacing import Replacing, Trial, dated, summed
 from pylwaftr.daemon.restoring import ConfigRefused, Restored, restore
 from pylwaftr.daemon.softwire_limit import LimitedBindings
 from pylwaftr.daemon.views import View, Views, page_of, parsed, token
@@ -119,6 +121,16 @@ class Control:
         return self._writer.faults
 
     @property
+    def store_serves(self) -> bool:
+        """The last commit was taken."""
+        return not self._writer.refusing and not self._writer.failed
+
+    async def try_store(self) -> None:
+        """Whether it takes commits again: one that changes nothing."""
+        with suppress(StoreFault):
+            await self.commit([], [Record("store", b"tried", None)], Source.CONFIG)
+
+    @property
     def failed(self) -> bool:
         """By a fault of the program: no binding can be changed any more."""
         return self._writer.failed
@@ -131,12 +143,20 @@ class Control:
         source: int,
         *,
         validate_only: bool = False,
-        replacing: bool = False,
         expected: Expected = (),
         chain: Chain | None = None,
     ) -> Begun:
-        how = {"expected": expected, "replacing": replacing, "validate_only": validate_only}
-        return self._put(rows, source, chain, **how)
+        def act() -> tuple[Done, Report]:
+            if chain is not None and chain.broken:
+                return [], Report()
+            done = self._bindings.put(rows, source, expected=expected, validate_only=validate_only)
+            if chain is not None and not done.report.ok:
+                chain.broken = True
+            return [done], done.report
+
+        plain = len(rows) <= SMALL and chain is None and not expected and not validate_only
+        alike = ("put", source) if plain else None
+        return _reported(self._writer.do(act, len(rows), alike=alike, given=rows, chain=chain))
 
     def unbind(self, keys: Keys, source: int, *, validate_only: bool = False, expected: Expected = ()) -> Begun:
         """An operator also removes what DHCP or PCP have bound at the key."""
@@ -167,7 +187,7 @@ class Control:
                     for applied in reversed(done[:-1]):
                         self._bindings.undo(applied)
                     raise CommitRefused(done[-1].report)
-            return done, _summed([applied.report for applied in done])
+            return done, summed([applied.report for applied in done])
 
         return _reported(self._writer.do(act, sum(len(change.rows) for change in changes), records))
 
@@ -184,9 +204,9 @@ class Control:
             if not put.report.ok:
                 self._bindings.undo(removed)
                 return [], put.report
-            return [removed, put], _summed([removed.report, put.report])
+            return [removed, put], summed([removed.report, put.report])
 
-        report = _dated(*await self._writer.do(act, max(len(config), self._table.size)))
+        report = dated(*await self._writer.do(act, max(len(config), self._table.size)))
         if not report.ok:
             raise ConfigRefused(report.refused)
         return report
@@ -200,7 +220,7 @@ class Control:
 
         await self._writer.do(act, self._table.size)
 
-    async def replace_all(self, source: int) -> _Replacement:
+    async def replace_all(self, source: int) -> Replacing:
         """Raises Busy."""
         if source in self._replacing:
             raise Busy(f"another replacement of all bindings of {Source(source).label} is under way: wait for its end")
@@ -216,7 +236,10 @@ class Control:
         except BaseException:
             self._replacing.discard(source)
             raise
-        return _Replacement(self, source)
+        return Replacing(self._writer.do, self._bindings, source, lambda: self._replacing.discard(source))
+
+    def rehearse(self, source: int, *, replacing: bool) -> Trial:
+        return Trial(self._writer.do, self._bindings, source, replacing)
 
     async def forget(self, before: float) -> None:
         """Retention: lives that ended before that time leave the history."""
@@ -226,6 +249,9 @@ class Control:
 
     def get(self, ipv4: int, psid: int) -> tuple[Rows, int] | None:
         return self._bindings.get(ipv4, psid)
+
+    def wanted_by(self, source: int, ipv4: int, psid: int) -> tuple[Rows, bool] | None:
+        return self._bindings.wanted_by(source, ipv4, psid)
 
     def lookup(self, ipv4: int, port: int | None) -> tuple[Rows, int] | None:
         use, offset, length = self._table.classify(ipv4)
@@ -271,29 +297,6 @@ class Control:
             log.error("history: %s", fault)
             raise
 
-    def _put(self, rows: Rows, source: int, chain: Chain | None, **how: Any) -> Begun:
-        judged = how.get("validate_only", False)
-
-        def act() -> tuple[Done, Report]:
-            if chain is not None and chain.broken and not judged:
-                return [], Report()
-            done = self._bindings.put(rows, source, chain=chain, **how)
-            if chain is not None and not done.report.ok:
-                chain.broken = True
-            return [done], done.report
-
-        plain = len(rows) <= SMALL and chain is None and not any(how.values())
-        alike = ("put", source) if plain else None
-        touched = self._table.size if judged and self._bindings.counts_anew(chain, how["replacing"]) else len(rows)
-        return _reported(self._writer.do(act, touched, alike=alike, given=rows, chain=chain))
-
-    async def _swept(self, source: int) -> Report:
-        def act() -> tuple[Done, Report]:
-            done = self._bindings.sweep(source)
-            return [done], done.report
-
-        return _dated(*await self._writer.do(act, self._table.size))
-
     def _committed(self, revision: int, at: float, changes: tuple[Change, ...]) -> None:
         self._watching.committed(revision, at, changes)
 
@@ -324,44 +327,11 @@ class Control:
         return replace(listed, next=listed.next and token(0, parsed(listed.next)[1]))
 
 
-class _Replacement:
-    """Implements api.backend.Replacement."""
-
-    def __init__(self, control: Control, source: int) -> None:
-        self._control, self._source = control, source
-        self._chain = Chain()
-        self._over = False
-
-    async def feed(self, rows: Rows) -> Report:
-        return await self._control._put(rows, self._source, self._chain, replacing=True)
-
-    async def finish(self) -> Report:
-        try:
-            return await self._control._swept(self._source)
-        finally:
-            await self.abandon()
-
-    async def abandon(self) -> None:
-        """What was fed stays bound, and so does what was not."""
-        if not self._over:
-            self._over = True
-            self._control._replacing.discard(self._source)
-
-
 def _named(keys: Keys) -> Rows:
     rows = np.zeros(len(keys[0]), BINDING_ROW)
     rows["ipv4"], rows["psid"], rows["psid_len"] = *keys, 16  # a key alone: nothing else of it is looked at
     return rows
 
 
-def _summed(reports: Sequence[Report]) -> Report:
-    names = ("added", "replaced", "unchanged", "removed", "outranked")
-    return Report(**{name: sum(getattr(report, name) for report in reports) for name in names})
-
-
 async def _reported(answer: Awaitable[tuple[Report, int]]) -> Report:
-    return _dated(*await answer)
-
-
-def _dated(report: Report, revision: int) -> Report:
-    return replace(report, revision=revision)
+    return dated(*await answer)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,8 +32,9 @@ class Diagnostics:
 
     async def capture(self, wanted: Wanted) -> AsyncIterator[Captured]:
         if wanted.file:
-            async for state in _captured(wanted):
-                yield Captured(b"", state)
+            with _new(Path(wanted.file)):
+                async for state in _captured(wanted):
+                    yield Captured(b"", state)
             return
         with tempfile.TemporaryDirectory(prefix="pylwaftr-") as folder:
             file = Path(folder) / "capture.pcapng"
@@ -59,6 +62,21 @@ async def _captured(wanted: Wanted) -> AsyncIterator[State]:
             if state.state == "running":
                 connection.ask(STOP.encode())
         yield state
+
+
+@contextmanager
+def _new(file: Path) -> Iterator[None]:
+    """Whoever may call the API is not whoever owns the router's files: none that is there is written over."""
+    try:
+        os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    except OSError as fault:
+        raise CaptureFault(f"{file} cannot be made ({fault.strerror}): give the name of a new file") from None
+    try:
+        yield
+    except CaptureFault:
+        if not file.stat().st_size:
+            file.unlink()
+        raise
 
 
 def _piece(file: Path, start: int) -> bytes:

@@ -266,10 +266,11 @@ class Services:
             await asyncio.sleep(_DAY_S / 24)
 
     async def _watch_health(self) -> None:
-        healthy, faults = self.machine.healthy, self.control.store_faults
+        healthy, trial = self.machine.healthy, None
         while True:
-            now = self.control.store_faults
-            healthy["store"], faults = now == faults and not self.control.failed, now
+            healthy["store"] = self.control.store_serves
+            if not healthy["store"] and not self.control.failed and (trial is None or trial.done()):
+                trial = asyncio.create_task(self.control.try_store())  # a disk may keep it waiting
             if self.config.pcp.enabled:
                 healthy["pcp"] = self.pcp.healthy
             if self.leases is not None:

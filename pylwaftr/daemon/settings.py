@@ -43,8 +43,8 @@ class Settings:
         return self._config
 
     @property
-    def default_br(self) -> bytes:
-        return self._config.softwire.br_addresses[0].packed
+    def brs(self) -> tuple[bytes, ...]:
+        return tuple(address.packed for address in self._config.softwire.br_addresses)
 
     def now(self) -> SettingsNow:
         return SettingsNow(self._text, str(self._file), _etag(self._text), self._applied)

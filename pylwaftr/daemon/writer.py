@@ -105,6 +105,7 @@ class Writer:
         self._applied_revision = 0  # that the last of the groups ahead will have
         self.revision = 0
         self.faults = 0  # commits that the store refused
+        self.refusing = False  # the last one was
         self.failed = False  # by a fault of the program: nothing is taken any more
         self.observers: list[Observer] = []  # told of what is bound otherwise, once that is durable
         self.seconds: defaultdict[int, Histogram] = defaultdict(Histogram)  # source -> from asked to answered
@@ -288,6 +289,9 @@ class Writer:
                     log.exception("a change of bindings has failed")
                     await self._give_up(groups, StoreFault(_OWN_FAULT))
                 else:
+                    if self.refusing and commits:
+                        log.warning("changes of bindings are kept again")
+                        self.refusing = False
                     self._tell(groups, commits)
                     self._on_way = []
             if self._closed and self._tasks[0].done():
@@ -308,6 +312,9 @@ class Writer:
     async def _give_up(self, groups: list[_Group], fault: StoreFault) -> None:
         """Nothing of it is in the store. What was applied behind it goes with it."""
         self.faults += 1
+        if not self.refusing:
+            log.error("no change of bindings is kept until that is mended: %s", fault)
+            self.refusing = True
         async with self._turn:
             groups, self._ahead = [*groups, *self._ahead], []
             operations = [operation for group in groups for operation in group.operations]
