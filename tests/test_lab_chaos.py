@@ -20,6 +20,7 @@ from pylwaftr.lab.lifecycle import Lab, running
 from pylwaftr.lab.steps import Step, perform
 from pylwaftr.responder import journal
 from pylwaftr.responder.database import STATES, Database
+from tests.lab_remains import left_behind
 
 TOPOLOGY, STEPS = plan.chaos(int(os.environ.get("LAB_CHAOS_ROUNDS", "3")), seed=20)
 
@@ -28,6 +29,7 @@ TOPOLOGY, STEPS = plan.chaos(int(os.environ.get("LAB_CHAOS_ROUNDS", "3")), seed=
 def lab() -> Iterator[Lab]:
     with running(TOPOLOGY, None) as made:
         yield made
+    assert left_behind(made) == []
 
 
 @pytest.mark.needs_root

@@ -45,7 +45,7 @@ def main(
 
 
 def _run(console: Console, full: bool, megabytes: int, stay: bool, router: str | None) -> int:
-    _require(TOOLS | KEA if full else TOOLS)
+    _require(TOOLS | KEA if router is None else TOOLS)
     transfer = megabytes << 20
     topology, steps = plan.everything(transfer) if full else plan.demonstration()
     if router is not None:

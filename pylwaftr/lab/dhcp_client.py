@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 _QUERY, _RESPONSE, _V4_MESSAGE = 20, 21, 87  # RFC 7341 sections 6 and 7
 _UNICAST = 0x800000  # section 6.2: the DHCPv4 message would have been unicast
-_DISCOVER, _OFFER, _REQUEST, _ACK, _RELEASE = 1, 2, 3, 5, 7
+_DISCOVER, _OFFER, _REQUEST, _ACK, _NAK, _RELEASE = 1, 2, 3, 5, 6, 7
 _PAD, _ADDRESS, _LIFETIME, _TYPE, _SERVER, _LIST, _CLIENT, _TUNNEL, _PORTS, _END = (
     0,
     50,
@@ -29,6 +29,7 @@ _PAD, _ADDRESS, _LIFETIME, _TYPE, _SERVER, _LIST, _CLIENT, _TUNNEL, _PORTS, _END
     255,
 )
 _COOKIE = bytes.fromhex("63825363")
+CLIENT = "ff00000001000300010200000000c1"
 _MAC = bytes.fromhex("0200000000c1")
 _WAIT_S = 5.0
 
@@ -69,7 +70,7 @@ class Exchange:
         query = struct.pack("!I", _QUERY << 24 | flags) + struct.pack("!HH", _V4_MESSAGE, len(v4)) + v4
         self._sock.sendto(query, (self._given.server, 547))
 
-    def wait(self, wanted: int) -> tuple[IPv4Address, dict[int, bytes]]:
+    def wait(self, *wanted: int) -> tuple[IPv4Address, dict[int, bytes]]:
         while True:
             packet, _ = self._sock.recvfrom(4096)
             code, length = struct.unpack_from("!HH", packet, 4)
@@ -77,8 +78,8 @@ class Exchange:
             if packet[0] != _RESPONSE or code != _V4_MESSAGE or v4[4:8] != self._xid:
                 continue
             said = options_of(v4)
-            if said[_TYPE][0] != wanted:
-                raise SystemExit(f"DHCPv4 message {said[_TYPE][0]} instead of {wanted}")
+            if said[_TYPE][0] not in wanted:
+                raise SystemExit(f"DHCPv4 message {said[_TYPE][0]} instead of {' or '.join(map(str, wanted))}")
             return IPv4Address(v4[16:20]), said
 
 
@@ -94,9 +95,11 @@ def lease(given: argparse.Namespace) -> dict[str, object]:
 
 
 def renew(given: argparse.Namespace) -> dict[str, object]:
+    """After a NAK the client has to begin anew (RFC 2131 section 4.4.5): the lab says when."""
     exchange = Exchange(given)
     exchange.send(_REQUEST, option(_TUNNEL, IPv6Address(given.tunnel).packed), given.ipv4, _UNICAST)
-    return leased(*exchange.wait(_ACK))
+    address, said = exchange.wait(_ACK, _NAK)
+    return {"refused": True} if said[_TYPE][0] == _NAK else leased(address, said)
 
 
 def release(given: argparse.Namespace) -> dict[str, object]:
@@ -120,7 +123,7 @@ def main() -> None:
     parser.add_argument("tunnel", help="our IPv6 address, the softwire's and the query's")
     parser.add_argument("--ipv4", help="ours, or wanted")
     parser.add_argument("--lifetime", type=int, default=0, help="asked for")
-    parser.add_argument("--client", default="ff00000001000300010200000000c1", help="client identifier, hexadecimal")
+    parser.add_argument("--client", default=CLIENT, help="client identifier, hexadecimal")
     given = parser.parse_args()
     print(json.dumps({"lease": lease, "renew": renew, "release": release}[given.act](given)), flush=True)
 

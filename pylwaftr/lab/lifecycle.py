@@ -38,6 +38,7 @@ STATE = Path("/run/pylwaftr-lab")
 LOCK = Path("/run/pylwaftr-lab.lock")
 ROUTER_START_S = 60.0
 _START_S = 20.0
+_CALL_S = 50  # of a command that asks the router, on a machine that has much else to do
 
 
 class Stopped(BaseException):
@@ -129,7 +130,7 @@ class Lab:
 
     def cli(self, *words: str, status: int = 0) -> str:
         """What `pylwaftr WORDS` says beside the router."""
-        done = attempt(*inside(ROUTER, *pylwaftr(), *words))
+        done = attempt(*inside(ROUTER, "env", f"PYLWAFTR_TIMEOUT={_CALL_S}", *pylwaftr(), *words))
         if done.returncode != status:
             said = done.stderr.strip() or done.stdout.strip()
             raise LabError(f"pylwaftr {' '.join(words)}: exit status {done.returncode} instead of {status}: {said}")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from .chaos import Chaos
 from .control_steps import CONTROL
-from .kea_steps import KEA
+from .kea_steps import KEA, LEASED
 from .lease_steps import LEASES
 from .pcp_steps import PCP_LIFE, PROVISIONED
 from .scenarios import scenarios
@@ -15,7 +15,7 @@ from .topology import CHAOS, DEMONSTRATION, EVERYTHING, Topology
 
 
 def demonstration() -> tuple[Topology, tuple[Step, ...]]:
-    return DEMONSTRATION, (*BASIC, *PROVISIONED, *CONTROL)
+    return DEMONSTRATION, (*BASIC, *PROVISIONED, *LEASED, *CONTROL)
 
 
 def everything(transfer: int) -> tuple[Topology, tuple[Step, ...]]:

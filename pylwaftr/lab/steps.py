@@ -101,7 +101,7 @@ def _why_not(lab: Lab) -> str:
 
 def ping(lab: Lab) -> str:
     home = lab.topology.homes[0]
-    shown = run(*inside(home.lan, "ping", "-n", "-c", "5", "-i", "0.2", "-W", "2", INTERNET_HOST))
+    shown = run(*inside(home.lan, "ping", "-n", "-c", "5", "-i", "0.2", "-w", "10", INTERNET_HOST))
     answered = re.search(r"(\d+) received", shown)
     expect("echo replies of 5", answered and int(answered[1]), 5)
     times = re.search(r"= [\d.]+/([\d.]+)/", shown)

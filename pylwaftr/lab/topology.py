@@ -186,7 +186,7 @@ class Topology:
 
 
 EVERYTHING = Topology(HOMES, (PCP_HOME,), (FREE_HOME,), leasequery=True)
-DEMONSTRATION = Topology(HOMES[:1], (PCP_HOME,), (FREE_HOME,))
+DEMONSTRATION = Topology(HOMES[:1], (PCP_HOME,), (FREE_HOME,), leasequery=True)
 CHAOS = Topology((), leasequery=True, timer_scale=0.02, history=1024)
 
 
