@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from scripts import made_file  # noqa: E402
+
 SOURCE = ROOT / "csrc" / "counters.def"
 PAGE = ROOT / "docs" / "counters.md"
 ENTRY = re.compile(r'^LW_COUNTER\((\w+), (\w+), (\w+), "([^"]*)", "([^"]*)"\)$')
@@ -71,14 +75,7 @@ def page(found: list[Entry]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    wanted = page(entries(SOURCE.read_text()))
-    if "--check" not in arguments:
-        PAGE.write_text(wanted)
-        return 0
-    if PAGE.exists() and PAGE.read_text() == wanted:
-        return 0
-    print(f"{PAGE.relative_to(ROOT)} is not up to date: run scripts/{Path(__file__).name}", file=sys.stderr)
-    return 1
+    return made_file.main(PAGE, page(entries(SOURCE.read_text())), __file__, arguments)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,10 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from scripts import made_file  # noqa: E402
+
 SOURCES = ROOT / "docs" / "rfcs"
 PAGE = ROOT / "docs" / "rfcs.md"
 EXAMPLES = ROOT / "tests" / "data" / "dataplane.json"
@@ -140,14 +144,7 @@ def page(found: Sequence[Section], examples: Examples) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    wanted = page(sections(), examples())
-    if "--check" not in arguments:
-        PAGE.write_text(wanted)
-        return 0
-    if PAGE.exists() and PAGE.read_text() == wanted:
-        return 0
-    print(f"{PAGE.relative_to(ROOT)} is not up to date: run scripts/{Path(__file__).name}", file=sys.stderr)
-    return 1
+    return made_file.main(PAGE, page(sections(), examples()), __file__, arguments)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import make_counters_doc, make_rfcs
+from scripts import made_file, make_counters_doc, make_rfcs
 from scripts.make_rfcs import Requirement, Section
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -173,6 +173,20 @@ def test_a_counter_that_is_not_understood_is_a_fault() -> None:
         make_counters_doc.entries('LW_COUNTER(a, rx, packets, "-" "b")')
     with pytest.raises(ValueError, match="without a heading"):
         make_counters_doc.entries('LW_COUNTER(a, lost, packets, "-", "b")')
+
+
+def test_a_made_file_is_written_or_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                          capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    monkeypatch.setattr(made_file, "ROOT", tmp_path)
+    out, maker = tmp_path / "page.md", "scripts/make_page.py"
+    assert made_file.main(out, "new", maker, ["--check"]) == 1, "it is not there"
+    out.write_text("old")
+    assert made_file.main(out, "new", maker, ["--check"]) == 1
+    assert capsys.readouterr().err == "page.md is not up to date: run scripts/make_page.py\n" * 2
+    assert made_file.main(out, "new", maker, ["--chekc"]) == 2
+    assert "make_page.py [--check]" in capsys.readouterr().err
+    assert (out.read_text(), made_file.main(out, "new", maker, [])) == ("old", 0)
+    assert (out.read_text(), made_file.main(out, "new", maker, ["--check"])) == ("new", 0)
 
 
 # --- the rules themselves --------------------------------------------------------------------------------------------
