@@ -99,7 +99,7 @@ def build_core(ext: Extension, target: Path) -> None:
         f'"""Made by setup.py: what the compiled core was built for."""\n\n'
         f"MARCH = {march!r}\nCPU_FLAGS: tuple[str, ...] = {needed!r}\nDPDK = {dpdk.version!r}\n",
     )
-    native_build.link(cxx, objects, [*dpdk.link_flags, "-lpcap"], target, folder / "link.cmd")
+    native_build.link(cxx, objects, [*dpdk.link_flags, "-lpcap"], target, folder)
 
 
 def build_stub(core: Path) -> None:

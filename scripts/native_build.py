@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
@@ -173,17 +174,22 @@ def compile_all(command: Sequence[str], sources: Sequence[Path], folder: Path, v
     return list(targets.values())
 
 
-def link(cxx: str, objects: Sequence[Path], flags: Sequence[str], target: Path, stamp: Path) -> None:
-    """Links when something is newer. The old file is replaced, not written into: a running router has it mapped."""
-    new = target.with_name(target.name + ".new")
-    command = [cxx, "-shared", "-pthread", *OPTIMISED, *map(str, objects), "-o", str(new), *flags]
+def link(cxx: str, objects: Sequence[Path], flags: Sequence[str], target: Path, folder: Path) -> None:
+    """Links in `folder` when something is newer, for a minute of optimisation is in it; `target` is a copy.
+
+    The old file is replaced, not written into: a running router has it mapped.
+    """
+    linked, stamp = folder / target.name, folder / "link.cmd"
+    command = [cxx, "-shared", "-pthread", *OPTIMISED, *map(str, objects), "-o", str(linked), *flags]
     line = shlex.join(command)
-    if target.exists() and stamp.exists() and stamp.read_text() == line:
-        made = target.stat().st_mtime_ns
-        if all(path.stat().st_mtime_ns <= made for path in objects):
-            return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    print(f"linking {target.name}", flush=True)
-    _output(command)
-    new.replace(target)
-    stamp.write_text(line)
+    made = linked.stat().st_mtime_ns if linked.exists() and stamp.exists() and stamp.read_text() == line else 0
+    if any(path.stat().st_mtime_ns > made for path in objects):
+        stamp.unlink(missing_ok=True)
+        print(f"linking {target.name}", flush=True)
+        _output(command)
+        stamp.write_text(line)
+    if not target.exists() or target.stat().st_mtime_ns != linked.stat().st_mtime_ns:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        new = target.with_name(target.name + ".new")
+        shutil.copy2(linked, new)
+        new.replace(target)

@@ -164,6 +164,33 @@ def test_all_compiler_errors_are_told_and_tried_again(tmp_path: Path) -> None:
             tree.build()
 
 
+def test_what_is_linked_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A wheel gets the file that the tree has: linking takes a minute. A mapped file is never written into."""
+    tree, out = Tree(tmp_path), tmp_path / "out"
+    in_tree, in_wheel = tmp_path / "tree" / "core.so", tmp_path / "wheel" / "core.so"
+
+    def link(target: Path, *flags: str) -> bool:
+        native_build.link("g++", sorted(out.glob("*.o")), flags, target, out)
+        return "linking core.so" in capfd.readouterr().out
+
+    tree.build("-fPIC", *native_build.OPTIMISED)
+    assert link(in_tree)
+    assert not link(in_wheel)
+    assert in_wheel.read_bytes() == in_tree.read_bytes()
+    before = in_tree.stat()
+    assert not link(in_tree)
+    assert in_tree.stat().st_ino == before.st_ino, "it was not touched"
+    (tmp_path / "one.cpp").write_text("int g() { return 5; }\n")
+    tree.build("-fPIC", *native_build.OPTIMISED)
+    assert link(in_wheel)
+    assert not link(in_tree)
+    assert in_tree.stat().st_ino != before.st_ino
+    assert link(in_tree, "-lm")
+    in_tree.unlink()
+    assert not link(in_tree, "-lm")
+    assert in_tree.exists()
+
+
 # --- the package -----------------------------------------------------------------------------------------------------
 
 
