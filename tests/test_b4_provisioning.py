@@ -229,6 +229,7 @@ WRONG = [
     (["--pcp", "--ipv4", "192.0.2.5"], "give --pcp, or else --ipv4"),
     (["--pcp", "--pcp-lifetime", "60"], "60"),
     (["--pcp", "--tunnel-source", "auto", "--wan", "eth0"], "auto names none"),
+    (["--pcp", "--tunnel-source", "xx"], "'xx' is no IPv6 address, no prefix and not auto"),
 ]
 
 

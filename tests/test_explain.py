@@ -102,7 +102,8 @@ def test_bare_packets_and_hex_with_spaces(config: Path) -> None:
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        (["--hex", "4g"], "--hex:"),
+        (["--hex", "4g"], "--hex: 'g' is no hexadecimal digit: give two"),
+        (["--hex", "450"], "--hex: an octet has one digit: give two"),
         (["--hex", ""], "--hex: no octets"),
         ([], "either --pcap or --hex"),
         (["--pcap", "/nonexistent"], "does not exist"),

@@ -136,6 +136,13 @@ def test_both_ways_in_the_order_of_the_files(tmp_path: Path) -> None:
     assert {done.counters[name] for name in ("rx_v6", "decap")} == {200}
 
 
+def test_frames_for_another_router_are_told(tmp_path: Path) -> None:
+    done = run(tmp_path, [from_internet(), from_internet(mac="02:00:00:00:99:99")])
+    assert (done.status, len(done.v6)) == (0, 1)
+    assert "warning: 1 frame for another MAC address than the router's: interfaces.v4.mac and" in done.stderr
+    assert "another MAC" not in run(tmp_path, [from_internet()]).stderr
+
+
 def test_counters_are_all_there_as_integers(tmp_path: Path) -> None:
     from pylwaftr import _core
 

@@ -23,7 +23,10 @@ from .parsed import parsed
 def _source(text: str) -> IPv6Address | IPv6Network | str:
     if text == "auto":
         return text
-    return IPv6Network(text) if "/" in text else IPv6Address(text)
+    try:
+        return IPv6Network(text) if "/" in text else IPv6Address(text)
+    except ValueError as fault:
+        raise ValueError(f"{text!r} is no IPv6 address, no prefix and not auto ({fault})") from None
 
 
 def _lan(text: str) -> Lan:

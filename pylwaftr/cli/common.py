@@ -1,4 +1,4 @@
-"""What several commands share: reading the configuration, logging, ending with one sentence."""
+"""What several commands share: logging, ending with one sentence."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import sys
 from typing import NoReturn
 
 import click
-
-from pylwaftr.config import Config, ConfigFaults, load
 
 FAILED, BAD_INPUT = 1, 2
 
@@ -21,19 +19,6 @@ def end(message: str, status: int) -> NoReturn:
 
 def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def loaded(path: str) -> Config:
-    """The validated configuration; its faults, one a line, end the command."""
-    try:
-        config = load(path)
-    except ConfigFaults as faulty:
-        for fault in faulty.faults:
-            click.echo(str(fault), err=True)
-        sys.exit(BAD_INPUT)
-    for warning in config.warnings:
-        click.echo(str(warning), err=True)
-    return config
 
 
 class _JsonLines(logging.Formatter):

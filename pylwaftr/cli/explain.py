@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import click
 
 from pylwaftr import pcap
 from pylwaftr.api.client import Client
-from pylwaftr.cli.common import BAD_INPUT, FAILED, end, loaded, start_logging
+from pylwaftr.cli.common import BAD_INPUT, FAILED, end, start_logging
+from pylwaftr.cli.configuration import loaded
 from pylwaftr.cli.connection import connected
 from pylwaftr.explain.story import Given, Step, Story
 
@@ -85,11 +87,16 @@ def _frames(file: Path | None, hex_text: str | None, side: str) -> Iterator[Give
     assert hex_text is not None
     try:
         octets = bytes.fromhex(hex_text.replace(":", " "))
-    except ValueError as fault:
-        end(f"--hex: {fault}: give two hexadecimal digits an octet", BAD_INPUT)
+    except ValueError:
+        end(f"--hex: {_not_hex(hex_text)}: give two hexadecimal digits an octet", BAD_INPUT)
     if not octets:
         end("--hex: no octets", BAD_INPUT)
     yield Given(side, octets, bare=_starts_with_ip(octets, side))
+
+
+def _not_hex(text: str) -> str:
+    strange = re.search(r"[^0-9A-Fa-f:\s]", text)
+    return f"{strange[0]!r} is no hexadecimal digit" if strange else "an octet has one digit"
 
 
 def _starts_with_ip(octets: bytes, side: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
@@ -111,9 +112,26 @@ def leasequery_server(**given: Any) -> None:
         raise click.ClickException(str(fault)) from None
 
 
+def _tls(cert: Path | None, key: Path | None, ca: Path | None) -> ssl.SSLContext | None:
+    """ssl does not say which of its files is at fault."""
+    for option, file in (("--tls-cert", cert), ("--tls-key", key), ("--tls-ca", ca)):
+        try:
+            if file is not None:
+                file.read_bytes()
+        except OSError as fault:
+            raise click.BadParameter(f"{file} cannot be read: {fault.strerror}", param_hint=option) from None
+    if cert is None or key is None:
+        return None
+    try:
+        return daemon.context(cert, key, ca)
+    except ssl.SSLError as fault:
+        files = ", ".join(str(file) for file in (cert, key, ca) if file is not None)
+        why = fault.reason or "not all of it is PEM"
+        raise click.UsageError(f"{files} are not a certificate, its key and a CA: {why}") from None
+
+
 def _serve(given: dict[str, Any]) -> None:
-    cert, key = given["tls_cert"], given["tls_key"]
-    tls = None if cert is None else daemon.context(cert, key, given["tls_ca"])
+    tls = _tls(given["tls_cert"], given["tls_key"], given["tls_ca"])
     links: dict[IPv6Address, tuple[IPv4Network, ...]] = {}
     for link, pool in given["links"]:
         links[link] = (*links.get(link, ()), pool)

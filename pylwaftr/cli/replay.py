@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -10,7 +11,8 @@ import click
 from pylwaftr import eal_args, pcap
 from pylwaftr import replay as through
 from pylwaftr.cli import counters
-from pylwaftr.cli.common import BAD_INPUT, FAILED, end, loaded, start_logging
+from pylwaftr.cli.common import BAD_INPUT, FAILED, counted, end, start_logging
+from pylwaftr.cli.configuration import loaded
 from pylwaftr.config import Config
 from pylwaftr.daemon.router import StartFault, Totals
 
@@ -42,6 +44,8 @@ def replay(
 
     Ports become files, everything else of the configuration holds. The files are classic pcap with Ethernet frames,
     read in their order; timestamps are ignored. It ends when all is through: no root, no hugepages, no network needed.
+
+    Frames count as the router's if they are for interfaces.v4.mac or interfaces.v6.mac of the configuration.
     """
     config = loaded(path)
     start_logging(config.logging.level, config.logging.format)
@@ -52,6 +56,7 @@ def replay(
         _warn(files, seen)
         with through.Workspace(files) as workspace:
             totals = _run(config, workspace, seen)
+        _warn_of_strangers(counters.named(totals))
         if as_json:
             click.echo(json.dumps(counters.named(totals)))
         elif not quiet:
@@ -68,6 +73,16 @@ def _warn(files: through.Files, seen: list[pcap.Inspection]) -> None:
                 "the capture cut them off",
                 err=True,
             )
+
+
+def _warn_of_strangers(totals: Mapping[str, int]) -> None:
+    """What somebody captured elsewhere is not for the MAC addresses that this router has."""
+    if others := totals["drop_l2_not_for_us"]:
+        click.echo(
+            f"pylwaftr: warning: {counted(others, 'frame')} for another MAC address than the router's: "
+            "interfaces.v4.mac and interfaces.v6.mac set those",
+            err=True,
+        )
 
 
 def _run(config: Config, workspace: through.Workspace, seen: list[pcap.Inspection]) -> Totals:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from pylwaftr.cli.common import FAILED, end, loaded, start_logging
+from pylwaftr.cli.common import FAILED, end, start_logging
+from pylwaftr.cli.configuration import loaded
 
 FILE_INTERVAL_S = 1.0
 
