@@ -111,7 +111,7 @@ def told(outcome: Outcome) -> tuple[object, ...]:
     return outcome.replies, outcome.more, bind, unbind, outcome.records, outcome.sends, outcome.events
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(_STEPS, _SETTINGS, st.sampled_from([(0, 1, 2, 3), (1, 0), (2,), (3, 0)]), st.booleans())
 def test_the_compiled_form_is_the_readable_one(
     steps: list[tuple[list[tuple[bytes, Sender]], int, str]],
