@@ -41,6 +41,7 @@
 #include <type_traits>
 
 #include "cuckoo_bucket.hpp"
+#include "cuckoo_scan.hpp"
 #include "cuckoo_way.hpp"
 #include "pages.hpp"
 
@@ -79,13 +80,7 @@ class Cuckoo {
   // --- readers ---
 
   bool find(std::uint64_t key, Found& found) const noexcept {
-    const Home home = home_of(key);
-    for (;;) {
-      const std::uint64_t first = version_of(home.first);
-      const std::uint64_t second = version_of(home.second);
-      if (find_in(home.first, first, key, found) || find_in(home.second, second, key, found)) return true;
-      if (version_of(home.first) == first && version_of(home.second) == second) return false;
-    }
+    return cuckoo::scan() == cuckoo::Scan::avx2 ? find_avx2(key, found) : find_portable(key, found);
   }
 
   // Up to kBulk look-ups at a time: each is asked for, all are located, each is taken. Whatever lies between gives the
@@ -103,32 +98,11 @@ class Cuckoo {
     query.homes[i] = home;
   }
 
-  // Second buckets are fetched only for keys that are not in their first: fetching both at once costs a fifth more.
   void locate(Query& query, unsigned n) const noexcept {
-    std::array<std::uint8_t, kBulk> late;
-    unsigned late_count = 0;
-    const cuckoo::Bucket* buckets = buckets_;  // stores of octets might change anything else
-    const std::uint64_t* values = values_;
-    constexpr auto kCells = std::tuple_size_v<Cells>;
-    for (unsigned i = 0; i < n; ++i) {
-      const Home home = query.homes[i];
-      const unsigned seen = cuckoo::match(buckets[home.first], query.keys[i]);
-      const auto at = static_cast<unsigned>(std::countr_zero(seen | 1U << cuckoo::kSlots));
-      query.at[i] = static_cast<std::uint8_t>(at);
-      const void* value = values + std::size_t{cuckoo::slot_of(home.first, at)} * kCells;
-      __builtin_prefetch(seen != 0 ? value : &buckets[home.second]);
-      late[late_count] = static_cast<std::uint8_t>(i);
-      late_count += seen == 0;
+    if (cuckoo::scan() != cuckoo::Scan::avx2) [[unlikely]] {
+      return locate_portable(query, n);
     }
-    for (unsigned j = 0; j < late_count; ++j) {
-      const unsigned i = late[j];
-      const std::uint32_t second = query.homes[i].second;
-      const unsigned seen = cuckoo::match(buckets[second], query.keys[i]);
-      const auto at = static_cast<unsigned>(std::countr_zero(seen | 1U << cuckoo::kSlots));
-      query.homes[i].first = second;
-      query.at[i] = static_cast<std::uint8_t>(at);
-      __builtin_prefetch(values + std::size_t{cuckoo::slot_of(second, at)} * kCells);
-    }
+    locate_avx2(query, n);
   }
 
   // In the place of locate(): every key is left to find(). For measurements.
@@ -194,14 +168,7 @@ class Cuckoo {
   void prefetch_note(Slot slot) const { __builtin_prefetch(&notes_[slot], 1); }
 
   Slot locate(std::uint64_t key) const {
-    const Home home = home_of(key);
-    for (const std::uint32_t b : {home.first, home.second}) {
-      for (unsigned seen = cuckoo::match(buckets_[b], key); seen != 0; seen &= seen - 1) {
-        const auto i = static_cast<unsigned>(std::countr_zero(seen));
-        if (buckets_[b].word[i] != 0) return cuckoo::slot_of(b, i);
-      }
-    }
-    return kNoSlot;
+    return cuckoo::scan() == cuckoo::Scan::avx2 ? slot_avx2(key) : slot_portable(key);
   }
 
   // The key is not in the table and the tag is not 0. kNoSlot: no way to a free slot was found; nothing was changed.
@@ -284,12 +251,80 @@ class Cuckoo {
     return version_of(b) == noted;
   }
 
-  bool find_in(std::uint32_t b, std::uint64_t noted, std::uint64_t key, Found& found) const {
-    for (unsigned seen = cuckoo::match(buckets_[b], key); seen != 0; seen &= seen - 1) {
+  // What searches buckets, by how they are searched.
+
+  // Second buckets are fetched only for keys that are not in their first: fetching both at once costs a fifth more.
+  template <class By>
+  [[gnu::always_inline]] void locate_by(Query& query, unsigned n) const noexcept {
+    std::array<std::uint8_t, kBulk> late;
+    unsigned late_count = 0;
+    const cuckoo::Bucket* buckets = buckets_;  // stores of octets might change anything else
+    const std::uint64_t* values = values_;
+    constexpr auto kCells = std::tuple_size_v<Cells>;
+    for (unsigned i = 0; i < n; ++i) {
+      const Home home = query.homes[i];
+      const unsigned seen = By::match(buckets[home.first], query.keys[i]);
+      const auto at = static_cast<unsigned>(std::countr_zero(seen | 1U << cuckoo::kSlots));
+      query.at[i] = static_cast<std::uint8_t>(at);
+      const void* value = values + std::size_t{cuckoo::slot_of(home.first, at)} * kCells;
+      __builtin_prefetch(seen != 0 ? value : &buckets[home.second]);
+      late[late_count] = static_cast<std::uint8_t>(i);
+      late_count += seen == 0;
+    }
+    for (unsigned j = 0; j < late_count; ++j) {
+      const unsigned i = late[j];
+      const std::uint32_t second = query.homes[i].second;
+      const unsigned seen = By::match(buckets[second], query.keys[i]);
+      const auto at = static_cast<unsigned>(std::countr_zero(seen | 1U << cuckoo::kSlots));
+      query.homes[i].first = second;
+      query.at[i] = static_cast<std::uint8_t>(at);
+      __builtin_prefetch(values + std::size_t{cuckoo::slot_of(second, at)} * kCells);
+    }
+  }
+
+  template <class By>
+  [[gnu::always_inline]] bool find_in(std::uint32_t b, std::uint64_t noted, std::uint64_t key, Found& found) const {
+    for (unsigned seen = By::match(buckets_[b], key); seen != 0; seen &= seen - 1) {
       if (copy(b, static_cast<unsigned>(std::countr_zero(seen)), noted, key, found)) return true;
     }
     return false;
   }
+
+  template <class By>
+  [[gnu::always_inline]] bool find_by(std::uint64_t key, Found& found) const {
+    const Home home = home_of(key);
+    for (;;) {
+      const std::uint64_t first = version_of(home.first);
+      const std::uint64_t second = version_of(home.second);
+      if (find_in<By>(home.first, first, key, found) || find_in<By>(home.second, second, key, found)) return true;
+      if (version_of(home.first) == first && version_of(home.second) == second) return false;
+    }
+  }
+
+  template <class By>
+  [[gnu::always_inline]] Slot slot_by(std::uint64_t key) const {
+    const Home home = home_of(key);
+    for (const std::uint32_t b : {home.first, home.second}) {
+      for (unsigned seen = By::match(buckets_[b], key); seen != 0; seen &= seen - 1) {
+        const auto i = static_cast<unsigned>(std::countr_zero(seen));
+        if (buckets_[b].word[i] != 0) return cuckoo::slot_of(b, i);
+      }
+    }
+    return kNoSlot;
+  }
+
+  [[gnu::noinline]] void locate_portable(Query& query, unsigned n) const noexcept {
+    locate_by<cuckoo::PortableScan>(query, n);
+  }
+  [[gnu::noinline]] bool find_portable(std::uint64_t key, Found& found) const noexcept {
+    return find_by<cuckoo::PortableScan>(key, found);
+  }
+  [[gnu::noinline]] Slot slot_portable(std::uint64_t key) const noexcept { return slot_by<cuckoo::PortableScan>(key); }
+  LW_AVX2 void locate_avx2(Query& query, unsigned n) const noexcept { locate_by<cuckoo::Avx2Scan>(query, n); }
+  LW_AVX2 bool find_avx2(std::uint64_t key, Found& found) const noexcept {
+    return find_by<cuckoo::Avx2Scan>(key, found);
+  }
+  LW_AVX2 Slot slot_avx2(std::uint64_t key) const noexcept { return slot_by<cuckoo::Avx2Scan>(key); }
 
   [[gnu::noinline]] bool find_again(std::uint64_t key, Found& found) const noexcept { return find(key, found); }
 

@@ -1,9 +1,5 @@
-// One cache line of a cuckoo table: a version and seven keys, and how to look for a key in it.
+// One cache line of a cuckoo table: a version and seven keys. cuckoo_scan.hpp looks for a key in it.
 #pragma once
-
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
 
 #include <atomic>
 #include <cstdint>
@@ -38,38 +34,6 @@ inline std::uint64_t get(const std::uint64_t& cell) {
 inline void put(std::uint64_t& cell, std::uint64_t value) {
   LW_SHARED_STEP();
   std::atomic_ref<std::uint64_t>(cell).store(value, std::memory_order_release);
-}
-
-// Slots that hold the key, one bit each. Empty slots look like key 0: the caller checks the tag.
-inline unsigned match_portable(const Bucket& bucket, std::uint64_t key) {
-  unsigned found = 0;
-  for (unsigned i = 0; i < kSlots; ++i) found |= static_cast<unsigned>(key_of(get(bucket.word[i])) == key) << i;
-  return found;
-}
-
-#if defined(__AVX2__)
-// Two 32-octet loads for seven 8-octet ones. x86 loads each aligned 8 octets of them at once, and loads in order; what
-// the scan says is a hint only: a match is loaded again by get(), and "nowhere" holds only under unchanged versions.
-inline unsigned match_avx2(const Bucket& bucket, std::uint64_t key) {
-  const auto* line = reinterpret_cast<const __m256i*>(&bucket);
-  const __m256i wanted = _mm256_set1_epi64x(static_cast<long long>(key));
-  const __m256i low = _mm256_cmpeq_epi64(_mm256_srli_epi64(_mm256_load_si256(line), 16), wanted);
-  const __m256i high = _mm256_cmpeq_epi64(_mm256_srli_epi64(_mm256_load_si256(line + 1), 16), wanted);
-  std::atomic_signal_fence(std::memory_order_seq_cst);  // the compiler keeps the order too
-  const auto mask = static_cast<unsigned>(_mm256_movemask_pd(_mm256_castsi256_pd(low))) |
-                    static_cast<unsigned>(_mm256_movemask_pd(_mm256_castsi256_pd(high))) << 4;
-  return mask >> 1;  // the first lane is the version
-}
-#endif
-
-// ThreadSanitizer rightly calls a vector load beside an atomic store a race, so it gets the portable scan.
-inline unsigned match(const Bucket& bucket, std::uint64_t key) {
-  LW_SHARED_STEP();
-#if defined(__AVX2__) && !defined(__SANITIZE_THREAD__) && !defined(LW_PORTABLE_MATCH)
-  return match_avx2(bucket, key);
-#else
-  return match_portable(bucket, key);
-#endif
 }
 
 // For the writer: nobody else stores, so its own loads need no order.

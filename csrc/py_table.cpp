@@ -189,6 +189,15 @@ std::unique_ptr<BindingTable> make_table(std::size_t max_bindings, std::vector<s
   return std::make_unique<BindingTable>(max_bindings, std::move(own), accounts);
 }
 
+const char* name_of(cuckoo::Scan scan) { return scan == cuckoo::Scan::avx2 ? "avx2" : "portable"; }
+
+void use_scan(const std::string& name) {
+  for (const cuckoo::Scan scan : {cuckoo::Scan::portable, cuckoo::Scan::avx2}) {
+    if (name == name_of(scan) && cuckoo::use(scan)) return;
+  }
+  throw py::value_error("no such way to search buckets on this CPU: " + name);
+}
+
 // For each of the 65,536 ports the PSID that it belongs to, -1 = nobody, as the data path computes it.
 py::array_t<std::int32_t> port_set_psids(std::uint8_t offset, std::uint8_t length) {
   const PortSetParams params{.offset = offset, .length = length};
@@ -239,6 +248,9 @@ void register_table(py::module_& m) {
   m.attr("USE_NONE") = static_cast<int>(AddressUse::none);
   m.attr("USE_WHOLE") = static_cast<int>(AddressUse::whole);
   m.attr("USE_SHARED") = static_cast<int>(AddressUse::shared);
+  m.def("table_scan", [] { return name_of(cuckoo::scan()); }, "How buckets of the binding table are searched.");
+  m.def("use_table_scan", &use_scan, "name"_a,
+        "Another way to search buckets, while nobody looks anything up: for tests.");
   m.def("port_set_psids", &port_set_psids, "offset"_a, "length"_a);
   m.def("port_set_members", &port_set_members, "offset"_a, "length"_a, "psid"_a);
 

@@ -43,7 +43,7 @@ def check_pair(values: dict[str, float], best_is_least: bool) -> None:
 
 
 def check_document(document: dict[str, Any], kind: str) -> None:
-    assert {"cpu", "tsc_hz", "cores", "kernel", "hugepages", "isa"} <= document["machine"].keys()
+    assert {"cpu", "tsc_hz", "cores", "kernel", "hugepages", "isa", "table_scan"} <= document["machine"].keys()
     assert document["machine"]["hugepages"] == "none"
     assert any("4 KiB" in remark for remark in document["machine"]["remarks"])
     assert document["plan"]["kind"] == kind

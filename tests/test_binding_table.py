@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,6 @@ from hypothesis import strategies as st
 from pylwaftr import _core
 from tests.table_model import Key, Model, Row
 
-ROOT = Path(__file__).parent.parent
 CONFIG, OPERATOR, DHCP, PCP = _core.SOURCE_CONFIG, _core.SOURCE_OPERATOR, _core.SOURCE_DHCP, _core.SOURCE_PCP
 NONE, WHOLE, SHARED = (0, 0, 0), (_core.USE_WHOLE, 0, 0), _core.USE_SHARED
 
@@ -382,21 +379,6 @@ def test_the_table_is_a_dictionary(run: list[tuple[Any, ...]]) -> None:
     bound, to, br = table.find_keys(ipv4s, psids)
     found = {key: (to[n].tobytes(), br[n].tobytes()) for n, key in enumerate(keys) if bound[n]}
     assert found == {key: (one.b4, one.br) for key, one in model.rows.items()}
-
-
-@pytest.mark.parametrize("march", ["x86-64-v2", "x86-64-v3"])
-def test_fill_with_and_without_avx2(march: str, tmp_path: Path) -> None:
-    """A million slots to 95 % and more, by both ways to scan a bucket."""
-    cpu = Path("/proc/cpuinfo").read_text()
-    if march == "x86-64-v3" and not {"avx2", "bmi2"} <= set(cpu.split()):
-        pytest.skip("this CPU has no AVX2")
-    program = tmp_path / "cuckoo_fill"
-    source = ROOT / "tests" / "native" / "cuckoo_fill.cpp"
-    command = ["g++", "-std=c++20", "-O2", f"-march={march}", "-Wall", "-Wextra", "-Werror", "-I", str(ROOT / "csrc")]
-    subprocess.run([*command, str(source), "-o", str(program)], check=True)
-    done = subprocess.run([str(program)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    assert done.stdout.startswith("AVX2 and portable scan agree" if march == "x86-64-v3" else "built without AVX2")
 
 
 def test_sizes_by_source() -> None:

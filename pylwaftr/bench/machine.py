@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from pylwaftr import _core
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -68,6 +70,7 @@ def describe(tsc_hz: int, hugepages: str, cpu: int) -> dict[str, Any]:
         "hugepages": hugepages,  # of DPDK's own memory
         "transparent_hugepages": _transparent(),  # what the binding table asks for
         "isa": march,
+        "table_scan": _core.table_scan(),  # how the binding table searches a bucket on this CPU
         "dpdk": dpdk,
         "load_average": [round(value, 2) for value in os.getloadavg()],
     }

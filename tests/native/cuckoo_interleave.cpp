@@ -51,7 +51,6 @@ void step() {
 }  // namespace
 
 #define LW_SHARED_STEP() step()
-#define LW_PORTABLE_MATCH  // a scan of seven steps
 
 #include "cuckoo.hpp"
 
@@ -173,6 +172,7 @@ void prepare(Fiber& fiber, void (*body)()) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  lw::cuckoo::use(lw::cuckoo::Scan::portable);  // a search of seven steps
   steps_left = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 20'000'000;
   for (std::size_t i = 0; i < kStay; ++i) {
     if (!change(i, false)) wrong("no room at the start", i);
