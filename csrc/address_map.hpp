@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "address_class.hpp"
+#include "numa.hpp"
 #include "pages.hpp"
 #include "types.hpp"
 
@@ -17,7 +18,11 @@ namespace lw {
 
 class AddressMap {
  public:
-  AddressMap() : directory_(kDirectory * sizeof(std::uint32_t), Pages::Use::sparse) { add_block(); }
+  explicit AddressMap(numa::Home& home)
+      : home_(home), directory_(kDirectory * sizeof(std::uint32_t), Pages::Use::sparse) {
+    home_.place(directory_.range());
+    add_block();
+  }
 
   // --- readers ---
 
@@ -83,6 +88,7 @@ class AddressMap {
     const std::uint32_t block = used_;
     if (block % kPerChunk == 0) {
       Pages codes(std::size_t{kPerChunk} * 256, Pages::Use::dense);
+      home_.place(codes.range());
       tallies_[block / kPerChunk] = Pages(std::size_t{kPerChunk} * sizeof(Tally), Pages::Use::sparse);
       blocks_[block / kPerChunk].store(codes.as<std::uint8_t>(), std::memory_order_relaxed);
       codes_[block / kPerChunk] = std::move(codes);
@@ -107,6 +113,7 @@ class AddressMap {
     std::atomic_ref<std::uint8_t>(code).store(given.code(), std::memory_order_release);
   }
 
+  numa::Home& home_;
   Pages directory_;
   std::array<std::atomic<const std::uint8_t*>, kChunks> blocks_{};
   std::array<Pages, kChunks> codes_{};

@@ -71,6 +71,7 @@ class BindingAccounts {
   void close(std::uint64_t key);
   Sum sum(std::uint64_t key) const;
   std::size_t memory() const;
+  auto index_memory() const { return index_.memory(); }  // not touched before the first open()
 
  private:
   struct Nothing {};

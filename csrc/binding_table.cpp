@@ -38,16 +38,27 @@ std::string_view name_of(Reason reason) {
   return kNames[static_cast<std::size_t>(reason)];
 }
 
-BindingTable::BindingTable(std::size_t max_bindings, Own own, bool accounts)
+std::unique_ptr<BindingTable::Entries> BindingTable::make_entries(std::size_t max_bindings) {
+  auto entries = std::make_unique<Entries>(slots_for(max_bindings));
+  for (const auto range : entries->memory()) home_.place(range);
+  return entries;
+}
+
+BindingTable::BindingTable(std::size_t max_bindings, Own own, bool accounts, numa::Nodes nodes)
     : max_bindings_(max_bindings),
+      home_(std::move(nodes)),
       own_(std::move(own)),
-      entries_(std::make_unique<Entries>(slots_for(max_bindings))),
+      entries_(make_entries(max_bindings)),
       seen_(entries_.get()),
       accounts_(accounts ? std::make_unique<BindingAccounts>(max_bindings) : nullptr),
+      addresses_(home_),
       br_pages_(kMaxBr * sizeof(Ipv6), Pages::Use::sparse),
       br_(br_pages_.as<Ipv6>()) {
   std::ranges::sort(own_.v4);
   std::ranges::sort(own_.v6, less);
+  home_.place(br_pages_.range());
+  if (!accounts_) return;
+  for (const auto range : accounts_->index_memory()) home_.place(range);
 }
 
 bool BindingTable::find(BindingKey key, Softwire& out) const noexcept {
@@ -269,7 +280,7 @@ void BindingTable::grow(std::size_t max_bindings) {
     throw std::invalid_argument("a table does not shrink: this one has room for " + std::to_string(capacity()));
   }
   if (accounts_) throw std::invalid_argument("a table that counts by binding does not grow");
-  auto other = std::make_unique<Entries>(slots_for(max_bindings));
+  auto other = make_entries(max_bindings);
   constexpr Entries::Slot kAhead = 16;
   for (Entries::Slot slot = 0; slot < entries_->slots(); ++slot) {
     if (slot + kAhead < entries_->slots()) other->prefetch(entries_->key(slot + kAhead));
@@ -301,6 +312,11 @@ void BindingTable::set_grace(std::function<void()> grace) {
 std::size_t BindingTable::reader_memory() const {
   const std::scoped_lock lock(writer_);
   return entries_->reader_octets() + addresses_.reader_octets() + br_count_ * sizeof(Ipv6);
+}
+
+std::vector<std::string> BindingTable::remarks() const {
+  const Visit visit(*this);
+  return home_.remarks("the binding table", seen().memory());
 }
 
 std::size_t BindingTable::memory() const {

@@ -26,6 +26,7 @@
 #include <mutex>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
@@ -35,6 +36,7 @@
 #include "binding.hpp"
 #include "binding_accounts.hpp"
 #include "cuckoo.hpp"
+#include "numa.hpp"
 #include "types.hpp"
 
 namespace lw {
@@ -99,8 +101,8 @@ class BindingTable {
     std::vector<Ipv4> v4;
     std::vector<Ipv6> v6;
   };
-  // `accounts`: what goes through each binding is counted.
-  explicit BindingTable(std::size_t max_bindings, Own own = {}, bool accounts = false);
+  // `accounts`: what goes through each binding is counted. `nodes`: of the workers.
+  explicit BindingTable(std::size_t max_bindings, Own own = {}, bool accounts = false, numa::Nodes nodes = {});
   BindingTable(const BindingTable&) = delete;
   BindingTable& operator=(const BindingTable&) = delete;
 
@@ -177,6 +179,8 @@ class BindingTable {
   std::uint64_t changes() const { return changes_.load(std::memory_order_acquire); }  // batches that did something
   std::size_t reader_memory() const;                                                  // octets that look-ups touch
   std::size_t memory() const;                                                         // and the writer's own
+  // What an operator should know about where its memory lies.
+  std::vector<std::string> remarks() const;
 
  private:
   struct [[gnu::packed]] Note {
@@ -211,6 +215,7 @@ class BindingTable {
   bool is_own(const Ipv6& address) const;
   bool outranks(Entries::Slot slot, Source source) const;
   std::uint16_t intern(const Ipv6& br);
+  std::unique_ptr<Entries> make_entries(std::size_t max_bindings);
   void forget_brs_from(std::size_t count);
   std::optional<std::size_t> insert_new(Note note);
   std::optional<std::size_t> open_accounts();
@@ -232,6 +237,7 @@ class BindingTable {
   bool take_anew(const Query& query, unsigned i, Found& found) const noexcept;
 
   std::atomic<std::size_t> max_bindings_;
+  numa::Home home_;                                        // of all that look-ups touch
   Own own_;                                                // both sorted
   std::unique_ptr<Entries> entries_;                       // the writer's
   std::atomic<const Entries*> seen_;                       // the same, for readers

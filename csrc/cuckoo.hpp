@@ -76,6 +76,10 @@ class Cuckoo {
   std::size_t size() const { return size_.load(std::memory_order_relaxed); }
   std::size_t reader_octets() const { return bucket_pages_.octets() + value_pages_.octets(); }
   std::size_t writer_octets() const { return note_pages_.octets(); }
+  // Buckets, values and notes; not touched before the first insert.
+  std::array<std::span<std::byte>, 3> memory() const {
+    return {bucket_pages_.range(), value_pages_.range(), note_pages_.range()};
+  }
 
   // --- readers ---
 

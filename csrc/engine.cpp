@@ -9,6 +9,7 @@
 #include <array>
 #include <chrono>
 #include <ctime>
+#include <set>
 #include <stdexcept>
 #include <thread>
 #include <utility>
@@ -19,6 +20,9 @@
 
 namespace lw {
 namespace {
+
+// The NUMA node of a worker; -1 where there is but one.
+int node_of(unsigned lcore) { return rte_socket_count() < 2 ? -1 : static_cast<int>(rte_lcore_to_socket_id(lcore)); }
 
 constexpr unsigned kPoolCache = 256;  // four bursts per worker
 constexpr std::size_t kPuntOctets =
@@ -33,6 +37,16 @@ int run_worker(void* worker) {
 std::uint16_t narrow(std::size_t value) { return static_cast<std::uint16_t>(value); }
 
 }  // namespace
+
+numa::Nodes Engine::nodes_of(const std::vector<unsigned>& lcores) {
+  if (!Eal::running()) throw EalError("DPDK has to be started before it knows CPUs: call eal_init first");
+  std::set<int> nodes;
+  for (const unsigned lcore : lcores) {
+    if (rte_lcore_is_enabled(lcore) != 0) nodes.insert(node_of(lcore));
+  }
+  nodes.erase(-1);
+  return {nodes.begin(), nodes.end()};
+}
 
 void Engine::PoolFree::operator()(rte_mempool* pool) const {
   if (Eal::running()) rte_mempool_free(pool);
@@ -169,6 +183,7 @@ void Engine::make_workers(unsigned workers) {
     handover_ = std::make_unique<Handover>(workers, plan_.secret, ports_.front()->numa());
   }
   for (unsigned i = 0; i < workers; ++i) {
+    const numa::Preferring of_worker(node_of(plan_.lcores[i]));  // what it keeps of its own
     workers_.push_back(std::make_unique<Worker>(wiring(narrow(i)), rte_get_tsc_hz(), counters_[i]));
     const Lane::Parts parts{i,
                             *settings_,

@@ -16,6 +16,7 @@
 #include "handover.hpp"
 #include "inject.hpp"
 #include "lane.hpp"
+#include "numa.hpp"
 #include "port.hpp"
 #include "punt.hpp"
 #include "settings.hpp"
@@ -40,6 +41,9 @@ class Engine {
     std::uint64_t secret;
     Rss rss{Rss::outer};  // how packets are spread over workers
   };
+
+  // The NUMA nodes of these lcores, for the table; none on a machine of one node.
+  static numa::Nodes nodes_of(const std::vector<unsigned>& lcores);
 
   Engine(Settings settings, OwnMac own_mac, BindingTable& table, const Plan& plan);
   ~Engine();

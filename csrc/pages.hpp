@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <new>
+#include <span>
 #include <utility>
 
 namespace lw {
@@ -54,6 +55,7 @@ class Pages {
     return static_cast<T*>(start_);
   }
   std::size_t octets() const { return octets_; }
+  std::span<std::byte> range() const { return {as<std::byte>(), octets_}; }
 
  private:
   static constexpr std::uintptr_t kHuge = 2U << 20;

@@ -194,6 +194,9 @@ void register_engine(py::module_& m) {
   m.def("eal_cleanup", &Eal::cleanup, Unlocked(), "Ends DPDK: no engine may be open any more.");
   m.def("eal_log", &Eal::take_log, Unlocked(), "What DPDK has logged since the last call.");
 
+  m.def("nodes_of", &Engine::nodes_of, py::arg("lcores"),
+        "The NUMA nodes of these lcores, for BindingTable(nodes=…); none on a machine of one node.");
+
   py::class_<Engine>(m, "Engine", "Ports and workers of one router.")
       .def(py::init(&make_engine), py::arg("settings"), py::arg("table"), py::arg("devices"), py::arg("lcores"),
            py::kw_only(), py::arg("mbufs"), py::arg("data_room"), py::arg("held_limit"), py::arg("offloads") = true,

@@ -183,10 +183,10 @@ Chunk dump_chunk(const BindingTable& table, std::size_t from, std::size_t limit)
 }
 
 std::unique_ptr<BindingTable> make_table(std::size_t max_bindings, std::vector<std::uint32_t> own_v4,
-                                         const std::vector<std::string>& own_v6, bool accounts) {
+                                         const std::vector<std::string>& own_v6, bool accounts, numa::Nodes nodes) {
   BindingTable::Own own{.v4 = std::move(own_v4), .v6 = {}};
   for (const std::string& octets : own_v6) own.v6.push_back(address6(octets));
-  return std::make_unique<BindingTable>(max_bindings, std::move(own), accounts);
+  return std::make_unique<BindingTable>(max_bindings, std::move(own), accounts, std::move(nodes));
 }
 
 const char* name_of(cuckoo::Scan scan) { return scan == cuckoo::Scan::avx2 ? "avx2" : "portable"; }
@@ -256,7 +256,8 @@ void register_table(py::module_& m) {
 
   py::class_<BindingTable>(m, "BindingTable")
       .def(py::init(&make_table), "max_bindings"_a, "own_v4"_a = std::vector<std::uint32_t>{},
-           "own_v6"_a = std::vector<std::string>{}, "accounts"_a = false)
+           "own_v6"_a = std::vector<std::string>{}, "accounts"_a = false, "nodes"_a = numa::Nodes{},
+           "`nodes`: the NUMA nodes that its memory is to come from.")
       .def("bind", &bind, "rows"_a, "source"_a, "generation"_a, py::kw_only(), "validate_only"_a = false,
            "What was done, or with `validate_only` what would be.")
       .def("unbind", &unbind, "ipv4"_a, "psid"_a, "source"_a)
@@ -281,6 +282,7 @@ void register_table(py::module_& m) {
       .def_property_readonly("slots", &BindingTable::slots)
       .def_property_readonly("changes", &BindingTable::changes)
       .def_property_readonly("memory", &BindingTable::memory)
+      .def_property_readonly("remarks", &BindingTable::remarks, "What an operator should know about its memory.")
       .def_property_readonly("reader_memory", &BindingTable::reader_memory);
 }
 

@@ -27,7 +27,7 @@ class Machine:
         self._router = router
         self._loop = asyncio.get_running_loop()
         self._started = time.time()
-        self.remarks: list[str] = list(router.engine.remarks)
+        self.remarks: list[str] = []  # of the services
         # Of the services that are switched on, set as they start.
         self.healthy: dict[str, bool] = {"dataplane": True}
         self.values: list[Callable[[], Iterable[Value]]] = []
@@ -43,7 +43,7 @@ class Machine:
 
     def overview(self) -> Overview:
         table = self._router.table
-        return Overview(self._started, table.size, table.capacity, tuple(self.remarks))
+        return Overview(self._started, table.size, table.capacity, (*self._router.remarks(), *self.remarks))
 
     def ports(self) -> Sequence[Mapping[str, Any]]:
         return self._router.engine.ports()

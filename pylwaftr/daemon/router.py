@@ -75,8 +75,12 @@ class Router:
             )
         except (_core.PortError, _core.EalError) as fault:
             raise StartFault(str(fault)) from None
-        for remark in self.engine.remarks:
+        for remark in self.remarks():
             log.warning("%s", remark)
+
+    def remarks(self) -> list[str]:
+        """What could not be set up as asked for; where the table's memory lies may change while it fills and grows."""
+        return [*self.engine.remarks, *self.table.remarks]
 
     def start(self) -> None:
         try:
@@ -97,7 +101,8 @@ class Router:
         return Sample(time.monotonic(), self.totals(), self.engine.neighbors(), self.engine.ports())
 
 
-def empty_table(config: Config) -> _core.BindingTable:
+def empty_table(config: Config, nodes: Sequence[int] = ()) -> _core.BindingTable:
+    """`nodes`: the NUMA nodes of the workers."""
     sides = config.interfaces
     own_v4 = [int(own.ip) for own in sides.v4.addresses]
     own_v6: list[Any] = [own.ip.packed for own in sides.v6.addresses] + [
@@ -105,7 +110,11 @@ def empty_table(config: Config) -> _core.BindingTable:
     ]
     try:
         return _core.BindingTable(
-            config.dataplane.max_bindings, own_v4, own_v6, accounts=config.dataplane.binding_counters
+            config.dataplane.max_bindings,
+            own_v4,
+            own_v6,
+            accounts=config.dataplane.binding_counters,
+            nodes=list(nodes),
         )
     except MemoryError:
         raise StartFault("not enough memory for the binding table: lower dataplane.max_bindings") from None

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pylwaftr import eal_args, ports
+from pylwaftr import _core, eal_args, ports
 from pylwaftr.config import Config
 from pylwaftr.daemon.eal import start_eal, stop_eal
 from pylwaftr.daemon.router import Router, StartFault, empty_table
@@ -66,7 +66,8 @@ def started(config: Config, specs: list[PortSpec], extra_args: Sequence[str], ta
     start_eal(eal_args.vector(placement, memory, pci, config.logging.level, extra), placement.control)
     try:
         devices = [ports.fitted(spec, mtu, count).device for spec, mtu in zip(specs, mtus, strict=True)]
-        return Router(config, empty_table(config), devices, placement.lcores, buffers, int.from_bytes(os.urandom(8)))
+        table = empty_table(config, _core.nodes_of(list(placement.lcores)))
+        return Router(config, table, devices, placement.lcores, buffers, int.from_bytes(os.urandom(8)))
     except BaseException:
         stop_eal()
         raise
