@@ -5,7 +5,7 @@ namespace lw {
 namespace {
 
 // A cuckoo table takes 95 % and more; keys that change often need no more than that, and this has to hold all of them.
-std::size_t slots_for(std::size_t bindings) { return bindings + bindings / 10 + 64; }
+std::size_t index_slots_for(std::size_t bindings) { return bindings + bindings / 10 + 64; }
 
 // Numbers beside those in use: so many rest before a grace period is waited for.
 constexpr std::size_t kSpare = 4096;
@@ -13,7 +13,7 @@ constexpr std::size_t kSpare = 4096;
 }  // namespace
 
 BindingAccounts::BindingAccounts(std::size_t max_bindings)
-    : numbers_(max_bindings + kSpare), index_(slots_for(max_bindings)) {}
+    : numbers_(max_bindings + kSpare), index_(index_slots_for(max_bindings)) {}
 
 Account* BindingAccounts::open_book() {
   books_.emplace_back((numbers_ + 1) * sizeof(Account), Pages::Use::dense);

@@ -10,8 +10,11 @@ namespace lw {
 
 namespace {
 
-// Octets of the table that are worked on at a time: well within a core's second cache.
-constexpr std::size_t kNear = 1U << 19;
+// Octets of the table that are worked on at a time: well within a core's second cache. A test may have a small table.
+#if !defined(LW_NEAR)
+#define LW_NEAR (1U << 19)
+#endif
+constexpr std::size_t kNear = LW_NEAR;
 constexpr std::size_t kMostParts = 1024;  // each is written to at its own place, so each takes a line and a TLB entry
 
 // Sources and destinations that no stage lets pass, so no binding of theirs could ever carry a packet.

@@ -1,57 +1,16 @@
 // The writer's protocol of cuckoo.hpp, every interleaving by lot: cuckoo_interleave [STEPS].
 //
-// A writer and two readers are fibers of one thread, and at each step that another thread could see a die says who goes
-// on. So readers come in between any two steps of the writer and stay away for as long as it takes, which free running
-// threads do once in millions of look-ups, and a run is the same each time. The table is tiny: slots change hands all
-// the time and most inserts move others. What is held against what: see table_stress.cpp.
-#include <ucontext.h>
-
+// A writer and two readers are fibers of one thread (fibers.hpp). The table is tiny: slots change hands all the time
+// and most inserts move others. What is held against what: see table_stress.cpp.
 #include <array>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <random>
-#include <vector>
 
-namespace {
+#include "fibers.hpp"
 
-constexpr unsigned kFibers = 3;
-
-struct Fiber {
-  ucontext_t context;
-  std::vector<char> stack = std::vector<char>(256 * 1024);
-};
-std::array<Fiber, kFibers> fibers;
-ucontext_t outside;
-unsigned running = 0;
-bool playing = false;
-std::uint64_t steps_left = 0;
-std::uint64_t dice = 88172645463325252ULL;
-
-std::uint64_t roll() {
-  dice ^= dice << 13;
-  dice ^= dice >> 7;
-  dice ^= dice << 17;
-  return dice;
-}
-
-void step() {
-  if (!playing) return;
-  if (--steps_left == 0) {
-    playing = false;
-    setcontext(&outside);
-  }
-  if (roll() % 4 != 0) return;
-  const unsigned from = running;
-  running = static_cast<unsigned>(roll() >> 20) % kFibers;
-  if (running == from) return;
-  swapcontext(&fibers[from].context, &fibers[running].context);
-}
-
-}  // namespace
-
-#define LW_SHARED_STEP() step()
-
+// Behind what says where it stops:
 #include "cuckoo.hpp"
 
 namespace {
@@ -112,7 +71,7 @@ void writer() {
     } else if (bound == full) {  // never far from full
       change(i, false);
     }
-    step();
+    fibers::step();
   }
 }
 
@@ -161,32 +120,17 @@ void reader_of_one() {
   }
 }
 
-void prepare(Fiber& fiber, void (*body)()) {
-  getcontext(&fiber.context);
-  fiber.context.uc_stack.ss_sp = fiber.stack.data();
-  fiber.context.uc_stack.ss_size = fiber.stack.size();
-  fiber.context.uc_link = nullptr;
-  makecontext(&fiber.context, body, 0);
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
   lw::cuckoo::use(lw::cuckoo::Scan::portable);  // a search of seven steps
-  steps_left = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 20'000'000;
   for (std::size_t i = 0; i < kStay; ++i) {
     if (!change(i, false)) wrong("no room at the start", i);
   }
-  prepare(fibers[0], writer);
-  prepare(fibers[1], reader_of_bursts);
-  prepare(fibers[2], reader_of_one);
-  volatile bool started_once = false;
-  getcontext(&outside);
-  if (!started_once) {
-    started_once = true;
-    playing = true;
-    setcontext(&fibers[0].context);
-  }
+  fibers::prepare(fibers::all[0], writer);
+  fibers::prepare(fibers::all[1], reader_of_bursts);
+  fibers::prepare(fibers::all[2], reader_of_one);
+  fibers::play(argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 16'000'000);
   std::printf("%llu changes, %llu hits, %llu misses, all right\n", static_cast<unsigned long long>(done[2]),
               static_cast<unsigned long long>(done[0]), static_cast<unsigned long long>(done[1]));
   return 0;
