@@ -97,6 +97,8 @@ inline bool PlainWay::is_br(const Own& own, const Ipv6& address) const {
     return false;
   }
   ctx.table.ask(first_, k, {destination, static_cast<std::uint16_t>(psid)});
+  // Where the outer header will be: the card has not written there, so the line is far away.
+  __builtin_prefetch(octets - ipv6::kHeader, 1);
   packets_[k] = {frame, ip};
   kinds_[k] = kEncap;
   return true;
