@@ -1,7 +1,7 @@
 // Bindings by formula: number -> address, PSID, softwire. Nothing has to be looked up to make a packet of any of them,
 // so a generator of random packets costs no cache line, and a reader knows what it must find.
 //
-// 64 port sets an IPv4 address (k = 6, a = 6 as in RFC 7597 section 5.1), each B4 in a /60 of its own.
+// 64 port sets an IPv4 address (k = 6, a = 6 as in RFC 7597 section 5.1), each B4 in a /56 of its own.
 #pragma once
 
 #include <bit>
@@ -35,7 +35,8 @@ namespace fleet {
 
 inline constexpr std::uint8_t kOffset = 6, kLength = 6;
 inline constexpr Ipv4 kFirst = 0x0a000000;
-inline constexpr std::uint64_t kB4 = 0x20010db8'00000000, kBr = 0x20010db8'ffff0000;  // upper halves, host order
+// Upper halves, host order. 3fff::/20 (RFC 9637) has room for 28 bits of number before the 8 of a /56.
+inline constexpr std::uint64_t kB4 = 0x3fff0000'00000000, kBr = 0x20010db8'ffff0000;
 inline constexpr std::uint32_t kMost = 1U << 28;
 
 constexpr Ipv4 address(std::uint32_t number) { return kFirst + (number >> kLength); }
@@ -52,7 +53,7 @@ constexpr std::uint16_t port(std::uint32_t number, std::uint32_t random) {
 // `variant` 0 or 1: the binding before and after a change of both its addresses.
 constexpr Ipv6 br(std::uint32_t variant = 0) { return {byte_swap(kBr), byte_swap(std::uint64_t{1} + variant)}; }
 constexpr Ipv6 b4(std::uint32_t number, std::uint32_t variant = 0) {
-  return {byte_swap(kB4 | std::uint64_t{number} << 4),
+  return {byte_swap(kB4 | std::uint64_t{number} << 8),
           byte_swap(std::uint64_t{address(number)} << 16 | psid(number)) ^ variant};
 }
 constexpr Softwire softwire(std::uint32_t number, std::uint32_t variant = 0) {

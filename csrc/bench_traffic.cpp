@@ -23,7 +23,8 @@ std::uint16_t Traffic::least(Direction direction) { return direction == Directio
 Traffic::Traffic(const Plan& plan)
     : plan_(plan),
       headers_(static_cast<std::uint16_t>(inner_at(plan.direction) + ipv4::kHeader +
-                                          (plan.tcp ? FrameTemplate::kTcpHeader : FrameTemplate::kUdpHeader))) {
+                                          (plan.tcp ? FrameTemplate::kTcpHeader : FrameTemplate::kUdpHeader))),
+      random_(plan.seed) {
   if (plan.bindings == 0 || plan.bindings > fleet::kMost) throw std::invalid_argument("bindings: 1 to 2^28");
   if (plan.octets.empty()) throw std::invalid_argument("frame sizes: one is needed at least");
   for (const std::uint16_t octets : plan.octets) {

@@ -21,6 +21,7 @@ class Traffic {
     std::vector<std::uint16_t> octets;  // of the frames, in turn; no FCS
     bool tcp;                           // ACK segments instead of UDP datagrams
     Mac to;
+    std::uint64_t seed = 1;
   };
   // Throws std::invalid_argument for sizes that the headers do not fit into.
   explicit Traffic(const Plan& plan);
@@ -35,7 +36,7 @@ class Traffic {
   std::vector<FrameTemplate> templates_;
   std::uint16_t headers_;  // octets of them
   std::size_t next_{};
-  Random random_{1};
+  Random random_;
 };
 
 }  // namespace lw::bench

@@ -12,6 +12,7 @@ void register_engine(pybind11::module_& m);  // py_engine.cpp
 void register_filter(pybind11::module_& m);  // py_filter.cpp
 void register_bench(pybind11::module_& m);   // py_bench.cpp
 void register_tester(pybind11::module_& m);  // py_bench_ports.cpp
+void register_source(pybind11::module_& m);  // py_bench_source.cpp
 
 namespace {
 
@@ -36,6 +37,7 @@ PYBIND11_MODULE(_core, m) {
   register_filter(m);
   register_bench(m);
   register_tester(m);
+  register_source(m);
 }
 
 }  // namespace lw

@@ -41,7 +41,7 @@ class UnderTest:
 
 
 def by_formula(count: int) -> Rows:
-    """64 port sets an address, each B4 in a /60 of its own."""
+    """64 port sets an address, each B4 in a /56 of its own."""
     rows: Rows = _core.bench_rows(0, count)
     return rows
 
