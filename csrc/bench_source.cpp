@@ -49,6 +49,7 @@ std::uint16_t receive(std::uint16_t, std::uint16_t, rte_mbuf** frames, std::uint
     pacer.lose(due - n);
     due = n;
   }
+  traffic.choose(read(words.first), read(words.count));
   traffic.write(frames, due);
   tell(words, pacer);
   return static_cast<std::uint16_t>(due);

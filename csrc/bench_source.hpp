@@ -13,9 +13,10 @@ namespace lw::bench {
 
 // What the two sides tell each other: a cache line that the control side writes, and one that the worker writes.
 struct SourceWords {
-  std::uint64_t rate;  // frames a second, Pacer::kUnlimited
-  std::uint64_t ring;  // frames that wait at most, 0 = Pacer::kRing
-  std::uint64_t unused[6];
+  std::uint64_t rate;          // frames a second, Pacer::kUnlimited
+  std::uint64_t ring;          // frames that wait at most, 0 = Pacer::kRing
+  std::uint64_t first, count;  // of the plan's bindings, count 0 = all from the first on
+  std::uint64_t unused[4];
   std::uint64_t offered, given, missed;
   std::uint64_t longest_gap;  // between two polls, cycles; the reader may set it to 0
   std::uint64_t polls;

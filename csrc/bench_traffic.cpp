@@ -1,5 +1,6 @@
 #include "bench_traffic.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 
@@ -24,7 +25,8 @@ Traffic::Traffic(const Plan& plan)
     : plan_(plan),
       headers_(static_cast<std::uint16_t>(inner_at(plan.direction) + ipv4::kHeader +
                                           (plan.tcp ? FrameTemplate::kTcpHeader : FrameTemplate::kUdpHeader))),
-      random_(plan.seed) {
+      random_(plan.seed),
+      count_(plan.bindings) {
   if (plan.bindings == 0 || plan.bindings > fleet::kMost) throw std::invalid_argument("bindings: 1 to 2^28");
   if (plan.octets.empty()) throw std::invalid_argument("frame sizes: one is needed at least");
   for (const std::uint16_t octets : plan.octets) {
@@ -33,20 +35,26 @@ Traffic::Traffic(const Plan& plan)
   }
 }
 
+void Traffic::choose(std::uint64_t first, std::uint64_t count) {
+  first_ = static_cast<std::uint32_t>(std::min<std::uint64_t>(first, plan_.bindings - 1));
+  const std::uint32_t rest = plan_.bindings - first_;
+  count_ = count == 0 ? rest : static_cast<std::uint32_t>(std::min<std::uint64_t>(count, rest));
+}
+
 void Traffic::write(rte_mbuf* frame, const FrameTemplate& from) {
   frame->data_len = from.octets;
   frame->pkt_len = from.octets;
   std::uint8_t* octets = packet::data(frame);
   std::memcpy(octets, from.headers.data(), headers_);
   const std::uint64_t random = random_.next();
-  const std::uint32_t number = Random::below(random, plan_.bindings);
+  const std::uint32_t number = first_ + Random::below(random, count_);
   const Be32 address{fleet::address(number)};
   const Be16 port{fleet::port(number, static_cast<std::uint32_t>(random))};
   std::uint8_t* ip = octets + inner_at(plan_.direction);
   std::uint64_t sum = from.inner_sum + put_subscriber(octets, plan_.direction, address, port, fleet::b4(number));
   if (plan_.direction == Direction::hairpin) {
     const std::uint64_t again = random_.next();
-    const std::uint32_t other = Random::below(again, plan_.bindings);
+    const std::uint32_t other = first_ + Random::below(again, count_);
     const Be32 to{fleet::address(other)};
     store(ip + ipv4::kDestination, to);
     store(ip + ipv4::kHeader + 2, Be16{fleet::port(other, static_cast<std::uint32_t>(again))});

@@ -27,6 +27,8 @@ class Traffic {
   explicit Traffic(const Plan& plan);
 
   static std::uint16_t least(Direction direction);
+  // From now on these of the bindings; all that are not beyond the plan's.
+  void choose(std::uint64_t first, std::uint64_t count);
   void write(rte_mbuf* const* frames, unsigned n);
 
  private:
@@ -37,6 +39,7 @@ class Traffic {
   std::uint16_t headers_;  // octets of them
   std::size_t next_{};
   Random random_;
+  std::uint32_t first_{}, count_;
 };
 
 }  // namespace lw::bench

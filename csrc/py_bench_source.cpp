@@ -67,14 +67,17 @@ void register_source(py::module_& m) {
       "Traffic on one receive queue of a net_null port (with no-rx=1 an empty poll costs least), as a NIC would bring "
       "it: frames arrive at a rate, `ring` of them wait, the others are missed. Each is of a random one of the "
       "bindings "
-      "0 to `bindings` - 1 of bench_rows(). Any engine that polls the queue receives them, running or not yet started.")
+      "0 to `bindings` - 1 of bench_rows(), or of some of them. Any engine that polls the queue receives them, running "
+      "or not yet started.")
       .def(py::init(&make_source), "port_id"_a, "queue"_a, "direction"_a, "bindings"_a, "octets"_a, "mac"_a,
            py::arg("words").noconvert(), py::kw_only(), "tcp"_a = false, "seed"_a = 1, "pool"_a = "pylwaftr",
            "direction: \"encap\" for the port of the IPv4 side, \"decap\" or \"hairpin\" for that of the IPv6 side. "
            "octets: frame sizes, in turn, without FCS (BenchSource.least). mac: that of the router on this side. seed: "
            "sources of one seed bring the same frames. pool: where buffers come from; an engine's is \"pylwaftr\".\n\n"
            "words: uint64[16], may be memory that processes share; it stays referenced until the process ends. Of the "
-           "control side: [0] frames a second, 0 = none, 2^64-1 = as many as are polled; [1] ring, 0 = 4096. Of the "
+           "control side: [0] frames a second, 0 = none, 2^64-1 = as many as are polled; [1] ring, 0 = 4096; [2] the "
+           "first "
+           "of the bindings that frames are of, [3] how many from there on, 0 = all. Of the "
            "worker: [8] offered = [9] given + [10] missed + what waits; [11] longest time between two polls, in cycles "
            "of bench_tsc_hz(), which the reader may set to 0; [12] polls. They begin at 0 with this source.\n\n"
            "Raises EalError if the port is no net_null, the queue is none or has a source, or the pool does not exist; "
