@@ -1,19 +1,17 @@
 """The control side of a running router from outside: bulk load, import, dump, single changes, scrape, start.
 
-The router is `pylwaftr run` in a process of its own (live.py) whose data plane is as busy as it can be. What it says is
+The router is in a process of its own (live.py) and forwards half of what it can meanwhile (traffic.py). What it says is
 durable: SQLite store, synchronous writes. Every load starts with an empty state folder.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,17 +23,14 @@ import numpy as np
 
 from pylwaftr import _core, binding_files
 from pylwaftr.api.client import Binding, Client
-from pylwaftr.bench import live, stats
-from pylwaftr.bench.live import Live, Traffic
-from pylwaftr.config.values import Endpoint
-from pylwaftr.daemon.metrics_port import MetricsPort
-from pylwaftr.daemon.router import COUNTERS
+from pylwaftr.bench import live, scrape, traffic
+from pylwaftr.bench.latencies import latencies, ms, pair, times
+from pylwaftr.bench.live import Cpus, Live, Offer, Setup
+from pylwaftr.bench.traffic import Load, Tally, Windows
 from pylwaftr.rows import Rows, text4, text6
-from pylwaftr.telemetry.histogram import Reading
-from pylwaftr.telemetry.metrics import Fill, Value
 
 Say = Callable[[str], None]
-SPARE = 100_000  # room beside the bindings that are loaded
+SPARE = 100_000  # room beside the bindings
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +39,21 @@ class Plan:
     rounds: int = 3  # of what takes seconds
     creates: int = 1000
     scrapes: int = 50
+    resident: int = 65_536  # bindings of the configuration: traffic goes to them while others are loaded
+    after_start_s: float = 1.0  # so long it forwards on
+    windows: Windows = field(default_factory=Windows)
 
 
-QUICK = Plan(bindings=5_000, rounds=1, creates=20, scrapes=3)
+QUICK = Plan(
+    bindings=5_000, rounds=1, creates=20, scrapes=3, resident=1024, after_start_s=0.2, windows=Windows(3, 0.02)
+)
 
 
 def run(plan: Plan, say: Say) -> list[dict[str, Any]]:
-    rows = _core.bench_rows(0, plan.bindings + plan.creates)
-    with tempfile.TemporaryDirectory(prefix="pylwaftr-bench-") as name:
-        bench = _Bench(plan, say, Path(name), rows[: plan.bindings], rows[plan.bindings :])
-        return [*bench.loads(), *bench.with_all(), *bench.imports(), _scrape_of_many(plan, say)]
+    cpus = Cpus()
+    with tempfile.TemporaryDirectory(prefix="pylwaftr-bench-") as name, cpus.with_control():
+        bench = _Bench(plan, say, Path(name), cpus)
+        return [*bench.loads(), *bench.with_all(), *bench.starts(), *bench.imports()]
 
 
 @dataclass
@@ -61,123 +61,156 @@ class _Bench:
     plan: Plan
     say: Say
     folder: Path
-    rows: Rows
-    others: Rows
+    cpus: Cpus
     last: Path = field(init=False)  # of the last load
+    maximum: float = field(init=False)  # of a router with all
 
     @property
-    def room(self) -> int:
-        return self.plan.bindings + SPARE
+    def loaded(self) -> range:
+        return range(self.plan.bindings)
+
+    @property
+    def others(self) -> range:
+        return range(self.loaded.stop, self.loaded.stop + self.plan.creates)
+
+    @property
+    def resident(self) -> range:
+        return range(self.others.stop, self.others.stop + self.plan.resident)
 
     @contextmanager
-    def _router(self, folder: Path) -> Iterator[tuple[Live, Client]]:
+    def _router(self, folder: Path, offer: Offer | None = None) -> Iterator[tuple[Live, Client]]:
         folder.mkdir(exist_ok=True)
-        with live.router(folder, self.room) as router, Client(router.target, timeout_s=60) as client:
+        fleet = self.resident.stop
+        setup = Setup(self.cpus, fleet + SPARE, fleet, self.resident)
+        with live.router(folder, setup, offer) as router, Client(router.target, timeout_s=60) as client:
             yield router, client
+
+    def _load(self, router: Live, client: Client, over: range) -> Load:
+        load = Load(router, client, over)
+        load.find_maximum(self.plan.windows)
+        return load
 
     # --- bulk load over gRPC
 
     def loads(self) -> Iterator[dict[str, Any]]:
-        whole, forwarding, peaks, starts, traffic, cpu = [], [], [], [], [], []
-        octets = self.rows.tobytes()
+        whole, forwarding, peaks, starts, cpu, tally = [], [], [], [], [], Tally()
+        rows = _rows(self.loaded)
+        octets = rows.tobytes()
         for number in range(self.plan.rounds):
             self.last = self.folder / f"load{number}"
-            self.say(f"loading {len(self.rows)} bindings, round {number + 1}")
+            self.say(f"loading {len(rows)} bindings, round {number + 1}")
             with self._router(self.last) as (router, client):
                 starts.append(router.ready_s)
+                load = self._load(router, client, self.resident)
                 before = router.memory("VmRSS")
-                watch = _Watch(router.target, self.rows[-1])
-                meanwhile = Traffic(client)
-                began, cpu_before = time.perf_counter(), router.control_cpu_s()
-                report = client.load(octets).report
-                whole.append(time.perf_counter() - began)
-                forwarding.append(watch.seen_at() - began)
-                cpu.append(router.control_cpu_s() - cpu_before)
-                traffic.append(meanwhile.told())
+                watch = _Watch(router.target, rows[-1])
+                with load.meanwhile(tally):
+                    began, cpu_before = time.perf_counter(), router.control_cpu_s()
+                    report = client.load(octets).report
+                    whole.append(time.perf_counter() - began)
+                    forwarding.append(watch.seen_at() - began)
+                    cpu.append(router.control_cpu_s() - cpu_before)
                 peaks.append(router.memory("VmHWM"))
-                _expect(report.added, len(self.rows), "bindings loaded")
+                _expect(report.added, len(rows), "bindings loaded")
         yield {
-            **_times("api.load", whole, "<= 5 s to durable, <= 2 s to forwarding, <= 700 MiB"),
-            "bindings": len(self.rows),
-            "to_forwarding_s": _pair(forwarding),
-            "cpu_seconds": _pair(cpu),
+            **times("api.load", whole, "<= 5 s to durable, <= 2 s to forwarding, <= 700 MiB; no packet lost"),
+            "bindings": len(rows),
+            "to_forwarding_s": pair(forwarding),
+            "cpu_seconds": pair(cpu),
             "peak_rss_mib": max(peaks),
             "rss_before_mib": before,
-            "traffic": _sum(traffic),
+            **tally.told(),
         }
-        yield _times("api.start, empty", starts, "")
+        yield times("api.start, empty", starts)
 
     # --- what is asked of a router that has them all
 
     def with_all(self) -> Iterator[dict[str, Any]]:
-        starts = []
-        for number in range(self.plan.rounds):
-            self.say(f"starting with {len(self.rows)} bindings, round {number + 1}")
-            with self._router(self.last) as (router, client):
-                starts.append(router.ready_s)
-                _expect(client.status().bindings, len(self.rows) + 1, "bindings after the start")
-        yield {**_times("api.start, with all", starts, "<= 2 s"), "bindings": len(self.rows)}
         with self._router(self.last) as (router, client):
-            yield self._dump(client)
-            with live.away_from_workers():  # a busy worker lets a client on its CPU wait for milliseconds
-                yield from self._create(router, client)
-                self.say("scraping")
-                yield _scrape("api.scrape, this router", router.metrics, self.plan.scrapes)
+            load = self._load(router, client, self.loaded)
+            self.maximum = load.maximum
+            yield self._dump(client, load)
+            yield from self._create(router, client, load)
+            self.say("scraping")
+            yield _under(load, lambda: scrape.scraped("api.scrape, this router", router.metrics, self.plan.scrapes))
+            yield _under(load, lambda: scrape.many_workers(self.plan.scrapes))
 
-    def _dump(self, client: Client) -> dict[str, Any]:
-        took = []
-        meanwhile = Traffic(client)
+    def _dump(self, client: Client, load: Load) -> dict[str, Any]:
+        took, tally = [], Tally()
         for number in range(self.plan.rounds):
             self.say(f"dump, round {number + 1}")
-            began = time.perf_counter()
-            count = sum(len(sources) for _, sources in client.dump())
-            took.append(time.perf_counter() - began)
-            _expect(count, len(self.rows) + 1, "bindings dumped")
-        return {**_times("api.dump", took, "<= 3 s"), "bindings": count, "traffic": meanwhile.told()}
+            with load.meanwhile(tally):
+                began = time.perf_counter()
+                count = sum(len(sources) for _, sources in client.dump())
+                took.append(time.perf_counter() - began)
+            _expect(count, len(self.loaded) + len(self.resident), "bindings dumped")
+        return {**times("api.dump", took, "<= 3 s; no packet lost"), "bindings": count, **tally.told()}
 
-    def _create(self, router: Live, client: Client) -> Iterator[dict[str, Any]]:
+    def _create(self, router: Live, client: Client, load: Load) -> Iterator[dict[str, Any]]:
         """Call by call; until it is acknowledged (durable, and in the table), and until it forwards: a change bears the
         time at which it was in the table, and a watch tells it afterwards."""
         self.say("single changes")
-        wanted = [_binding(row) for row in self.others]
-        acknowledged, began = [], []
+        wanted = [_binding(row) for row in _rows(self.others)]
+        acknowledged, began, tally = [], [], Tally()
         before = client.status().revision
-        meanwhile, cpu = Traffic(client), router.control_cpu_s()
-        for binding in wanted:
-            began.append(time.time())
-            client.create(binding)
-            acknowledged.append(time.time() - began[-1])
-        cpu_ms = _ms((router.control_cpu_s() - cpu) / len(wanted))
-        traffic = meanwhile.told()
+        with load.meanwhile(tally):
+            cpu = router.control_cpu_s()
+            for binding in wanted:
+                began.append(time.time())
+                client.create(binding)
+                acknowledged.append(time.time() - began[-1])
+            cpu_ms = ms((router.control_cpu_s() - cpu) / len(wanted))
         forwarded = [event.at.ToNanoseconds() / 1e9 for event in islice(client.watch(before), len(wanted))]
-        found = _latencies("api.create, to acknowledged", acknowledged)
-        yield found | {"cpu_ms_each": cpu_ms, "traffic": traffic}
+        found = latencies("api.create, to acknowledged", acknowledged, "no packet lost")
+        yield found | {"cpu_ms_each": cpu_ms, **tally.told()}
         took = [at - start for at, start in zip(forwarded, began, strict=True)]
-        yield _latencies("api.create, to forwarding", took, "median <= 1 ms, p99 <= 5 ms")
-        yield _latencies("api.health, for comparison", [_timed(client.health) for _ in wanted])
+        yield latencies("api.create, to forwarding", took, "median <= 1 ms, p99 <= 5 ms")
+        with load.meanwhile(Tally()):
+            health = [_timed(client.health) for _ in wanted]
+        yield latencies("api.health, for comparison", health)
+
+    # --- a start with traffic that waits for the first poll
+
+    def starts(self) -> Iterator[dict[str, Any]]:
+        ready, forwarding, tally = [], [], Tally()
+        bindings = self.resident.stop
+        for number in range(self.plan.rounds):
+            self.say(f"starting with {bindings} bindings, round {number + 1}")
+            before = traffic.before_start(self.cpus)
+            with self._router(self.last, Offer(self.maximum * traffic.SHARE, self.loaded)) as (router, client):
+                time.sleep(self.plan.after_start_s)
+                Load(router, client, self.loaded).since(before, self.maximum, tally)
+                ready.append(router.ready_s)
+                forwarding.append(router.forwarding_s)
+                _expect(client.status().bindings, bindings, "bindings after the start")
+        yield {
+            **times("api.start, with all", ready, "<= 2 s to forwarding; no packet lost"),
+            "to_forwarding_s": pair(forwarding),
+            "bindings": bindings,
+            **tally.told(),
+        }
 
     # --- a file by the command
 
     def imports(self) -> Iterator[dict[str, Any]]:
         file = self.folder / "bindings.csv"
-        binding_files.save(file, self.rows)
-        took, traffic = [], []
+        binding_files.save(file, _rows(self.loaded))
+        took, tally = [], Tally()
         for number in range(self.plan.rounds):
             self.say(f"importing a file, round {number + 1}")
             with self._router(self.folder / f"import{number}") as (router, client):
                 command = [sys.executable, "-m", "pylwaftr", "bindings", "import", str(file), "--json"]
-                meanwhile = Traffic(client)
-                began = time.perf_counter()
                 command += ["--server", router.target]
-                done = subprocess.run(command, capture_output=True, text=True, check=True, env=live.environment())
-                took.append(time.perf_counter() - began)
-                traffic.append(meanwhile.told())
-                _expect(json.loads(done.stdout)["rows"], len(self.rows), "rows imported")
+                with self._load(router, client, self.resident).meanwhile(tally):
+                    began = time.perf_counter()
+                    done = subprocess.run(command, capture_output=True, text=True, check=True, env=live.environment())
+                    took.append(time.perf_counter() - began)
+                _expect(json.loads(done.stdout)["rows"], len(self.loaded), "rows imported")
         yield {
-            **_times("api.import", took, "<= 8 s"),
-            "bindings": len(self.rows),
+            **times("api.import", took, "<= 8 s; no packet lost"),
+            "bindings": len(self.loaded),
             "file_octets": file.stat().st_size,
-            "traffic": _sum(traffic),
+            **tally.told(),
         }
 
 
@@ -199,71 +232,16 @@ class _Watch:
         return self._at
 
 
-# --- scrape -----------------------------------------------------------------------------------------------------------
+def _under(load: Load, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    tally = Tally()
+    with load.meanwhile(tally):
+        result = work()
+    return result | tally.told()
 
 
-class _ManyWorkers:
-    """Stands in for a router of 16 workers, which this machine has no cores for: telemetry.metrics.Watched."""
-
-    workers_wanted = 16
-
-    def __init__(self) -> None:
-        self._counters = np.arange(self.workers_wanted * len(COUNTERS), dtype=np.uint64).reshape(-1, len(COUNTERS))
-        self._counters <<= np.uint64(20)
-        self._table = _core.BindingTable(1000)
-
-    def counters(self) -> Any:
-        return self._counters.copy()
-
-    def workers(self) -> Any:
-        queues = [{"port": port, "queue": 0, "rx_packets": 1 << 40} for port in range(2)]
-        return [{"lcore": number + 1, "queues": queues} for number in range(self.workers_wanted)]
-
-    def ports(self) -> Any:
-        one = {"link_up": True, "rx_missed": 1, "rx_errors": 2, "tx_errors": 3}
-        return [{"device": f"0000:81:00.{number}", **one} for number in range(2)]
-
-    def neighbors(self) -> Any:
-        return {side: {"mac": bytes(6)} for side in ("v4", "v6")}
-
-    def fill(self) -> Fill:
-        table = self._table
-        return Fill(table.size, table.capacity, table.slots, table.memory, table.reader_memory)
-
-    def bindings_by_source(self) -> dict[str, int]:
-        return {"config": 1, "operator": 2, "dhcp": 3, "pcp": 4}
-
-    def health(self) -> dict[str, bool]:
-        return {"dataplane": True, "store": True, "pcp": True, "leasequery": True}
-
-    def update_seconds(self) -> dict[str, Reading]:
-        return {}
-
-    def services(self) -> Iterator[Value]:
-        yield from ()
-
-
-def _scrape_of_many(plan: Plan, say: Say) -> dict[str, Any]:
-    say("scraping 16 workers")
-    port = MetricsPort(Endpoint("127.0.0.1", 0), _ManyWorkers())
-    try:
-        found = _scrape("api.scrape, 16 workers", f"http://127.0.0.1:{port.port}/metrics", plan.scrapes, "<= 5 ms")
-    finally:
-        port.close()
-    return found
-
-
-def _scrape(name: str, url: str, count: int, goal: str = "") -> dict[str, Any]:
-    took = []
-    for _ in range(count + 1):  # the first finds nothing warm
-        began = time.perf_counter()
-        with urllib.request.urlopen(url) as answer:
-            octets = len(answer.read())
-        took.append(time.perf_counter() - began)
-    return {**_latencies(name, took[1:], goal), "octets": octets}
-
-
-# --- numbers ----------------------------------------------------------------------------------------------------------
+def _rows(numbers: range) -> Rows:
+    rows: Rows = _core.bench_rows(numbers.start, len(numbers))
+    return rows
 
 
 def _binding(row: np.void) -> Binding:
@@ -281,41 +259,7 @@ def _expect(found: int, wanted: int, what: str) -> None:
         raise AssertionError(f"{found} {what}, not {wanted}")
 
 
-def _pair(seconds: list[float]) -> dict[str, float]:
-    return stats.pair(min(seconds), statistics.median(seconds))
-
-
-def _times(name: str, seconds: list[float], goal: str) -> dict[str, Any]:
-    return {"name": name, "goal": goal, "rounds": len(seconds), "seconds": _pair(seconds)}
-
-
 def _timed(act: Callable[[], object]) -> float:
     began = time.perf_counter()
     act()
     return time.perf_counter() - began
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1e3, 3)
-
-
-def _latencies(name: str, seconds: list[float], goal: str = "") -> dict[str, Any]:
-    ordered = sorted(seconds)
-    return {
-        "name": name,
-        "goal": goal,
-        "count": len(seconds),
-        "ms": {
-            "best": _ms(ordered[0]),
-            "median": _ms(statistics.median(ordered)),
-            "p99": _ms(ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]),
-        },
-    }
-
-
-def _sum(told: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "forwarded": sum(one["forwarded"] for one in told),
-        "lost": sum(one["lost"] for one in told),
-        "mpps": round(statistics.median(one["mpps"] for one in told), 3),
-    }

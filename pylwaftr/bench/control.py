@@ -66,7 +66,7 @@ def _document(
 
 def _last_cpu() -> int:
     """Where the router's worker is."""
-    return max(range(os.cpu_count() or 1))
+    return max(os.sched_getaffinity(0))
 
 
 def lines(document: dict[str, Any]) -> Iterator[str]:

@@ -1,43 +1,89 @@
-"""A router of its own for the benchmarks of the control side: `pylwaftr run` with a state folder and traffic.
+"""A router of its own for the benchmarks of the control side: what `pylwaftr run` does, with a state folder.
 
-Its IPv4 port never runs dry: 64 packets to one binding of the configuration come again and again, as fast as the worker
-takes them. The IPv6 port swallows what is sent. So the worker is as busy as it can be, and a packet that is not
-forwarded shows in a drop counter.
+Its ports are net_null with sources of traffic behind them (router_process.py): frames arrive at a rate by the clock and
+wait in a ring as a NIC's, so a worker that is held up for too long loses them, and that is counted. Traffic goes over
+bindings by formula, `_core.bench_rows()`, by their numbers.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from ipaddress import IPv4Address
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pylwaftr import eal_args
+from pylwaftr import _core, binding_files, eal_args
 from pylwaftr.api.client import CallFailed, Client
+from pylwaftr.bench.paced import Words
 
 BR = "2001:db8:ffff::1"
 MACS = ("02:00:00:00:00:04", "02:00:00:00:00:06")
 PEER = "02:00:00:00:00:99"
-STEADY = "198.51.100.1"  # the address whose packets come all the time
-READY_S, STOP_S = 120.0, 60.0
-_PCAP = struct.Struct("<IHHiIII")
-_FRAME = struct.Struct("!6s6sHBBHHHBBH4s4sHHHH")
+RING = 1024  # descriptors that a router asks a port's receive queue for (csrc/port.cpp)
+READY_S, STOP_S, SETTLE_S = 120.0, 60.0, 20.0
+_QUIET, _QUIET_S = 0.05, 0.3  # the control side uses less than this share of a CPU for so long
 
 
 class LiveFault(Exception):
     """The router did not come up; the text says what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cpus:
+    """The router's worker has the last one for itself. Clients stay with the control side: one on the worker's CPU
+    would take it away."""
+
+    allowed: frozenset[int] = field(default_factory=lambda: frozenset(os.sched_getaffinity(0)))
+
+    @property
+    def placement(self) -> eal_args.Placement:
+        return eal_args.place([max(self.allowed)], self.allowed)
+
+    @contextmanager
+    def with_control(self) -> Iterator[None]:
+        """This process, and those that it starts meanwhile."""
+        _keep_to(self.placement.control)
+        try:
+            yield
+        finally:
+            _keep_to(self.allowed)
+
+
+def _keep_to(cpus: Iterable[int]) -> None:
+    """All threads that are there; those that come do as the one that starts them."""
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # it has ended
+            os.sched_setaffinity(int(task.name), cpus)
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a router is made of."""
+
+    cpus: Cpus
+    room: int  # bindings that fit
+    fleet: int  # traffic may go over the first so many bindings of the formula
+    resident: range  # of them those of the configuration
+    more: dict[str, Any] = field(default_factory=dict)  # sections of the configuration
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Traffic that is there before the worker is."""
+
+    rate: float
+    over: range
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +93,15 @@ class Live:
     process: subprocess.Popen[str]
     target: str
     metrics: str
-    ready_s: float  # from its start to its saying so
+    words: Words
+    cpus: Cpus
+    began: float  # perf_counter
+    ready_s: float  # from then to its saying so
+    forwarding_s: float  # and to its worker's having received a packet; without an offer the same
+
+    @property
+    def forwarding_at(self) -> float:
+        return self.began + self.forwarding_s
 
     def memory(self, name: str) -> int:
         """MiB of a line of /proc/…/status."""
@@ -57,13 +111,27 @@ class Live:
         raise KeyError(name)
 
     def control_cpu_s(self) -> float:
-        """CPU time of all threads but the workers: what neighbours on the machine cannot stretch."""
+        """CPU time of all threads but the worker: what neighbours on the machine cannot stretch."""
         ticks = 0
         for task in Path(f"/proc/{self.process.pid}/task").iterdir():
             head, _, tail = (task / "stat").read_text().rpartition(")")
             if not _is_worker(head.partition("(")[2]):
                 ticks += sum(map(int, tail.split()[11:13]))
         return ticks / os.sysconf("SC_CLK_TCK")
+
+    def worker(self) -> Path:
+        """Its folder below /proc."""
+        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
+        return next(task for task in tasks if _is_worker((task / "comm").read_text()))
+
+    def settle(self) -> None:
+        """Background work behind a job has been done: no longer than SETTLE_S, for some may never end."""
+        end = time.perf_counter() + SETTLE_S
+        while time.perf_counter() < end:
+            before = self.control_cpu_s()
+            time.sleep(_QUIET_S)
+            if self.control_cpu_s() - before <= _QUIET * _QUIET_S:
+                return
 
 
 def _is_worker(name: str) -> bool:
@@ -77,17 +145,6 @@ def environment() -> dict[str, str]:
     return {"PYTHONPYCACHEPREFIX": str(Path(tempfile.gettempdir()) / f"pylwaftr-bench-{os.geteuid()}")} | kept
 
 
-@contextmanager
-def away_from_workers() -> Iterator[None]:
-    """This process stays meanwhile where the router's control side is, too."""
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, eal_args.place(None, allowed).control)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, allowed)
-
-
 def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
@@ -95,17 +152,20 @@ def free_port() -> int:
 
 
 @contextmanager
-def router(folder: Path, room: int, more: dict[str, Any] | None = None) -> Iterator[Live]:
-    """`room`: bindings that fit. State of an earlier router in the folder is taken up. Raises LiveFault."""
+def router(folder: Path, setup: Setup, offer: Offer | None = None) -> Iterator[Live]:
+    """State of an earlier router in the folder is taken up. Raises LiveFault."""
     api, metrics = free_port(), free_port()
-    config = folder / "router.yaml"
-    config.write_text(yaml.safe_dump(_configuration(folder, room, api, metrics) | (more or {})))
-    command = [sys.executable, "-m", "pylwaftr", "run", "-c", str(config)]
-    with (folder / "router.log").open("a") as log:
-        began = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment())
+    config, shared = folder / "router.yaml", folder / "words"
+    config.write_text(yaml.safe_dump(_configuration(folder, setup, api, metrics)))
+    words = Words(shared, RING)
+    if offer is not None:
+        words.offer(offer.rate, offer.over)
+    command = [sys.executable, "-m", "pylwaftr.bench.router_process", *map(str, (config, shared, setup.fleet))]
+    process, began = _launched(command, folder, setup.cpus)
     try:
-        yield Live(process, f"127.0.0.1:{api}", f"http://127.0.0.1:{metrics}/metrics", _wait(process, began, folder))
+        times = _wait(process, began, folder, words if offer is not None else None)
+        scraped = f"http://127.0.0.1:{metrics}/metrics"
+        yield Live(process, f"127.0.0.1:{api}", scraped, words, setup.cpus, began, *times)
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -115,74 +175,50 @@ def router(folder: Path, room: int, more: dict[str, Any] | None = None) -> Itera
             process.wait()
 
 
-def _wait(process: subprocess.Popen[str], began: float, folder: Path) -> float:
+def _launched(command: list[str], folder: Path, cpus: Cpus) -> tuple[subprocess.Popen[str], float]:
+    """It chooses among all CPUs, wherever this thread is kept to."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cpus.allowed)
+    try:
+        with (folder / "router.log").open("a") as log:
+            began = time.perf_counter()
+            return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment()), began
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _wait(process: subprocess.Popen[str], began: float, folder: Path, words: Words | None) -> tuple[float, float]:
+    """Seconds to `ready`, and to the first packet that was received."""
     assert process.stdout is not None
-    os.set_blocking(process.stdout.fileno(), True)
+    forwarding = None
+    while words is not None and not select.select([process.stdout], [], [], 0.002)[0]:
+        if forwarding is None and words.counts().given:
+            forwarding = time.perf_counter() - began
     line = process.stdout.readline()
     if line.strip() != "ready":
         said = (folder / "router.log").read_text().strip().splitlines()
         raise LiveFault("the router did not start: " + "; ".join(said[-2:]))
-    return time.perf_counter() - began
+    ready = time.perf_counter() - began
+    return ready, forwarding or ready
 
 
-def _configuration(folder: Path, room: int, api: int, metrics: int) -> dict[str, Any]:
-    traffic = folder / "traffic.pcap"
-    traffic.write_bytes(pcap(64))
-    v4 = {
-        "port": f"net_pcap0,rx_pcap={traffic},infinite_rx=1",
-        "addresses": ["192.0.2.1/24"],
-        "next_hop": "192.0.2.254",
-    }
+def _configuration(folder: Path, setup: Setup, api: int, metrics: int) -> dict[str, Any]:
+    resident = folder / "resident.snapshot"
+    binding_files.save(resident, _core.bench_rows(setup.resident.start, len(setup.resident)))
+    v4 = {"port": "net_null0,no-rx=1", "addresses": ["192.0.2.1/24"], "next_hop": "192.0.2.254"}
     v6 = {"port": "net_null1,no-rx=1", "addresses": ["2001:db8:fffe::2/64"], "next_hop": "2001:db8:fffe::1"}
     for side, mac in zip((v4, v6), MACS, strict=True):
         side |= {"mac": mac, "next_hop_mac": PEER}
-    steady = {"ipv4": STEADY, "b4_ipv6": "2001:db8:fffd::1"}
     return {
-        "dataplane": {"max_bindings": room},
+        "dataplane": {"max_bindings": setup.room, "lcores": list(setup.cpus.placement.workers)},
         "interfaces": {"v4": v4, "v6": v6},
         "softwire": {"br_addresses": [BR]},
-        "bindings": {"entries": [steady]},
+        "bindings": {"file": str(resident)},
         "api": {"listen": f"127.0.0.1:{api}"},
         "metrics": {"listen": f"127.0.0.1:{metrics}"},
         "state": {"directory": str(folder / "state")},
         "logging": {"level": "warning"},
-    }
-
-
-def pcap(count: int) -> bytes:
-    frames = [_frame(1024 + number) for number in range(count)]
-    head = _PCAP.pack(0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
-    return head + b"".join(struct.pack("<IIII", 0, 0, len(one), len(one)) + one for one in frames)
-
-
-def _frame(port: int) -> bytes:
-    """UDP from the internet, 18 octets of payload."""
-    words = 0x4500 + 46 + (64 << 8 | 17)
-    ends = IPv4Address("192.0.2.200").packed, IPv4Address(STEADY).packed
-    for at in (0, 2):
-        words += sum(int.from_bytes(end[at : at + 2]) for end in ends)
-    check = 0xFFFF - (words % 0xFFFF)
-    macs = bytes.fromhex(MACS[0].replace(":", "")), bytes.fromhex(PEER.replace(":", ""))
-    ip = (0x45, 0, 46, 0, 0, 64, 17, check, *ends)
-    return _FRAME.pack(*macs, 0x0800, *ip, 40000, port, 26, 0) + bytes(18)
-
-
-class Traffic:
-    """What the data plane did meanwhile."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._kinds = {info.name: info.kind for info in client.describe_counters()}
-        self._before, self._began = self._read(), time.perf_counter()
-
-    def _read(self) -> dict[str, int]:
-        return dict(self._client.counters().counters)
-
-    def told(self) -> dict[str, Any]:
-        now, seconds = self._read(), time.perf_counter() - self._began
-        moved = {name: now[name] - self._before[name] for name in now}
-        lost = sum(count for name, count in moved.items() if self._kinds[name] == "drop") + moved["tx_failed"]
-        return {"forwarded": moved["encap"], "lost": lost, "mpps": round(moved["encap"] / seconds / 1e6, 3)}
+    } | setup.more
 
 
 def wait_for(client: Client, ipv4: str, psid: int, limit_s: float = 60.0, pause_s: float = 0.0) -> float:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from pylwaftr import _core
-from pylwaftr.bench import forward, live
+from pylwaftr.bench import forward, pcp_traffic
 from pylwaftr.bench.pcp import packets_of_senders
 from pylwaftr.bench.pcp_clients import Clients, cpu_s
 from pylwaftr.bench.pcp_way import LINK, MBUFS, Say, Way, way_of
@@ -47,7 +47,7 @@ class _Worker:
 
     def __init__(self, folder: Path, table: _core.BindingTable, lcore: int) -> None:
         traffic = folder / "traffic.pcap"
-        traffic.write_bytes(live.pcap(64))
+        traffic.write_bytes(pcp_traffic.pcap(64))
         devices = [f"net_pcap0,rx_pcap={traffic},infinite_rx=1", "net_null1,no-rx=1"]
         self._forwarded = [entry[0] for entry in _core.COUNTERS].index("encap")
         self._drops = [number for number, entry in enumerate(_core.COUNTERS) if entry[1] == "drop"]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from pylwaftr import _core
-from pylwaftr.bench import forward, live, stats
+from pylwaftr.bench import forward, live, pcp_traffic, stats
 from pylwaftr.bench.pcp import BR, POOLS, packets_of_senders
 from pylwaftr.daemon.control import Control
 from pylwaftr.daemon.pcp import PcpService
@@ -101,7 +101,7 @@ class Way:
 def steady() -> Rows:
     """The binding whose packets the worker forwards."""
     b4 = IPv6Address("2001:db8:fffd::1").packed
-    return array([row(int(IPv4Address(live.STEADY)), 0, 0, 0, b4, BR)])
+    return array([row(int(IPv4Address(pcp_traffic.STEADY)), 0, 0, 0, b4, BR)])
 
 
 @contextlib.asynccontextmanager

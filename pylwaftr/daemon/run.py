@@ -21,10 +21,15 @@ from pylwaftr.daemon.observer import Observer
 from pylwaftr.daemon.router import Router, Sample, Totals
 from pylwaftr.daemon.services import Services, opened_store
 from pylwaftr.daemon.start import locked, started, usable_ports
+from pylwaftr.ports import PortSpec
 
 log = logging.getLogger("pylwaftr")
 
 POLL_S = 1.0  # how often links and next hops are looked at
+
+
+# From configuration, ports, arguments for EAL and names of the ports that are taken.
+MakeRouter = Callable[[Config, list[PortSpec], Sequence[str], Sequence[str]], Router]
 
 
 class Watcher(NamedTuple):
@@ -39,10 +44,11 @@ def run(
     extra_args: Sequence[str],
     ready: Callable[[], None],
     watchers: Sequence[Watcher],
+    make: MakeRouter = started,
 ) -> Totals:
-    """Runs the router until SIGTERM or SIGINT and returns the final counters. Raises StartFault."""
+    """Runs the router that `make` makes until SIGTERM or SIGINT and returns the final counters. Raises StartFault."""
     pauses.shorten()
-    return asyncio.run(_run(config, extra_args, ready, watchers))
+    return asyncio.run(_run(config, extra_args, ready, watchers, make))
 
 
 async def _run(
@@ -50,13 +56,14 @@ async def _run(
     extra_args: Sequence[str],
     ready: Callable[[], None],
     watchers: Sequence[Watcher],
+    make: MakeRouter,
 ) -> Totals:
     stop = _signals()
     specs = usable_ports(config)
     namespace = Path("/proc/self/ns/net").stat().st_ino
     taken = [name for spec in specs if (name := ports.taken(spec, namespace)) is not None]
     with locked(taken, config.source), contextlib.closing(opened_store(config)) as store:
-        router = started(config, specs, extra_args, taken)
+        router = make(config, specs, extra_args, taken)
         try:
             await _live(Services(config, router, store), router, stop, ready, watchers)
             return router.totals()
