@@ -11,6 +11,8 @@ namespace lw::bench {
 
 enum class Direction : std::uint8_t { encap, decap, hairpin };
 
+inline constexpr Ipv4 kInternet = 0xc6336401;  // 198.51.100.1: the host that all talk to
+
 constexpr bool outer(Direction direction) { return direction != Direction::encap; }
 constexpr std::uint16_t inner_at(Direction direction) {
   return static_cast<std::uint16_t>(ether::kHeader + (outer(direction) ? ipv6::kHeader : 0));

@@ -12,7 +12,6 @@ namespace lw::bench {
 
 namespace {
 
-constexpr Ipv4 kInternet = 0xc6336401;  // 198.51.100.1: the host that all talk to
 constexpr Mac kFrom{{0x02, 0, 0, 0, 0, 0x99}};
 
 }  // namespace

@@ -240,6 +240,20 @@ std::vector<BindingRow> BindingTable::dump() const {
   return rows;
 }
 
+BindingTable::Homes BindingTable::homes(std::span<const BindingKey> keys) const {
+  const std::scoped_lock lock(writer_);
+  const auto buckets = static_cast<std::uint32_t>(entries_->slots() / cuckoo::kSlots);
+  Homes found;
+  for (const BindingKey& one : keys) {
+    const std::uint64_t key = packed(one);
+    const Entries::Slot slot = entries_->locate(key);
+    if (slot == Entries::kNoSlot) continue;
+    ++found.bound;
+    found.first += slot / cuckoo::kSlots == cuckoo::home_of(key, buckets).first;
+  }
+  return found;
+}
+
 Account* BindingTable::open_book() const {
   const std::scoped_lock lock(writer_);
   return accounts_ ? accounts_->open_book() : nullptr;

@@ -132,6 +132,11 @@ class BindingTable {
   // For benchmarks: look-ups are answered by a formula, so that all but the table's memory is measured.
   using Formula = Found (*)(BindingKey key);
   void answer_by(Formula formula) { formula_ = formula; }
+  struct Homes {
+    std::size_t bound{};
+    std::size_t first{};  // of these, in the first of their two buckets
+  };
+  Homes homes(std::span<const BindingKey> keys) const;
 
   // --- the writer's side: one call at a time (a mutex sees to it), never on a worker ---
 

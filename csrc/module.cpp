@@ -13,6 +13,7 @@ void register_filter(pybind11::module_& m);  // py_filter.cpp
 void register_bench(pybind11::module_& m);   // py_bench.cpp
 void register_tester(pybind11::module_& m);  // py_bench_ports.cpp
 void register_source(pybind11::module_& m);  // py_bench_source.cpp
+void register_shares(pybind11::module_& m);  // py_bench_shares.cpp
 
 namespace {
 
@@ -38,6 +39,7 @@ PYBIND11_MODULE(_core, m) {
   register_bench(m);
   register_tester(m);
   register_source(m);
+  register_shares(m);
 }
 
 }  // namespace lw

@@ -1,7 +1,7 @@
 """bench_sweep.py NAME... [--out FOLDER] [-- ARGUMENTS...]: sweeps of `pylwaftr bench`, JSON and a picture each.
 
 Each sweep is one `pylwaftr bench` command, so that its cases take turns on one machine state; --list shows them all.
-ARGUMENTS are added to each command, for those of a router on the wire its ports:
+ARGUMENTS are added to each command but `scaling`, for those of a router on the wire its ports:
 
   .venv/bin/python scripts/bench_sweep.py quick
   … bench_sweep.py forward-sizes forward-features --out /tmp/new -- --cpu 3
@@ -39,18 +39,12 @@ RFC_SIZES = "64,128,256,512,768,1024,1280,1518"  # RFC 5180 section 5.1.1, as RF
 class Sweep:
     name: str
     what: str
-    command: str  # behind `pylwaftr bench`; or a script of this folder
+    command: str  # behind `pylwaftr bench`
+    takes_more: bool = True  # ARGUMENTS are for it too
 
     def words(self) -> list[str]:
-        if self.command.startswith("scripts/"):
-            script, *rest = shlex.split(self.command)
-            return [sys.executable, str(ROOT / script), *rest, "--json"]
         program = shlex.split(os.environ.get("PYLWAFTR", f"{sys.executable} -m pylwaftr"))
         return [*program, "bench", *shlex.split(self.command), "--json"]
-
-    @property
-    def drawn(self) -> bool:
-        return not self.command.startswith("scripts/")
 
 
 SWEEPS = (
@@ -80,7 +74,7 @@ SWEEPS = (
         f"updates --bindings 1M,10M --rates 0,1M {SHORT} --jobs 5",
     ),
     Sweep("start", "from a snapshot to forwarding", "start --bindings 10k,100k,1M"),
-    Sweep("scaling", "one worker on each CPU, alone and together", "scripts/bench_scaling.py"),
+    Sweep("scaling", "one worker on each CPU, alone and together", "scaling --windows 40 --seconds 0.02", False),
     Sweep(
         "ports-sizes",
         "a router on the wire: throughput and latency over the sizes of RFC 8219",
@@ -127,8 +121,8 @@ def listed() -> Iterator[str]:
 def measured(sweep: Sweep, out: Path, more: Sequence[str], pictures: bool) -> bool:
     """True when it ended well; its file is there then, and whole."""
     part = out / f".{sweep.name}.part"
-    words = [*sweep.words(), *(more if sweep.drawn else ())]
-    if pictures and sweep.drawn:
+    words = [*sweep.words(), *(more if sweep.takes_more else ())]
+    if pictures:
         words += ["--plot", str(out / f"{sweep.name}.png")]
     print(f"== {sweep.name}: {sweep.command} {shlex.join(more)}".rstrip(), flush=True)
     began = time.monotonic()

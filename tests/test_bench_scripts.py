@@ -20,9 +20,6 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.mark.parametrize("sweep", bench_sweep.SWEEPS, ids=lambda sweep: str(sweep.name))
 def test_a_sweep_is_a_command_whose_options_are_understood(sweep: bench_sweep.Sweep) -> None:
     name, *words = shlex.split(sweep.command)
-    if name.startswith("scripts/"):
-        assert (ROOT / name).exists()
-        return
     command = bench.commands[name]
     given = command.make_context(name, list(words))
     named = {word.removeprefix("--").replace("-", "_") for word in words if word.startswith("--")}
@@ -61,7 +58,7 @@ def test_transports_are_different_cases() -> None:
     assert bench_compare.case_of(udp) != bench_compare.case_of(udp | {"transport": "tcp"})
 
 
-def test_options_of_the_windows_are_not_for_scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sweep_over_cpus_takes_no_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[list[str]] = []
 
     def run(words: list[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
@@ -73,7 +70,7 @@ def test_options_of_the_windows_are_not_for_scripts(tmp_path: Path, monkeypatch:
     assert "--cpu" not in given[0]
 
 
-@pytest.mark.parametrize("script", ["bench_sweep.py", "bench_compare.py", "bench_veth.py", "bench_scaling.py"])
+@pytest.mark.parametrize("script", ["bench_sweep.py", "bench_compare.py", "bench_veth.py"])
 def test_a_script_says_what_it_is_for(script: str) -> None:
     done = subprocess.run([sys.executable, str(ROOT / "scripts" / script), "--help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pylwaftr import _core, eal_args
-from pylwaftr.bench import forward, machine, plan, ports, table, under_test, updates
+from pylwaftr.bench import forward, machine, plan, ports, scaling, table, under_test, updates
 from pylwaftr.bench import start as starting
 from pylwaftr.config import ConfigFaults
 from pylwaftr.daemon.router import StartFault
@@ -83,13 +83,23 @@ def _ports(wanted: plan.Ports, say: Say) -> tuple[Running, list[dict[str, Any]],
     return running, ports.run(wanted, under, specs, running.placement.lcores, remarks, say), remarks
 
 
+def _scaling(wanted: plan.Scaling, say: Say) -> tuple[Running, list[dict[str, Any]], list[dict[str, Any]]]:
+    cpus = scaling.cpus_of(wanted)
+    running = start_on(cpus, wanted.common.hugepages, scaling.need_mib(wanted, cpus))
+    host = scaling.Host(cpus, tuple(sorted({*running.placement.control, *cpus})))
+    return running, *scaling.run(wanted, host, say)
+
+
 def measure(wanted: plan.Plan, say: Say) -> dict[str, Any]:
     """The document. Starts DPDK."""
     remarks: list[str] = []
+    more: dict[str, Any] = {}
     match wanted:
         case plan.Forward():
             running = start(wanted.common, forward.need_mib(wanted))
             results = forward.run(wanted, LCORE, say)
+        case plan.Scaling():
+            running, results, more["model"] = _scaling(wanted, say)
         case plan.Table():
             running = start(wanted.common, table.need_mib(wanted))
             results = table.run(wanted, LCORE, say)
@@ -101,13 +111,13 @@ def measure(wanted: plan.Plan, say: Say) -> dict[str, Any]:
             results = starting.run(wanted, LCORE, say)
         case plan.Ports():
             running, results, remarks = _ports(wanted, say)
-    cpu = running.placement.workers[0]
-    described = machine.describe(_core.bench_tsc_hz(), running.hugepages, cpu)
+    described = machine.describe(_core.bench_tsc_hz(), running.hugepages, *running.placement.workers)
     return {
         "machine": {**described, "remarks": [*running.remarks, *remarks]},
         "commit": machine.commit(),
         "plan": plan.to_json(wanted),
         "results": results,
+        **more,
     }
 
 

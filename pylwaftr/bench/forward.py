@@ -3,14 +3,14 @@ everything without looking, and beside one binding."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import yaml
 
 from pylwaftr import _core, config
-from pylwaftr.bench import stats
+from pylwaftr.bench import shares, stats
 from pylwaftr.bench.plan import COUNTED, Forward, deep_merge, frame_octets, frames, settings_of
 
 MBUFS, DATA_ROOM = 8_192, 2_048
@@ -19,6 +19,7 @@ SHARE_OF_WARMING = 0.15  # of a window, before it: the job before had the caches
 DEVICES = ("net_null0,copy=0,size=64", "net_null1,copy=0,size=64")
 MACS = (bytes.fromhex("020000000004"), bytes.fromhex("020000000006"))
 SETS_AN_ADDRESS = 64
+BURST = 64  # Lane::kBurst: net_null always has one
 _PEER = "02:00:00:00:00:99"
 
 Tables = tuple[_core.BindingTable, _core.BindingTable, _core.BindingTable]
@@ -70,6 +71,7 @@ def run(plan: Forward, lcore: int, say: Callable[[str], None]) -> list[dict[str,
     ports = _core.BenchPorts(list(DEVICES), MBUFS, DATA_ROOM, [MTU4, MTU6])
     results: list[dict[str, Any]] = []
     for bindings in plan.bindings:
+        queues: dict[str, Any] = {}
         made: dict[bool, Tables] = {}
         for feature in plan.features:
             counted = COUNTED in feature.split("+")
@@ -78,13 +80,14 @@ def run(plan: Forward, lcore: int, say: Callable[[str], None]) -> list[dict[str,
             lanes = [lane_of(ports, feature, table) for table in made[counted]]
             for direction, size in ((d, s) for d in plan.directions for s in plan.sizes):
                 say(f"{direction}, {size} octets, {bindings} bindings, {feature}")
-                results += _case(plan, ports, lanes, (direction, size, bindings, feature), lcore)
+                result = _case(plan, ports, lanes, (direction, size, bindings, feature), lcore)
+                if direction not in queues:
+                    queues[direction] = shares.over_queues(direction, bindings)
+                results.append(result | {"spread": _spread(result, made[counted][-1], queues[direction])})
     return results
 
 
-def _case(
-    plan: Forward, ports: Any, lanes: list[Any], case: tuple[str, str, int, str], lcore: int
-) -> Iterator[dict[str, Any]]:
+def _case(plan: Forward, ports: Any, lanes: list[Any], case: tuple[str, str, int, str], lcore: int) -> dict[str, Any]:
     direction, size, bindings, feature = case
     v4, v6 = frames(size)
     counts = (bindings, bindings, 1, bindings)
@@ -100,7 +103,7 @@ def _case(
         raise AssertionError(f"{lost} packets left by no edge: {lanes[-1].counters()}")
     generator, least, one, full = (stats.cycles(windows[:, job]) for job in range(4))
     tsc_hz = _core.bench_tsc_hz()
-    yield {
+    return {
         "name": f"forward.{direction}",
         "unit": "packets",
         "bindings": bindings,
@@ -111,6 +114,7 @@ def _case(
         **stats.costs(full, tsc_hz),
         "gbps": _gbps(full, frame_octets(direction, size), tsc_hz),
         "packets": int(windows[:, 3, 0].sum()),
+        "packets_by_window": [int(packets) for packets in windows[:, 3, 0]],
         # What the machine around the lane costs (net_null and the writing of headers), and the rest.
         "generator": stats.costs(generator, tsc_hz),
         "lane_cycles_per_packet": stats.pair(
@@ -123,6 +127,19 @@ def _case(
         # To the cheaper of the two: the arithmetic is not free, and one hot binding may cost less.
         "distance_to_floor": stats.ratio(full, least if least.min() < one.min() else one),
     }
+
+
+def _spread(result: dict[str, Any], table: _core.BindingTable, queues: dict[str, Any]) -> dict[str, Any]:
+    """How the packets of the windows with all bindings were spread, reckoned behind them. Ways take turns burst by
+    burst, and each window begins with the first."""
+    bindings, each = result["bindings"], result.pop("packets_by_window")
+    ways = shares.ways(result["name"].removeprefix("forward."))
+    bursts = [packets // BURST for packets in each]
+    found: dict[str, Any] = {}
+    for at, way in enumerate(ways):
+        packets = BURST * sum((n + len(ways) - 1 - at) // len(ways) for n in bursts)
+        found[way] = shares.over_bindings(way, bindings, packets)
+    return {**found, "buckets": shares.buckets(table, bindings), "queues": queues}
 
 
 def _gbps(each: Any, octets: float, tsc_hz: int) -> dict[str, float]:

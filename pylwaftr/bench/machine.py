@@ -59,13 +59,14 @@ def _transparent() -> str:
     return text.partition("[")[2].partition("]")[0] or "unknown"
 
 
-def describe(tsc_hz: int, hugepages: str, cpu: int) -> dict[str, Any]:
+def describe(tsc_hz: int, hugepages: str, *cpus: int) -> dict[str, Any]:
     march, dpdk = _built_for()
     return {
         "cpu": cpu_model(Path("/proc/cpuinfo").read_text()),
         "tsc_hz": tsc_hz,
         "cores": os.cpu_count(),
-        "measured_cpu": cpu,
+        "measured_cpu": cpus[0],
+        "measured_cpus": list(cpus),
         "kernel": platform.release(),
         "hugepages": hugepages,  # of DPDK's own memory
         "transparent_hugepages": _transparent(),  # what the binding table asks for

@@ -28,6 +28,7 @@ FEATURES: Mapping[str, Mapping[str, Any]] = {
     "capture": {},  # armed with a filter that takes no frame
 }
 COUNTED = "binding-counters"
+OF_A_LANE = (COUNTED, "capture")  # not by the configuration of a router alone
 
 LEAST_OCTETS = {"v4": 64, "v6": 94}
 # Simple IMIX, 7 : 4 : 1 by IPv4 packets of 50, 576 and 1500 octets, mixed so that no size comes in a row for long.
@@ -60,6 +61,23 @@ class Forward:
     sizes: tuple[str, ...] = ("64",)
     features: tuple[str, ...] = ("default",)
     tcp: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """Workers of one router on several CPUs."""
+
+    common: Common
+    workers: tuple[int, ...] = ()  # how many at the same time; none = from 2 to all CPUs
+    cpus: tuple[int, ...] = ()  # workers take them in this order; none = all allowed, one of each core first
+    directions: tuple[str, ...] = ("both",)
+    bindings: tuple[int, ...] = (1_000_000,)
+    sizes: tuple[str, ...] = ("64",)
+    features: tuple[str, ...] = ("default",)
+    tcp: bool = False
+    cache_mib: float | None = None  # for the model; None = that of a core
+    memory_gbytes: float = 20.0  # a second, for the model
+    line_gbits: float = 100.0  # of each port, for the model
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +133,10 @@ class Ports:
     api: str = ""
 
 
-Plan = Forward | Table | Updates | Start | Ports
+Plan = Forward | Scaling | Table | Updates | Start | Ports
 _KINDS: Mapping[str, Callable[..., Plan]] = {
     "forward": Forward,
+    "scaling": Scaling,
     "table": Table,
     "updates": Updates,
     "start": Start,

@@ -40,6 +40,8 @@ def draw(document: dict[str, Any], path: Path, pyplot: Any) -> None:
     results = document["results"]
     if document["plan"]["kind"] == "ports":
         figure = _draw_panels(panels(results), pyplot)
+    elif document["plan"]["kind"] == "scaling":
+        figure = _draw_scaling(results, pyplot)
     else:
         figure = _draw_cycles(results, pyplot)
     figure.suptitle(f"{machine['cpu']}, {commit[:12]}", fontsize="medium")
@@ -118,6 +120,33 @@ def _lines(axes: Any, lines: Mapping[str, Points], joined: bool = True) -> None:
     axes.grid(alpha=0.3)
     if lines:
         axes.legend(fontsize="small")
+
+
+# --- workers ---
+
+
+def rates(results: Sequence[Result]) -> dict[str, Points]:
+    """Label -> (workers, Mpps at best, in the median)."""
+    lines: dict[str, Points] = {}
+    several = [key for key in ("direction", "bindings", "size") if len({result[key] for result in results}) > 1]
+    for result in results:
+        parts = [str(result[key]) for key in several or ["direction"]] + result["features"]
+        point = (result["workers"], result["mpps"]["best"], result["mpps"]["median"])
+        lines.setdefault(" ".join(parts), []).append(point)
+    return {label: sorted(points) for label, points in lines.items()}
+
+
+def _draw_scaling(results: Sequence[Result], pyplot: Any) -> Any:
+    figure, axes = pyplot.subplots(figsize=(9, 5.5), layout="constrained")
+    lines = rates(results)
+    _lines(axes, lines)
+    most = max(result["workers"] for result in results)
+    for points in lines.values():
+        axes.plot([0, most], [0, most * points[0][1]], color="grey", linewidth=0.8, linestyle="--")
+    axes.set_xticks(range(most + 1))
+    axes.set_xlabel("workers")
+    axes.set_ylabel("Mpps of all (line: best, dotted: median; dashed: as many times one)")
+    return figure
 
 
 # --- a router on the wire ---

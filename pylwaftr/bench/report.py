@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from pylwaftr.bench import scaling_model, share_lines
+
 Result = dict[str, Any]
 Column = tuple[str, Callable[[Result], str]]
 
@@ -69,6 +71,22 @@ FORWARD: tuple[Column, ...] = (
     ("floor", lambda r: _cycles(r, "floor")),
     ("x floor", lambda r: _pair(r["distance_to_floor"], 2)),
 )
+SCALING: tuple[Column, ...] = (
+    ("workers", lambda r: str(r["workers"])),
+    ("CPUs", lambda r: ",".join(map(str, r["cpus"])) + (" in turn" if "load" not in r else "")),
+    ("way", lambda r: r["direction"]),
+    ("bindings", lambda r: short(r["bindings"])),
+    ("frame", lambda r: r["size"] if r["size"] == "imix" else f"{r['frame_octets']:g}"),
+    ("features", lambda r: "+".join(r["features"]) or "default"),
+    ("Mpps", lambda r: _pair(r["mpps"], 2)),
+    ("x alone", lambda r: _pair(r["ratio"], 2)),
+    ("cycles/packet of each", _cycles),
+    ("load", lambda r: f"{r['load']['least']:.2f} to {r['load']['most']:.2f}" if "load" in r else "-"),
+    ("CPU had", lambda r: " ".join(f"{100 * one['cpu_share']:.0f} %" for one in r["by_worker"])),
+    ("by CPU time: Mpps", lambda r: _pair(r["of_cpu_time"]["mpps"], 2)),
+    ("x alone", lambda r: _pair(r["of_cpu_time"]["ratio"], 2)),
+    ("cycles/packet", lambda r: _cycles(r, "of_cpu_time")),
+)
 TABLE: tuple[Column, ...] = (
     ("work", lambda r: r["name"].removeprefix("table.")),
     ("bindings", lambda r: short(r["bindings"])),
@@ -119,7 +137,7 @@ PORTS: tuple[Column, ...] = (
     ("wrong", lambda r: _ways(r, "wrong")),
     ("silent bindings", lambda r: "/".join(f"{one['silent']}" for one in r["spread"].values())),
 )
-_BY_KIND = {"forward": FORWARD, "table": TABLE, "updates": UPDATES, "start": START, "ports": PORTS}
+_BY_KIND = {"forward": FORWARD, "scaling": SCALING, "table": TABLE, "updates": UPDATES, "start": START, "ports": PORTS}
 _HEAD = {"ports": "rates: median of the runs; a/b: encap and decap; frames with FCS, on the IPv4 side"}
 
 
@@ -127,7 +145,7 @@ def table(kind: str, results: Iterable[Result]) -> Table:
     columns = _BY_KIND[kind]
     grid = Table(box=None, pad_edge=False)
     for title, _ in columns:
-        left = title in ("way", "work", "features", "test", "direction", "limit")
+        left = title in ("way", "CPUs", "work", "features", "test", "direction", "limit")
         grid.add_column(title, justify="left" if left else "right", no_wrap=True)
     for result in results:
         grid.add_row(*(text(result) for _, text in columns))
@@ -136,9 +154,10 @@ def table(kind: str, results: Iterable[Result]) -> Table:
 
 def show(document: dict[str, Any], console: Console) -> None:
     machine = document["machine"]
+    cpus = machine.get("measured_cpus", [machine["measured_cpu"]])
     console.print(
         f"{machine['cpu']}, TSC {machine['tsc_hz'] / 1e9:.3f} GHz, "
-        f"CPU {machine['measured_cpu']} of {machine['cores']}, "
+        f"{'CPUs' if len(cpus) > 1 else 'CPU'} {','.join(map(str, cpus))} of {machine['cores']}, "
         f"hugepages: {machine['hugepages']}, built for {machine['isa']}, load {machine['load_average'][0]}",
         soft_wrap=True,
         highlight=False,
@@ -151,6 +170,23 @@ def show(document: dict[str, Any], console: Console) -> None:
     console.print(table(kind, document["results"]), soft_wrap=True, highlight=False)
     if kind == "ports":
         _show_spread(document["results"], console)
+    elif kind == "forward":
+        _show_shares(document["results"], console)
+    elif kind == "scaling":
+        for one in document["model"]:
+            for line in ("", *scaling_model.lines(one), *share_lines.queue_lines(one["queues"])):
+                console.print(line, soft_wrap=True, highlight=False)
+
+
+def _show_shares(results: Iterable[Result], console: Console) -> None:
+    """Once for each way and number of bindings: neither size nor features change it, and the first has its packets."""
+    console.print("\nhow the packets were spread, reckoned from the draws of the generator:", highlight=False)
+    first: dict[tuple[str, int], Result] = {}
+    for result in results:
+        first.setdefault((result["name"], result["bindings"]), result)
+    for result in first.values():
+        case = f"{result['name'].removeprefix('forward.')}, {short(result['bindings'])} bindings"
+        console.print(f"  {case}: {share_lines.line(result['spread'])}", soft_wrap=True, highlight=False)
 
 
 def _show_spread(results: Iterable[Result], console: Console) -> None:

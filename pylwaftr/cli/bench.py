@@ -1,4 +1,4 @@
-"""`pylwaftr bench`: forwarding, look-ups, updates and starting, measured on this machine."""
+"""`pylwaftr bench`: forwarding, more workers, look-ups, updates and starting, measured on this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pylwaftr.cli.parsed import parsed
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
-def common_options(command: Command) -> Command:
+def window_options(command: Command) -> Command:
     options = (
         click.option(
             "--windows", type=click.IntRange(1, 100_000), default=25, show_default=True, help="Windows of each case."
@@ -27,7 +27,6 @@ def common_options(command: Command) -> Command:
         click.option(
             "--seconds", type=click.FloatRange(0.001, 60), default=0.06, show_default=True, help="Length of a window."
         ),
-        click.option("--cpu", type=click.IntRange(0), help="The CPU that is measured [default: the last one allowed]."),
         click.option("--hugepages", type=click.Choice(plan.HUGEPAGES), default="auto", show_default=True),
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object: machine, commit, plan, results."),
         click.option(
@@ -37,6 +36,13 @@ def common_options(command: Command) -> Command:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def common_options(command: Command) -> Command:
+    cpu = click.option(
+        "--cpu", type=click.IntRange(0), help="The CPU that is measured [default: the last one allowed]."
+    )
+    return cpu(window_options(command))
 
 
 class _Group(click.Group):
@@ -50,7 +56,7 @@ class _Group(click.Group):
 
 @click.group("bench", cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 def bench() -> None:
-    """Measure this machine: cycles and packets per second of one core.
+    """Measure this machine: cycles and packets per second of one core, or of several (`scaling`).
 
     Numbers are the best and the median of many short windows. Compare those of one run: cases take turns. `ports`
     measures a router on the wire instead, from outside. Options without a command are those of `forward`.
@@ -95,6 +101,97 @@ def forward(
 ) -> None:
     """The whole fast path, port input and output included, without a NIC."""
     _run(lambda of: plan.Forward(of, directions, bindings, sizes, features, transport == "tcp"), **common)
+
+
+def _cpus(text: str) -> tuple[int, ...]:
+    return plan.numbers(text, 0, 4095)
+
+
+@bench.command("scaling")
+@click.option(
+    "--workers",
+    callback=parsed(lambda text: plan.numbers(text, 1, 128)),
+    help="How many at the same time, beside each alone.  [default: 2 to the number of CPUs]",
+)
+@click.option(
+    "--cpus",
+    callback=parsed(_cpus),
+    help="Whose turn it is first, second, …  [default: all allowed, one of each core before its hyper-threads]",
+)
+@click.option(
+    "--directions",
+    callback=parsed(lambda text: plan.names(text, plan.DIRECTIONS)),
+    default="both",
+    show_default=True,
+    help="Of " + ", ".join(plan.DIRECTIONS) + ".",
+)
+@click.option("--bindings", callback=parsed(plan.numbers), default="1M", show_default=True)
+@click.option(
+    "--sizes",
+    callback=parsed(plan.sizes),
+    default="64",
+    show_default=True,
+    help="Octets of received frames, or imix. 64 is the least: 64 from the internet, 94 from a softwire.",
+)
+@click.option(
+    "--features",
+    callback=parsed(plan.features),
+    default="default",
+    show_default=True,
+    help=f"As for `forward`, but {' and '.join(plan.OF_A_LANE)}.",
+)
+@click.option("--transport", type=click.Choice(("udp", "tcp")), default="udp", show_default=True)
+@click.option(
+    "--cache",
+    type=click.FloatRange(0),
+    metavar="MIB",
+    help="For the model: how much of the table each core has near.  [default: its own cache]",
+)
+@click.option(
+    "--memory-bandwidth",
+    type=click.FloatRange(0.1),
+    default=20.0,
+    show_default=True,
+    metavar="GB/S",
+    help="For the model: what memory has for all cores; 20 is one channel.",
+)
+@click.option(
+    "--line-rate",
+    type=click.FloatRange(0.1),
+    default=100.0,
+    show_default=True,
+    metavar="GBIT/S",
+    help="For the model: of each port.",
+)
+@window_options
+def scaling(
+    workers: tuple[int, ...] | None,
+    cpus: tuple[int, ...] | None,
+    directions: tuple[str, ...],
+    bindings: tuple[int, ...],
+    sizes: tuple[str, ...],
+    features: tuple[str, ...],
+    transport: str,
+    cache: float | None,
+    memory_bandwidth: float,
+    line_rate: float,
+    **common: Any,
+) -> None:
+    """Workers of one router on several CPUs: what they forward together, and each alone.
+
+    A router as `run` starts it: one binding table, and for each CPU a worker and a queue of each port, which has as
+    many frames as are polled. Teams take turns window by window: each CPU alone, then the first 2, 3, … of them. The
+    workers are started for a window and stopped behind it, so that nobody else polls meanwhile. A model tells what more
+    cores than this machine has would do, and how evenly RSS or software would load their queues with these bindings.
+    """
+    _run(
+        lambda of: plan.Scaling(
+            of, workers or (), cpus or (), directions, bindings, sizes, features, transport == "tcp", cache,
+            memory_bandwidth, line_rate,
+        ),
+        cpu=None,
+        **common,
+    )  # fmt: skip
 
 
 @bench.command("table")
