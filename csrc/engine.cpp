@@ -135,7 +135,8 @@ void Engine::configure_ports(unsigned workers) {
                           .promiscuous = promiscuous_[i],
                           .pool = pool_.get(),
                           .offloads = plan_.offloads,
-                          .inner = inner && softwires});
+                          .inner = inner && softwires,
+                          .rx_descriptors = plan_.rx_descriptors});
     if (!ports_[i]->remark().empty()) remarks_.push_back(ports_[i]->device() + ": " + ports_[i]->remark());
   }
 }

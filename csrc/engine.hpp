@@ -40,6 +40,7 @@ class Engine {
     bool split_queues;         // on a stick: queue 0 carries the IPv4 side, queue 1 the IPv6 side (replay)
     std::uint64_t secret;
     Rss rss{Rss::outer};  // how packets are spread over workers
+    std::uint16_t rx_descriptors{Port::kDescriptors};
   };
 
   // The NUMA nodes of these lcores, for the table; none on a machine of one node.

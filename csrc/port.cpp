@@ -50,8 +50,6 @@ std::uint32_t largest_mtu(const rte_eth_dev_info& info) {
   return std::min<std::uint32_t>(info.max_mtu, info.max_rx_pktlen - overhead);
 }
 
-constexpr std::uint16_t kDescriptors = 1024;
-
 }  // namespace
 
 Port::Port(const std::string& device, const std::string& where) : device_(device), where_(where) {
@@ -122,8 +120,8 @@ void Port::configure(const Setup& setup) {
   const int socket = rte_eth_dev_socket_id(id_);
   const auto on = static_cast<unsigned>(socket);
   for (std::uint16_t queue = 0; queue < setup.rx_queues; ++queue) {
-    result = rte_eth_rx_queue_setup(id_, queue, clamped_descriptors(info.rx_desc_lim, kDescriptors), on, nullptr,
-                                    setup.pool);
+    result = rte_eth_rx_queue_setup(id_, queue, clamped_descriptors(info.rx_desc_lim, setup.rx_descriptors), on,
+                                    nullptr, setup.pool);
     if (result != 0) fail("DPDK cannot set up a receive queue", -result);
   }
   for (std::uint16_t queue = 0; queue < setup.tx_queues; ++queue) {

@@ -36,6 +36,7 @@ class Port {
     std::uint16_t rx_queues;
     std::uint16_t tx_queues;
   };
+  static constexpr std::uint16_t kDescriptors = 1024;
   struct Setup {
     std::uint16_t rx_queues;
     std::uint16_t tx_queues;
@@ -44,6 +45,7 @@ class Port {
     rte_mempool* pool;
     bool offloads;       // what the device offers and the stages can use; false: they do all themselves
     bool inner = false;  // spread over the queues by the IPv4 header inside a softwire
+    std::uint16_t rx_descriptors = kDescriptors;  // of each queue, within what the device takes
   };
   // Which of it is in use.
   struct Offloads {

@@ -169,14 +169,14 @@ py::list worker_stats(const Engine& engine) {
 std::unique_ptr<Engine> make_engine(const py::dict& settings, BindingTable& table, std::vector<std::string> devices,
                                     std::vector<unsigned> lcores, std::uint32_t mbufs, std::uint16_t data_room,
                                     std::uint32_t held_limit, bool offloads, bool split_queues, std::uint64_t secret,
-                                    const std::string& rss) {
+                                    const std::string& rss, std::uint16_t rx_descriptors) {
   Settings value = settings_from(settings);
   if (devices.empty() || devices.size() > 2) throw py::value_error("devices: one or two are needed");
   if (lcores.empty()) throw py::value_error("lcores: one worker at least is needed");
   if (value.one_port != (devices.size() == 1)) throw py::value_error("devices: their number does not fit one_port");
   const OwnMac own_mac = own_macs(settings);
-  const Engine::Plan plan{std::move(devices), std::move(lcores), mbufs,  data_room,    held_limit,
-                          offloads,           split_queues,      secret, rss_from(rss)};
+  const Engine::Plan plan{std::move(devices), std::move(lcores), mbufs,  data_room,     held_limit,
+                          offloads,           split_queues,      secret, rss_from(rss), rx_descriptors};
   const py::gil_scoped_release unlocked;
   return std::make_unique<Engine>(std::move(value), own_mac, table, plan);
 }
@@ -200,7 +200,8 @@ void register_engine(py::module_& m) {
   py::class_<Engine>(m, "Engine", "Ports and workers of one router.")
       .def(py::init(&make_engine), py::arg("settings"), py::arg("table"), py::arg("devices"), py::arg("lcores"),
            py::kw_only(), py::arg("mbufs"), py::arg("data_room"), py::arg("held_limit"), py::arg("offloads") = true,
-           py::arg("split_queues") = false, py::arg("secret"), py::arg("rss") = "outer", py::keep_alive<1, 3>())
+           py::arg("split_queues") = false, py::arg("secret"), py::arg("rss") = "outer",
+           py::arg("rx_descriptors") = Port::kDescriptors, py::keep_alive<1, 3>())
       .def("start", &Engine::start, Unlocked())
       .def("stop", &Engine::stop, Unlocked(), "The workers end, then the ports; counters stay readable.")
       .def("close", &Engine::close, Unlocked(), "Gives everything back; counters stay readable.")

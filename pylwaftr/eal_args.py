@@ -19,7 +19,7 @@ _HEADROOM = 128
 _PRIVATE = 64
 _BUFFER_HEADERS = 128 + 64 + 192  # rte_mbuf, the mempool's object header, its padding to spread over memory channels
 SMALL_PAGE, HUGE_PAGE = 4096, 2 * MIB
-_RING = 1024  # descriptors per queue
+RING = 1024  # descriptors of a queue
 _HANDOVER = 256 + 64  # of each pair of workers, a burst on its way included
 _PER_WORKER = 2048  # a mempool cache, bursts on their way, frames made of one burst
 _BASE = 4096
@@ -81,11 +81,13 @@ def data_room(mtu: int) -> int:
     return max(2048, -(-(mtu + 14 + 8 + 4) // 64) * 64)
 
 
-def buffers(mtu: int, ports: int, workers: int, max_packets: int, handover: bool = False) -> Buffers:
+def buffers(
+    mtu: int, ports: int, workers: int, max_packets: int, handover: bool = False, rx_descriptors: int = RING
+) -> Buffers:
     """`max_packets` of the configured reassembly: a packet in two fragments keeps one buffer while it waits.
     `handover`: workers hand frames to each other."""
     held_limit = max(512, -(-max_packets // workers))
-    count = workers * (ports * 2 * _RING + _PER_WORKER + 2 * held_limit) + _BASE
+    count = workers * (ports * (rx_descriptors + RING) + _PER_WORKER + 2 * held_limit) + _BASE
     if handover:
         count += workers * (workers - 1) * _HANDOVER
     return Buffers(count, data_room(mtu), held_limit)

@@ -59,6 +59,12 @@ BLOCKED = [
     ("an MTU", text(), text(v4=f"{V4}, mtu: 1400"), ["interfaces.v4.mtu: 1500 -> 1400"]),
     ("less room", text(), text("dataplane: {max_bindings: 10}"), ["dataplane.max_bindings: 1000000 -> 10"]),
     (
+        "descriptors",
+        text(),
+        text("dataplane: {rx_descriptors: 64}"),
+        ["dataplane.rx_descriptors: 1024 -> 64"],
+    ),
+    (
         "more room for what is counted",
         text("dataplane: {binding_counters: true}"),
         text("dataplane: {binding_counters: true, max_bindings: 2000000}"),

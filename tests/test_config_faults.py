@@ -65,6 +65,10 @@ FAULTS = [  # what is wrong, the text, the beginning of each line that is printe
     ("a list for a string", text("state: {directory: [a]}"), ["5: state.directory: is a list; write a string"]),
     # dataplane
     ("a core twice", text("dataplane: {lcores: [1, 2, 1]}"), ["5: dataplane.lcores[2]: core 1 is given twice"]),
+    ("descriptors", text("dataplane: {rx_descriptors: 1000}"),
+     ["5: dataplane.rx_descriptors: is 1000; write a power of two"]),
+    ("too many descriptors", text("dataplane: {rx_descriptors: 32768}"),
+     ["5: dataplane.rx_descriptors: is 32768; the range is 64 to 16384"]),
     ("no core", text("dataplane: {lcores: []}"), ["5: dataplane.lcores: is empty; give at least one"]),
     ("cores as a word", text("dataplane: {lcores: all}"),
      ["5: dataplane.lcores: is 'all'; write auto or a list of core"]),

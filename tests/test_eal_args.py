@@ -115,6 +115,11 @@ def test_buffers_cover_queues_and_what_is_held() -> None:
     assert got.count > 3 * (2 * 2 * 1024 + 2 * got.held_limit)
 
 
+def test_each_descriptor_of_a_receive_queue_has_a_buffer() -> None:
+    plain, more = (eal_args.buffers(1500, 2, 3, 20000, rx_descriptors=each) for each in (1024, 4096))
+    assert more.count - plain.count == 2 * 3 * (4096 - 1024)
+
+
 def test_a_replay_has_a_buffer_for_every_frame_that_may_wait() -> None:
     got = eal_args.replay_buffers(1500, 20000, may_wait=50000, longest=9000)
     assert got.count > 50000 * 5  # 9000 octets take five buffers

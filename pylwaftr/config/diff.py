@@ -19,6 +19,7 @@ RESTART = (
     "dataplane.rss",
     "dataplane.eal_args",
     "dataplane.binding_counters",
+    "dataplane.rx_descriptors",
     "dataplane.offloads",
     "interfaces.v4.port",
     "interfaces.v4.mac",

@@ -15,6 +15,7 @@ class Dataplane:
     lcores: tuple[int, ...] | None  # None = auto
     max_bindings: int
     rss: str  # outer | inner | software
+    rx_descriptors: int  # of each receive queue
     offloads: bool  # what the ports offer is used
     binding_counters: bool
     eal_args: tuple[str, ...]

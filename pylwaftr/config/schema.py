@@ -45,10 +45,19 @@ def dataplane(at: Section) -> Dataplane:
         lcores=at.get("lcores", word_or({"auto": None}, _cores, "a list of core numbers"), None),
         max_bindings=at.get("max_bindings", integer(1, MAX_BINDINGS), 1_000_000),
         rss=at.get("rss", one_of("outer", "inner", "software"), "outer"),
+        rx_descriptors=at.get("rx_descriptors", _descriptors, 1024),
         offloads=at.get("offloads", boolean, True),
         binding_counters=at.get("binding_counters", boolean, False),
         eal_args=at.get("eal_args", listing(text), ()),
     )
+
+
+def _descriptors(spot: Spot) -> int:
+    """What every device can align."""
+    count = integer(64, 16_384)(spot)
+    if spot.report.sound(spot.path) and count & count - 1:
+        spot.report.error(spot.path, f"is {count}; write a power of two")
+    return count
 
 
 def _cores(spot: Spot) -> tuple[int, ...]:

@@ -72,6 +72,7 @@ class Router:
                 split_queues=split_queues,
                 secret=secret,
                 rss=config.dataplane.rss,
+                rx_descriptors=config.dataplane.rx_descriptors,
             )
         except (_core.PortError, _core.EalError) as fault:
             raise StartFault(str(fault)) from None

@@ -49,7 +49,8 @@ def started(config: Config, specs: list[PortSpec], extra_args: Sequence[str], ta
         placement = eal_args.place(config.dataplane.lcores, os.sched_getaffinity(0))
         count = len(placement.workers)
         software = config.dataplane.rss == "software"
-        buffers = eal_args.buffers(max(mtus), len(specs), count, config.softwire.reassembly.max_packets, software)
+        held, descriptors = config.softwire.reassembly.max_packets, config.dataplane.rx_descriptors
+        buffers = eal_args.buffers(max(mtus), len(specs), count, held, software, descriptors)
         wanted = "never" if "--no-huge" in extra else config.dataplane.hugepages
         memory = eal_args.memory(
             wanted, buffers, _host(), eal_args.prefix(taken or [str(Path(config.source).resolve())])
