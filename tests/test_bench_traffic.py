@@ -20,7 +20,7 @@ from pylwaftr.bench.traffic import Load, Tally, Told, before_start
 from pylwaftr.responder import journal
 
 BOUND, FLEET = range(1000), 2000
-RATE = 200_000.0
+RATE = 500_000.0
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from pylwaftr.bench.paced import Words
 BR = "2001:db8:ffff::1"
 MACS = ("02:00:00:00:00:04", "02:00:00:00:00:06")
 PEER = "02:00:00:00:00:99"
-RING = 1024  # descriptors that a router asks a port's receive queue for (csrc/port.cpp)
+RING = 4096  # dataplane.rx_descriptors: what common NICs have at most (ice, mlx5)
 READY_S, STOP_S, SETTLE_S = 120.0, 60.0, 20.0
 _QUIET, _QUIET_S = 0.05, 0.3  # the control side uses less than this share of a CPU for so long
 
@@ -157,7 +157,7 @@ def router(folder: Path, setup: Setup, offer: Offer | None = None) -> Iterator[L
     api, metrics = free_port(), free_port()
     config, shared = folder / "router.yaml", folder / "words"
     config.write_text(yaml.safe_dump(_configuration(folder, setup, api, metrics)))
-    words = Words(shared, RING)
+    words = Words(shared)
     if offer is not None:
         words.offer(offer.rate, offer.over)
     command = [sys.executable, "-m", "pylwaftr.bench.router_process", *map(str, (config, shared, setup.fleet))]
@@ -210,7 +210,11 @@ def _configuration(folder: Path, setup: Setup, api: int, metrics: int) -> dict[s
     for side, mac in zip((v4, v6), MACS, strict=True):
         side |= {"mac": mac, "next_hop_mac": PEER}
     return {
-        "dataplane": {"max_bindings": setup.room, "lcores": list(setup.cpus.placement.workers)},
+        "dataplane": {
+            "max_bindings": setup.room,
+            "lcores": list(setup.cpus.placement.workers),
+            "rx_descriptors": RING,
+        },
         "interfaces": {"v4": v4, "v6": v6},
         "softwire": {"br_addresses": [BR]},
         "bindings": {"file": str(resident)},

@@ -6,6 +6,7 @@ here, counts by the worker that polls.
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,20 +39,22 @@ class Counts:
 
 
 class Words:
-    def __init__(self, path: Path, ring: int | None = None) -> None:
-        """With `ring`, descriptors of a receive queue: a new file."""
-        shape = (len(SIDES), BLOCK)
-        if ring is None:
-            self._words = np.memmap(path, np.uint64, "r+", shape=shape)
-        else:
-            self._words = np.memmap(path, np.uint64, "w+", shape=shape)
-            self._words[:, _RING] = ring
+    def __init__(self, path: Path) -> None:
+        """A new file, if it is not there."""
+        path.touch()
+        os.truncate(path, len(SIDES) * BLOCK * 8)
+        self._words = np.memmap(path, np.uint64, "r+", shape=(len(SIDES), BLOCK))
 
     def of(self, side: int) -> npt.NDArray[np.uint64]:
         return np.asarray(self._words[side])
 
-    def say_hz(self, hz: int) -> None:
-        self._words[:, _HZ] = hz
+    def begin(self, hz: int, ring: int) -> None:
+        """Of the router: its clock, and the descriptors of its receive queues."""
+        self._words[:, _HZ], self._words[:, _RING] = hz, ring
+
+    @property
+    def ring(self) -> int:
+        return int(self._words[0, _RING])
 
     def offer(self, rate: float, over: range) -> None:
         """Frames a second of both sides together, each of any of these bindings. The rate may be AS_POLLED."""

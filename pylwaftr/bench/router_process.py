@@ -27,7 +27,7 @@ class _Sources:
 
     def router(self, config: Config, specs: list[PortSpec], extra_args: Sequence[str], taken: Sequence[str]) -> Router:
         made = start.started(config, specs, extra_args, taken)
-        self._words.say_hz(_core.bench_tsc_hz())
+        self._words.begin(_core.bench_tsc_hz(), config.dataplane.rx_descriptors)
         sides = config.interfaces
         for port, (direction, side) in enumerate(zip(SIDES, (sides.v4, sides.v6), strict=True)):
             sizes, mac = [_core.BenchSource.least(direction)], side.mac

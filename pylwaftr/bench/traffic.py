@@ -18,7 +18,7 @@ from typing import Any
 
 from pylwaftr.api.client import Client
 from pylwaftr.bench import paced
-from pylwaftr.bench.live import RING, Cpus, Live
+from pylwaftr.bench.live import Cpus, Live
 
 SHARE = 0.5  # of the greatest rate
 _FORWARDED = ("encap", "decap")
@@ -110,13 +110,14 @@ def summed(all_of: list[Told]) -> dict[str, Any]:
 class Tally:
     """Of all rounds of a benchmark."""
 
+    ring: int = 0  # descriptors
     maxima: list[float] = field(default_factory=list)
     busy: list[Told] = field(default_factory=list)
     idle: list[Told] = field(default_factory=list)
 
     def told(self) -> dict[str, Any]:
         maximum = round(statistics.median(self.maxima) / 1e6, 3)
-        return {"maximum_mpps": maximum, "ring": RING, "traffic": summed(self.busy), "idle": summed(self.idle)}
+        return {"maximum_mpps": maximum, "ring": self.ring, "traffic": summed(self.busy), "idle": summed(self.idle)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +175,7 @@ class Load:
         return Reading(time.perf_counter(), counts, counters, _away(self.router))
 
     def _ended(self, before: Reading, tally: Tally) -> None:
+        tally.ring = self._words.ring
         tally.maxima.append(self.maximum)
         tally.busy.append(self._told(before))
         self.router.settle()
