@@ -170,9 +170,11 @@ def test_one_cpu_of_each_core_first(tmp_path: Path) -> None:
 
 def test_a_picture_goes_over_workers() -> None:
     base = {"features": [], "size": "64", "bindings": 1, "direction": "both"}
-    results = [{**base, "workers": n, "mpps": {"best": 10.0 * n, "median": 9.0 * n}} for n in (2, 1)]
-    assert plot.rates(results) == {"both": [(1, 10.0, 9.0), (2, 20.0, 18.0)]}
-    assert list(plot.rates([*results, {**results[0], "size": "imix"}])) == ["64", "imix"]
+    results = [
+        {**base, "workers": n, "of_cpu_time": {"mpps": {"best": 10.0 * n, "median": 9.0 * n}}} for n in (2, 1)
+    ]  # fmt: skip
+    assert plot.rates(results) == {"direction both": [(1, 10.0, 9.0), (2, 20.0, 18.0)]}
+    assert list(plot.rates([*results, {**results[0], "size": "imix"}])) == ["size 64", "size imix"]
 
 
 # --- the spread ---------------------------------------------------------------------------------------------------

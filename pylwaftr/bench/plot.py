@@ -126,12 +126,13 @@ def _lines(axes: Any, lines: Mapping[str, Points], joined: bool = True) -> None:
 
 
 def rates(results: Sequence[Result]) -> dict[str, Points]:
-    """Label -> (workers, Mpps at best, in the median)."""
+    """Label -> (workers, Mpps by CPU time at best, in the median)."""
     lines: dict[str, Points] = {}
     several = [key for key in ("direction", "bindings", "size") if len({result[key] for result in results}) > 1]
     for result in results:
-        parts = [str(result[key]) for key in several or ["direction"]] + result["features"]
-        point = (result["workers"], result["mpps"]["best"], result["mpps"]["median"])
+        parts = [f"{key} {result[key]}" for key in several or ["direction"]] + result["features"]
+        had = result["of_cpu_time"]["mpps"]
+        point = (result["workers"], had["best"], had["median"])
         lines.setdefault(" ".join(parts), []).append(point)
     return {label: sorted(points) for label, points in lines.items()}
 
@@ -145,7 +146,7 @@ def _draw_scaling(results: Sequence[Result], pyplot: Any) -> Any:
         axes.plot([0, most], [0, most * points[0][1]], color="grey", linewidth=0.8, linestyle="--")
     axes.set_xticks(range(most + 1))
     axes.set_xlabel("workers")
-    axes.set_ylabel("Mpps of all (line: best, dotted: median; dashed: as many times one)")
+    axes.set_ylabel("Mpps of all by CPU time (line: best, dotted: median; dashed: as many times one)")
     return figure
 
 
