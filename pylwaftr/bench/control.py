@@ -14,14 +14,15 @@ from pylwaftr.bench import api, child, machine, pcp, pcp_storm, pcp_way, plan, s
 from pylwaftr.daemon import pauses
 
 Say = Callable[[str], None]
+ROUTERS = "auto"  # the router is a process of its own and takes hugepages if there are enough
 
 
 def run_api(wanted: api.Plan, say: Say) -> dict[str, Any]:
-    return _document("api", asdict(wanted), lambda: api.run(wanted, say))
+    return _document("api", asdict(wanted), lambda: api.run(wanted, say), ROUTERS)
 
 
 def run_sync(wanted: sync.Plan, say: Say) -> dict[str, Any]:
-    return _document("sync", asdict(wanted), lambda: sync.run(wanted, say))
+    return _document("sync", asdict(wanted), lambda: sync.run(wanted, say), ROUTERS)
 
 
 def run_pcp(core: pcp.Plan, way: pcp_way.Plan, storm: pcp_storm.Plan, say: Say) -> dict[str, Any]:
