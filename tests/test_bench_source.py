@@ -38,6 +38,12 @@ ARRIVALS: list[tuple[str, list[tuple[float, int, int]], list[int], int]] = [
         [64, 0, 3],
         0,
     ),
+    (
+        "who waits comes before those that are polled for",
+        [(0, 1_000_000, 0), (200, 1_000_000, 0), (200, UNLIMITED, 0), (200, 0, 0)],
+        [0, 64, 64, 64],
+        0,
+    ),
     ("time that goes back is none", [(50, 1_000_000, 0), (20, 1_000_000, 0), (25, 1_000_000, 0)], [0, 0, 5], 0),
     (
         "a pause of an hour is no more than a ring",
