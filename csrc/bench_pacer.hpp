@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <stdexcept>
 #include <utility>
 
 namespace lw::bench {
@@ -11,6 +12,7 @@ class Pacer {
  public:
   static constexpr std::uint64_t kUnlimited = ~std::uint64_t{0};  // as many as are polled
   static constexpr std::uint64_t kRing = 4096;
+  static constexpr std::uint64_t kMostRate = std::uint64_t{1} << 40;  // of those that are a number of frames
 
   // offered = given + missed + what waits in the ring.
   struct Counts {
@@ -20,7 +22,10 @@ class Pacer {
     std::uint64_t polls{};
   };
 
-  explicit Pacer(std::uint64_t hz) : hz_(hz) {}
+  // Throws std::invalid_argument for 0.
+  explicit Pacer(std::uint64_t hz) : hz_(hz) {
+    if (hz == 0) throw std::invalid_argument("hz: a clock that stands still");
+  }
 
   // A poll at `now` (cycles of `hz`) for up to `most` frames: how many it gets. What arrived since the poll before came
   // at the rate that was said then, so a new rate counts from now on: no jump, whatever time has gone by.
@@ -50,7 +55,7 @@ class Pacer {
   void arrive(std::uint64_t rate, std::uint64_t ring) {
     if (rate != 0 && rate != kUnlimited) {
       __extension__ using Wide = unsigned __int128;
-      const Wide cycles = Wide{gap_} * rate + part_;
+      const Wide cycles = Wide{gap_} * std::min(rate, kMostRate) + part_;
       const auto frames = cycles < hz_ ? 0 : static_cast<std::uint64_t>(cycles / hz_);
       part_ = static_cast<std::uint64_t>(cycles - Wide{frames} * hz_);
       counts_.offered += frames;

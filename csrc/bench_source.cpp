@@ -17,7 +17,8 @@
 
 namespace lw::bench {
 
-struct FrameSource::State {
+// Lines of its own: another worker's is written at each poll too.
+struct alignas(64) FrameSource::State {
   Traffic traffic;
   rte_mempool* pool;
   SourceWords& words;
@@ -34,8 +35,9 @@ void tell(SourceWords& words, const Pacer& pacer) {
   write(words.offered, counts.offered);
   write(words.given, counts.given);
   write(words.missed, counts.missed);
-  write(words.polls, counts.polls);
   if (pacer.gap() > read(words.longest_gap)) write(words.longest_gap, pacer.gap());
+  std::atomic_ref(words.polls)
+      .store(counts.polls, std::memory_order_release);  // who sees it sees the counts of that poll
 }
 
 // net_null brings a burst, or nothing (no-rx=1): as many are freed or made as the pacer says.
@@ -97,6 +99,7 @@ FrameSource::FrameSource(std::uint16_t port, std::uint16_t queue, const Traffic:
   rte_mempool* const buffers = rte_mempool_lookup(pool.c_str());
   if (buffers == nullptr) throw EalError("there is no pool of packet buffers named " + pool);
   auto state = std::make_unique<State>(State{Traffic(plan), buffers, words, Pacer(rte_get_tsc_hz())});
+  words.offered = words.given = words.missed = words.longest_gap = words.polls = 0;
   if (!taken.take(port, queue)) throw EalError(name_of(port, queue) + "there is a source on it already");
   callback_ = rte_eth_add_rx_callback(port, queue, receive, state.get());
   if (callback_ == nullptr) {
@@ -108,7 +111,8 @@ FrameSource::FrameSource(std::uint16_t port, std::uint16_t queue, const Traffic:
 
 void FrameSource::detach() {
   if (callback_ == nullptr) return;
-  if (Eal::running()) rte_eth_remove_rx_callback(port_, queue_, std::exchange(callback_, nullptr));
+  const rte_eth_rxtx_callback* const callback = std::exchange(callback_, nullptr);
+  if (Eal::running()) rte_eth_remove_rx_callback(port_, queue_, callback);
   taken.give(port_, queue_);
 }
 

@@ -11,12 +11,14 @@ struct rte_eth_rxtx_callback;
 
 namespace lw::bench {
 
-// What the two sides tell each other: a cache line that the control side writes, and one that the worker writes.
+// What the two sides tell each other: half of it the control side writes, half the worker. Each half is a cache line if
+// the whole begins at one.
 struct SourceWords {
   std::uint64_t rate;          // frames a second, Pacer::kUnlimited
   std::uint64_t ring;          // frames that wait at most, 0 = Pacer::kRing
   std::uint64_t first, count;  // of the plan's bindings, count 0 = all from the first on
-  std::uint64_t unused[4];
+  std::uint64_t unused[3];
+  std::uint64_t hz;  // of the clock that gaps are told by: for readers that have no DPDK
   std::uint64_t offered, given, missed;
   std::uint64_t longest_gap;  // between two polls, cycles; the reader may set it to 0
   std::uint64_t polls;

@@ -19,7 +19,7 @@ constexpr std::uint64_t word_of(std::uint64_t key, std::uint16_t tag) { return k
 constexpr std::uint64_t key_of(std::uint64_t word) { return word >> 16; }
 constexpr std::uint16_t tag_of(std::uint64_t word) { return static_cast<std::uint16_t>(word); }
 
-// A test may put a pause here, between any two steps that another thread can see (tests/native/cuckoo_stress.cpp).
+// A test may put a pause here, between any two steps that another thread can see (tests/native/fibers.hpp).
 #if !defined(LW_SHARED_STEP)
 #define LW_SHARED_STEP()
 #endif

@@ -10,6 +10,7 @@
 #include "bench_fleet.hpp"
 #include "bench_shares.hpp"
 #include "binding_table.hpp"
+#include "py_bench_direction.hpp"
 
 namespace py = pybind11;
 using namespace py::literals;
@@ -20,12 +21,6 @@ namespace {
 
 using Numbers = py::array_t<std::uint32_t, py::array::c_style>;
 
-bench::Direction direction_of(const std::string& name) {
-  if (name == "encap") return bench::Direction::encap;
-  if (name == "decap") return bench::Direction::decap;
-  if (name == "hairpin") return bench::Direction::hairpin;
-  throw py::value_error("direction is \"encap\", \"decap\" or \"hairpin\"");
-}
 bench::By by_of(const std::string& name) {
   if (name == "outer") return bench::By::outer;
   if (name == "inner") return bench::By::inner;
@@ -54,17 +49,17 @@ void register_shares(py::module_& m) {
   m.def(
       "bench_draws",
       [](const std::string& direction, std::uint32_t bindings, std::size_t packets, std::uint64_t seed) {
-        return array_of(bench::draws(direction_of(direction), bindings, packets, seed));
+        return array_of(bench::draws(bench::direction_of(direction), bindings, packets, seed));
       },
       "direction"_a, "bindings"_a, "packets"_a, "seed"_a = 1,
       "The binding (number, uint32) of each of the first packets that a generator or BenchSource of this seed makes; "
-      "of "
-      "hairpinned ones that of the sender. Raises ValueError for no or more than 2^28 bindings.");
+      "of hairpinned ones that of the sender. Raises ValueError for no or more than 2^28 bindings.");
   m.def(
       "bench_queues",
       [](const std::string& direction, const std::string& by, const Numbers& numbers, unsigned queues,
          std::uint64_t secret, std::uint8_t mask) {
-        return array_of(bench::queues_of(span_of(numbers), direction_of(direction), {by_of(by), queues, secret, mask}));
+        return array_of(
+            bench::queues_of(span_of(numbers), bench::direction_of(direction), {by_of(by), queues, secret, mask}));
       },
       "direction"_a, "by"_a, py::arg("numbers").noconvert(), "queues"_a, py::kw_only(), "secret"_a = 0,
       "subscriber_mask"_a = 56,

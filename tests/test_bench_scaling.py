@@ -139,11 +139,14 @@ def test_the_model_has_both_hyper_threads_where_they_were_measured() -> None:
 
 
 def test_a_team_of_siblings_is_known() -> None:
-    two = {"workers": 2, "cpus": [0, 1], "of_cpu_time": {"ratio": {"median": 1.3}}}
-    one = {"workers": 1, "cpus": [0, 1], "of_cpu_time": {"ratio": {"median": 1.0}}}
+    whole = {"by_worker": [{"cpu_share": 0.99}, {"cpu_share": 0.95}]}
+    two = {"workers": 2, "cpus": [0, 1], "of_cpu_time": {"ratio": {"median": 1.3}}, **whole}
+    one = {"workers": 1, "cpus": [0, 1], "of_cpu_time": {"ratio": {"median": 1.0}}, **whole}
+    seldom = {**two, "by_worker": [{"cpu_share": 0.15}, {"cpu_share": 0.99}]}
     assert scaling.siblings_ratio([one, two], lambda _: (0, 0)) == 1.3
     assert scaling.siblings_ratio([one, two], lambda cpu: (0, cpu)) is None
     assert scaling.siblings_ratio([one], lambda _: (0, 0)) is None
+    assert scaling.siblings_ratio([one, seldom], lambda _: (0, 0)) is None, "they hardly ever ran at the same time"
 
 
 def host(folder: Path, cores: dict[int, tuple[int, int]]) -> Path:

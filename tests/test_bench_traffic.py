@@ -96,6 +96,16 @@ def test_traffic_can_be_there_before_the_worker(tmp_path: Path) -> None:
     assert sound(tally.busy[0])
 
 
+def test_a_second_router_in_a_folder_counts_anew(tmp_path: Path) -> None:
+    setup = Setup(Cpus(), 4096, FLEET, BOUND)
+    for _ in range(2):
+        before, tally = before_start(setup.cpus), Tally()
+        with live.router(tmp_path, setup, Offer(RATE, BOUND)) as router, Client(router.target) as client:
+            Load(router, client, BOUND).since(before, 2 * RATE, tally)
+            assert router.forwarding_s > 0.2 * router.ready_s, "its worker cannot have begun before"
+        assert sound(tally.busy[0])
+
+
 def test_only_the_worker_has_its_cpu(running: tuple[Live, Client]) -> None:
     router = running[0]
     placement = router.cpus.placement

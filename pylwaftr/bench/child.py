@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pylwaftr import _core, eal_args
@@ -87,7 +87,11 @@ def _scaling(wanted: plan.Scaling, say: Say) -> tuple[Running, list[dict[str, An
     cpus = scaling.cpus_of(wanted)
     running = start_on(cpus, wanted.common.hugepages, scaling.need_mib(wanted, cpus))
     host = scaling.Host(cpus, tuple(sorted({*running.placement.control, *cpus})))
-    return running, *scaling.run(wanted, host, say)
+    results, models = scaling.run(wanted, host, say)
+    if not scaling.ran_together(results):
+        apart = "others had the CPUs of workers for some of the time: what workers cost each other is not seen"
+        running = replace(running, remarks=(*running.remarks, apart))
+    return running, results, models
 
 
 def measure(wanted: plan.Plan, say: Say) -> dict[str, Any]:

@@ -3,7 +3,7 @@ everything without looking, and beside one binding."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,18 +44,18 @@ def settings(feature: str) -> dict[str, Any]:
     return config.core_settings(config.load_text(yaml.safe_dump(configuration(feature)), "bench"))
 
 
-def filled(bindings: int, step: int = 1, counted: bool = False) -> _core.BindingTable:
+def filled(bindings: int, lcores: Sequence[int], step: int = 1, counted: bool = False) -> _core.BindingTable:
     rows = np.ascontiguousarray(_core.bench_rows(0, bindings)[::step])
-    table = _core.BindingTable(len(rows), accounts=counted)
+    table = _core.BindingTable(len(rows), accounts=counted, nodes=_core.nodes_of(list(lcores)))
     report = table.bind(rows, _core.SOURCE_CONFIG, 1)
     if report["refused"]:
         raise AssertionError(f"the table refused {len(report['refused'])} of {bindings} bindings")
     return table
 
 
-def always_hits(bindings: int, counted: bool) -> _core.BindingTable:
+def always_hits(bindings: int, lcores: Sequence[int], counted: bool) -> _core.BindingTable:
     """All addresses are known, by one binding each; what is bound is answered by arithmetic."""
-    table = filled(bindings, SETS_AN_ADDRESS, counted)
+    table = filled(bindings, lcores, SETS_AN_ADDRESS, counted)
     _core.bench_always_hits(table)
     return table
 
@@ -76,7 +76,11 @@ def run(plan: Forward, lcore: int, say: Callable[[str], None]) -> list[dict[str,
         for feature in plan.features:
             counted = COUNTED in feature.split("+")
             if counted not in made:
-                made[counted] = always_hits(bindings, counted), filled(1, 1, counted), filled(bindings, 1, counted)
+                made[counted] = (
+                    always_hits(bindings, [lcore], counted),
+                    filled(1, [lcore], 1, counted),
+                    filled(bindings, [lcore], 1, counted),
+                )
             lanes = [lane_of(ports, feature, table) for table in made[counted]]
             for direction, size in ((d, s) for d in plan.directions for s in plan.sizes):
                 say(f"{direction}, {size} octets, {bindings} bindings, {feature}")

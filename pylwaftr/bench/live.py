@@ -104,11 +104,10 @@ class Live:
         return self.began + self.forwarding_s
 
     def memory(self, name: str) -> int:
-        """MiB of a line of /proc/…/status."""
-        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith(name + ":"):
-                return int(line.split()[1]) // 1024
-        raise KeyError(name)
+        """MiB: VmRSS or VmHWM of /proc/…/status, and the hugepages, which the kernel counts by themselves."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        status = dict(line.split(":", 1) for line in lines)
+        return sum(int(status[one].split()[0]) for one in (name, "HugetlbPages")) // 1024
 
     def control_cpu_s(self) -> float:
         """CPU time of all threads but the worker: what neighbours on the machine cannot stretch."""
@@ -124,14 +123,15 @@ class Live:
         tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
         return next(task for task in tasks if _is_worker((task / "comm").read_text()))
 
-    def settle(self) -> None:
-        """Background work behind a job has been done: no longer than SETTLE_S, for some may never end."""
+    def settle(self) -> bool:
+        """Background work behind a job has been done; False when there is still some after SETTLE_S."""
         end = time.perf_counter() + SETTLE_S
         while time.perf_counter() < end:
             before = self.control_cpu_s()
             time.sleep(_QUIET_S)
             if self.control_cpu_s() - before <= _QUIET * _QUIET_S:
-                return
+                return True
+        return False
 
 
 def _is_worker(name: str) -> bool:
@@ -157,6 +157,7 @@ def router(folder: Path, setup: Setup, offer: Offer | None = None) -> Iterator[L
     api, metrics = free_port(), free_port()
     config, shared = folder / "router.yaml", folder / "words"
     config.write_text(yaml.safe_dump(_configuration(folder, setup, api, metrics)))
+    shared.unlink(missing_ok=True)  # what an earlier router's worker has counted
     words = Words(shared)
     if offer is not None:
         words.offer(offer.rate, offer.over)

@@ -31,6 +31,7 @@ UNLIMITED = (1 << 64) - 1
 LEAST_WARMING_S = 0.005  # buffers and code of a worker that has just begun
 BEGIN_S = 10.0
 FRAGMENTS = 512  # that may wait: there are none
+WHOLE_CPU = 0.9  # of the time
 READ_SHARE = 0.01  # of a window, that reading the counters may take
 _NAMES = [entry[0] for entry in _core.COUNTERS]
 LEFT = [_NAMES.index(name) for name in ("encap", "decap", "hairpin")]
@@ -118,17 +119,17 @@ class Rig:
 
     def _sources(self, engine: _core.Engine) -> list[_core.BenchSource]:
         """Each brings other frames."""
-        words = np.zeros(16, np.uint64)
-        words[0] = UNLIMITED
+        workers = engine.worker_stats()
+        words = iter(_lines_of(len(workers) * len(SIDES)))
         made: list[_core.BenchSource] = []
-        for worker in engine.worker_stats():
+        for worker in workers:
             for side, queue in zip(SIDES, worker["queues"], strict=True):
                 for way in WAYS[self._case.direction]:
                     if (way == "encap") == (side == "v4"):
                         made.append(
                             _core.BenchSource(
                                 queue["port"], queue["queue"], way, self._case.bindings, self._octets[side],
-                                engine.macs()[side], words.copy(), tcp=self._case.tcp, seed=len(made) + 1,
+                                engine.macs()[side], next(words), tcp=self._case.tcp, seed=len(made) + 1,
                             )
                         )  # fmt: skip
         return made
@@ -162,6 +163,16 @@ class Rig:
             [min(1.0, max(had / took, 1e-6)) for had in after.cpu - before.cpu],
             queues,
         )
+
+
+def _lines_of(sources: int) -> npt.NDArray[np.uint64]:
+    """Words for so many: what one worker writes lies in no cache line of another's."""
+    each, line = 16, 8
+    memory = np.zeros(sources * each + line, np.uint64)
+    first = -memory.ctypes.data // 8 % line
+    words = memory[first : first + sources * each].reshape(sources, each)
+    words[:, 0] = UNLIMITED
+    return words
 
 
 def _left(engine: _core.Engine) -> npt.NDArray[np.uint64]:
@@ -213,7 +224,7 @@ def run(plan: Scaling, host: Host, say: Callable[[str], None]) -> tuple[list[dic
     models: list[dict[str, Any]] = []
     teams = teams_of(plan, len(host.cpus))
     for bindings in plan.bindings:
-        table = forward.filled(bindings)
+        table = forward.filled(bindings, range(1, len(host.cpus) + 1))
         for feature in plan.features:
             for direction, size in ((d, s) for d in plan.directions for s in plan.sizes):
                 case = Case(direction, bindings, size, feature, plan.tcp)
@@ -341,8 +352,16 @@ def _model(
 
 
 def siblings_ratio(results: Iterable[dict[str, Any]], core_of: Callable[[int], tuple[int, int]]) -> float | None:
-    """Of two workers on one core, if there was such a team."""
-    for result in results:
+    """Of two workers on one core, if there was such a team, and if they ran at the same time."""
+    found = list(results)
+    if not ran_together(found):
+        return None
+    for result in found:
         if result["workers"] == 2 and len({core_of(cpu) for cpu in result["cpus"]}) == 1:
             return float(result["of_cpu_time"]["ratio"]["median"])
     return None
+
+
+def ran_together(results: Iterable[dict[str, Any]]) -> bool:
+    """Workers that had their CPUs for nearly all of the time: else it is not seen what they cost each other."""
+    return all(one["cpu_share"] >= WHOLE_CPU for result in results for one in result["by_worker"])
