@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,9 +33,7 @@ def window_options(command: Command) -> Command:
             "--plot", "picture", type=click.Path(dir_okay=False, path_type=Path), help="Draw a picture (PNG)."
         ),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return _with(options, command)
 
 
 def common_options(command: Command) -> Command:
@@ -43,6 +41,43 @@ def common_options(command: Command) -> Command:
         "--cpu", type=click.IntRange(0), help="The CPU that is measured [default: the last one allowed]."
     )
     return cpu(window_options(command))
+
+
+def traffic_options(directions: str, bindings: str, unlike: Sequence[str] = ()) -> Callable[[Command], Command]:
+    """The packets and the router that has them; `directions` and `bindings` are defaults, `unlike` no features here."""
+    features = [name for name in plan.FEATURES if name not in unlike]
+    options = (
+        click.option(
+            "--directions",
+            callback=parsed(lambda text: plan.names(text, plan.DIRECTIONS)),
+            default=directions,
+            show_default=True,
+            help="Of " + ", ".join(plan.DIRECTIONS) + ".",
+        ),
+        click.option("--bindings", callback=parsed(plan.numbers), default=bindings, show_default=True),
+        click.option(
+            "--sizes",
+            callback=parsed(plan.sizes),
+            default="64",
+            show_default=True,
+            help="Octets of received frames, or imix. 64 is the least: 64 from the internet, 94 from a softwire.",
+        ),
+        click.option(
+            "--features",
+            callback=parsed(plan.features),
+            default="default",
+            show_default=True,
+            help="Of " + ", ".join(features) + "; a+b is both at once.",
+        ),
+        click.option("--transport", type=click.Choice(("udp", "tcp")), default="udp", show_default=True),
+    )
+    return lambda command: _with(options, command)
+
+
+def _with(options: Sequence[Callable[[Command], Command]], command: Command) -> Command:
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 class _Group(click.Group):
@@ -67,29 +102,7 @@ bench.add_command(bench_ports)
 
 
 @bench.command("forward")
-@click.option(
-    "--directions",
-    callback=parsed(lambda text: plan.names(text, plan.DIRECTIONS)),
-    default="encap,decap,both",
-    show_default=True,
-    help="Of " + ", ".join(plan.DIRECTIONS) + ".",
-)
-@click.option("--bindings", callback=parsed(plan.numbers), default="1,1k,1M", show_default=True)
-@click.option(
-    "--sizes",
-    callback=parsed(plan.sizes),
-    default="64",
-    show_default=True,
-    help="Octets of received frames, or imix. 64 is the least: 64 from the internet, 94 from a softwire.",
-)
-@click.option(
-    "--features",
-    callback=parsed(plan.features),
-    default="default",
-    show_default=True,
-    help="Of " + ", ".join(plan.FEATURES) + "; a+b is both at once.",
-)
-@click.option("--transport", type=click.Choice(("udp", "tcp")), default="udp", show_default=True)
+@traffic_options("encap,decap,both", "1,1k,1M")
 @common_options
 def forward(
     directions: tuple[str, ...],
@@ -118,29 +131,7 @@ def _cpus(text: str) -> tuple[int, ...]:
     callback=parsed(_cpus),
     help="Whose turn it is first, second, …  [default: all allowed, one of each core before its hyper-threads]",
 )
-@click.option(
-    "--directions",
-    callback=parsed(lambda text: plan.names(text, plan.DIRECTIONS)),
-    default="both",
-    show_default=True,
-    help="Of " + ", ".join(plan.DIRECTIONS) + ".",
-)
-@click.option("--bindings", callback=parsed(plan.numbers), default="1M", show_default=True)
-@click.option(
-    "--sizes",
-    callback=parsed(plan.sizes),
-    default="64",
-    show_default=True,
-    help="Octets of received frames, or imix. 64 is the least: 64 from the internet, 94 from a softwire.",
-)
-@click.option(
-    "--features",
-    callback=parsed(plan.features),
-    default="default",
-    show_default=True,
-    help=f"As for `forward`, but {' and '.join(plan.OF_A_LANE)}.",
-)
-@click.option("--transport", type=click.Choice(("udp", "tcp")), default="udp", show_default=True)
+@traffic_options("both", "1M", unlike=plan.OF_A_LANE)
 @click.option(
     "--cache",
     type=click.FloatRange(0),
