@@ -17,12 +17,12 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <random>
 #include <span>
 #include <vector>
 
 #include "binding_table.hpp"
+#include "game_rows.hpp"
 
 namespace batch {
 
@@ -31,9 +31,9 @@ using lw::BindingRow;
 using lw::Softwire;
 using lw::Source;
 
-constexpr std::uint32_t kFirstAddress = 0x0a000000, kFirstWhole = 0x0b000000;
-constexpr unsigned kK = 4;  // 16 bindings an address
-constexpr unsigned kBrs = 5;
+using game_rows::kFirstAddress;
+using game_rows::kK;
+constexpr std::uint32_t kFirstWhole = 0x0b000000;
 
 [[noreturn]] inline void wrong(const char* what, std::size_t i) {
   std::printf("wrong: %s (key %zu)\n", what, i);
@@ -56,19 +56,10 @@ struct Game {
   BindingKey key(std::size_t i) const {
     const auto n = static_cast<std::uint32_t>(i);
     if (whole(i)) return {kFirstWhole + n, 0};
-    return {kFirstAddress + (n >> kK), static_cast<std::uint16_t>(n % (1U << kK))};
-  }
-  // All that is in a softwire follows from the key and a number that only grows.
-  static Softwire softwire(std::size_t i, std::uint64_t serial) {
-    return {{(i + 1) * 0x9e3779b97f4a7c15 << 8 | 0x20, serial}, {0x0120, serial % kBrs + 1}};
+    return game_rows::shared_key(n);
   }
   BindingRow row(std::size_t i, std::uint64_t serial) const {
-    const Softwire to = softwire(i, serial);
-    BindingRow row{.ipv4 = key(i).ipv4, .psid = key(i).psid, .psid_len = kK, .psid_offset = 6, .b4 = {}, .br = {}};
-    if (whole(i)) row.psid_len = 0;
-    std::memcpy(row.b4.data(), &to.b4, sizeof to.b4);
-    std::memcpy(row.br.data(), &to.br, sizeof to.br);
-    return row;
+    return game_rows::row(key(i), whole(i), game_rows::softwire(i, serial));
   }
 
   // The number of the last change that began, and of the last that ended; odd = bound.
@@ -281,7 +272,7 @@ class Reader {
       return;
     }
     const std::uint64_t serial = out.b4.low;
-    if (!(out == Game::softwire(i, serial))) wrong("a softwire of two parts", i);
+    if (!(out == game_rows::softwire(i, serial))) wrong("a softwire of two parts", i);
     if (serial % 2 == 0 || serial > after) wrong("a softwire that never was", i);
     if (serial < before || serial < last_[i]) wrong("a softwire that had gone before", i);
     last_[i] = serial;
