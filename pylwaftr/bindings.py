@@ -12,71 +12,27 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from pylwaftr import row_sets
-from pylwaftr.changes import THERE, Change, Keys, Op, Refusal, Report, Source, etag
+from pylwaftr.applied import Applied, as_given
+from pylwaftr.changes import THERE, Keys, Refusal, Report, Source, etag
 from pylwaftr.precedence import Shadow, divided_otherwise, division_of, winners
-from pylwaftr.refusals import refusal
+from pylwaftr.refusals import MOST, refusal, refused
 from pylwaftr.row_sets import UNBOUND, Ids, Mask, Sourced, firsts
 from pylwaftr.rows import BINDING_ROW, PACKED, Rows
+from pylwaftr.table import ALL, Table
 
 _PARAMS = ("overlap", "other_params_on_address")
 _SOFT = (*_PARAMS, "outranked", "table_full")  # not faults of the row: others may have to give way
 _KEYS_AT_ONCE = 1 << 20
 _BYTE = np.uint64(8)
 _FEW = 1000  # so many times as many rows come as there are
-_ALL = 1 << 62
 
 Expected = Sequence[str | None]  # per row an etag, "" = must not be there, THERE = must be there, None = any
-
-
-class Table(Protocol):
-    """The core's BindingTable, as far as it is needed here."""
-
-    @property
-    def size(self) -> int: ...
-    @property
-    def capacity(self) -> int: ...
-    def bind(self, rows: Any, source: Any, generation: Any, *, validate_only: bool = ...) -> dict[str, Any]: ...
-    def unbind(self, ipv4: Any, psid: Any, source: Any) -> dict[str, Any]: ...
-    def sweep(self, source: Any, generation: Any) -> Any: ...
-    def holders(self, ipv4: Any, psid: Any) -> tuple[Any, Any]: ...
-    def classify(self, ipv4: Any) -> tuple[int, int, int]: ...
-    def dump_chunk(self, start: Any, limit: Any) -> tuple[Any, Any, int]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """What a batch came to, in table and shadow."""
-
-    report: Report
-    gone: Sourced = field(default_factory=Sourced.none)  # were bound, and are not, or with other contents or source
-    come: Sourced = field(default_factory=Sourced.none)
-    left: Sourced = field(default_factory=Sourced.none)  # the same of the shadow
-    waits: Sourced = field(default_factory=Sourced.none)
-
-    @property
-    def empty(self) -> bool:
-        return not (len(self.gone) or len(self.come) or len(self.left) or len(self.waits))
-
-    def changes(self) -> tuple[Change, ...]:
-        """A row that another takes the place of is not mentioned: the new one's BIND ends it."""
-        if not (len(self.gone) or len(self.left) or len(self.waits)):
-            return tuple(Change(Op.BIND, source, rows) for source, rows in self.come.by_source())
-        stays, _ = row_sets.found(self.gone.keys(), row_sets.distinct(self.come.keys()))
-        kept, _ = row_sets.found(self.left.ids(), row_sets.distinct(self.waits.ids()))
-        parts = (
-            (Op.UNBIND, self.gone.select(~stays)),
-            (Op.UNSHADOW, self.left.select(~kept)),
-            (Op.BIND, self.come),
-            (Op.SHADOW, self.waits),
-        )
-        return tuple(Change(op, source, rows) for op, part in parts for source, rows in part.by_source())
 
 
 class Bindings:
@@ -114,7 +70,7 @@ class Bindings:
 
     def everything(self) -> Sourced:
         """All that is wanted, bound or waiting."""
-        rows, sources, _ = self.table.dump_chunk(0, _ALL)
+        rows, sources, _ = self.table.dump_chunk(0, ALL)
         return Sourced.join([Sourced(rows, sources), self._shadow.rows])
 
     def shadowed(self) -> Sourced:
@@ -155,9 +111,10 @@ class Bindings:
         if not foreign.any() and not self._shadow.beside(rows["ipv4"]).any():
             report = self.table.bind(rows, source, self._generation(source), validate_only=validate_only)
             if not report["refused"]:
-                return _as_given(rows, source, before, report, validate_only)
+                return as_given(rows, source, before, report, validate_only)
         if hard := self._faults(rows, source, replacing):
-            return Applied(Report(refused=tuple(refusal(rows[i], i, why) for i, why in sorted(hard.items()))))
+            told = tuple(refusal(rows[i], i, why) for i, why in sorted(hard.items())[:MOST])
+            return Applied(Report(refused=told, more_refused=len(hard) - len(told)))
         return self._put_among_others(Sourced.of(rows, source), source, replacing, validate_only)
 
     def part_of_all(self, rows: Rows, source: int) -> Applied:
@@ -192,11 +149,13 @@ class Bindings:
         self, keys: Keys, source: int, *, expected: Expected = (), over: bool = False, validate_only: bool = False
     ) -> Applied:
         """What the source does not have is not counted. `over`: also what lower sources have, and what only a higher
-        one has is refused."""
+        one has is refused; one PSID then does not stand for a whole address."""
         before = self._holders(*keys)
-        bound = before.sources != UNBOUND
         names = row_sets.joined_keys(*keys)
-        # The PSID of a whole address is ignored, unless the source has a row of just this key that waits.
+        bound = before.sources != UNBOUND
+        if over:
+            bound &= before.keys() == names
+        # Else the PSID of a whole address is ignored, unless the source has a row of just this key that waits.
         names = np.where(bound & ~self._waiting(names, source), before.keys(), names)
         waiting = self._waiting(names, source)
         named = before.rows.copy()
@@ -236,7 +195,7 @@ class Bindings:
             return Sourced(*self.table.holders(ipv4, psid))
         # A first load: nearly all of its addresses are new, and to ask for those takes half as long as to bind them.
         found = Sourced(np.zeros(len(ipv4), BINDING_ROW), np.full(len(ipv4), UNBOUND, np.uint8))
-        bound, _, _ = self.table.dump_chunk(0, _ALL)
+        bound, _, _ = self.table.dump_chunk(0, ALL)
         near = np.flatnonzero(np.isin(ipv4, bound["ipv4"]))
         found.rows[near], found.sources[near] = self.table.holders(ipv4[near], psid[near])
         return found
@@ -296,8 +255,8 @@ class Bindings:
             others = others.select(~own | (row_sets.params(others.rows) == division_of(given.rows, others.rows)))
         bound = self.bound_on(addresses)
         won, after = self._settled(addresses, bound, Sourced.join([others, given]))
-        if not (replacing and validate_only) and (refused := self._no_room(given, bound, after)):
-            return Applied(Report(refused=refused))
+        if not (replacing and validate_only) and not (full := self._room(given, bound, after)).ok:
+            return Applied(full)
         won = won[len(others) :]
         known = row_sets.found(given.keys(), row_sets.distinct(bound.keys()))[0]
         unchanged = won & ~row_sets.found(given.ids(), row_sets.distinct(given.less(bound).ids()))[0]
@@ -346,15 +305,16 @@ class Bindings:
             Report(), gone=bound.less(now), come=now.less(bound), left=waited.less(waiting), waits=waiting.less(waited)
         )
 
-    def _no_room(self, given: Sourced, bound: Sourced, after: Applied) -> tuple[Refusal, ...]:
+    def _room(self, given: Sourced, bound: Sourced, after: Applied) -> Report:
+        """Refuses what there is no room for."""
         names = row_sets.distinct(bound.keys())
         new = ~row_sets.found(after.come.keys(), names)[0]
         ended = ~row_sets.found(after.gone.keys(), row_sets.distinct(after.come.keys()))[0]
         excess = self.table.size + int(new.sum()) - int(ended.sum()) - self.table.capacity
         if excess <= 0:
-            return ()
+            return Report()
         added = np.flatnonzero(~row_sets.found(given.keys(), names)[0])[-excess:]
-        return tuple(refusal(given.rows[i], i, "table_full") for i in added.tolist())
+        return refused(given.rows, added.tolist(), "table_full")
 
     # --- the table ---
 
@@ -395,16 +355,3 @@ class Bindings:
         self._unbind(now.select((now.sources != UNBOUND) & (now.keys() == names)))
         if not self._bind(applied.gone):
             raise RuntimeError("the table does not take back what it had")
-
-
-def _as_given(rows: Rows, source: int, before: Sourced, report: dict[str, Any], validate_only: bool) -> Applied:
-    """The batch went into the table as it was."""
-    counts = Report(added=report["added"], replaced=report["replaced"], unchanged=report["unchanged"])
-    if validate_only or counts.unchanged == len(rows):
-        return Applied(counts)
-    given = Sourced.of(rows, source)
-    if counts.added == len(rows):
-        return Applied(counts, come=given)
-    bound = before.sources != UNBOUND
-    changed = ~bound | ~row_sets.same(rows, before.rows)
-    return Applied(counts, gone=before.select(bound & changed), come=given.select(changed))

@@ -87,11 +87,23 @@ class Report:
     outranked: int = 0  # kept behind a row of higher precedence, and taking over when that goes
     held: int = 0  # of a replacement: are bound at its end, when there is room
     refused: tuple[Refusal, ...] = ()
+    more_refused: int = 0  # beside those
     revision: int = 0  # of the commit; the current one if nothing changed
 
     @property
     def ok(self) -> bool:
         return not self.refused
+
+    @property
+    def refused_count(self) -> int:
+        return len(self.refused) + self.more_refused
+
+
+def summed(reports: Sequence[Report]) -> Report:
+    """Of what was done; at the revision it has led to."""
+    names = ("added", "replaced", "unchanged", "removed", "outranked", "held")
+    sums = {name: sum(getattr(report, name) for report in reports) for name in names}
+    return Report(**sums, revision=max((report.revision for report in reports), default=0))
 
 
 def etag(row: bytes, source: int) -> str:

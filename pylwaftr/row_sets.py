@@ -113,6 +113,16 @@ def found(needles: Ids, hay: Ids) -> tuple[Mask, Index]:
     return np.asarray(hay[at] == needles), at
 
 
+def among(rows: Rows, others: Rows) -> Mask:
+    """Which have keys of the others."""
+    return found(keys(rows), distinct(keys(others)))[0]
+
+
+def without(rows: Rows, others: Rows) -> Rows:
+    """Those whose keys are not among the others'."""
+    return select(rows, ~among(rows, others))
+
+
 def slices(counts: npt.NDArray[np.int64], together: int) -> list[slice]:
     """Runs of neighbours whose counts come to about so many."""
     edges = np.flatnonzero(np.diff(np.cumsum(counts) // together)) + 1

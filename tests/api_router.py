@@ -279,6 +279,10 @@ class Leases:
     asked: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
 
+    @property
+    def names(self) -> Sequence[str]:
+        return [one.name for one in self.sources()]
+
     def sources(self) -> Sequence[SourceStatus]:
         at = 1_700_000_000.0
         more = {"quarantined": 3, "received": 70, "sent": 5, "bulk": "idle", "skew_s": -1.5}

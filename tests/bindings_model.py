@@ -1,4 +1,4 @@
-"""What several sources want and what is bound of it, as a dictionary: the oracle of test_bindings.py."""
+"""What several sources want and what is bound of it, as a dictionary: the oracle of test_bindings_steps.py."""
 
 from __future__ import annotations
 

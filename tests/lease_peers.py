@@ -178,7 +178,8 @@ asyncio.run(requestor(json.loads(sys.argv[1])))
 async def requestor(wanted: dict[str, Any]) -> None:
     """Prints the bindings, one JSON object a line, each time they change."""
     from pylwaftr.config.services import LeaseServer
-    from pylwaftr.daemon.leasequery import Edge, of_config
+    from pylwaftr.daemon.lease_servers import of_config
+    from pylwaftr.daemon.leasequery import Edge
     from pylwaftr.dhcp.requestor import Requestor
     from pylwaftr.rows import text4, text6
 

@@ -8,11 +8,11 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from pylwaftr.dhcp import codec4, codec6, codec_lease
-from pylwaftr.dhcp.codec_lease import Lease, State
+from pylwaftr.dhcp.codec_lease import Lease, LeaseRows, State
 from pylwaftr.dhcp.connection import Phase
 from pylwaftr.dhcp.events import Channel, Open, Saved, Secure, Shut
 from pylwaftr.dhcp.leasequery import Session, Settings
-from pylwaftr.dhcp.leases import Policy
+from pylwaftr.dhcp.leases import Leases, Policy
 from pylwaftr.dhcp.profiles import Start
 from pylwaftr.dhcp.requestor import Output, Requestor, Server
 from pylwaftr.dhcp.s46 import PortParams
@@ -31,6 +31,11 @@ def start(unix: int) -> Start:
 
 
 SETTLED = Saved(start(T0 - 1), resync=False)  # all that the server has told is known
+
+
+def told(leases: Leases, server: str) -> LeaseRows:
+    """All that a server said."""
+    return leases.rows_of(server, leases.said(server, 0, 1 << 30)[0])
 
 
 class Peer:

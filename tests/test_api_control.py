@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -97,6 +98,26 @@ def test_pages_turned_while_others_write(client: Client) -> None:
     stayed = {one_.ipv4 for one_ in unpack(rows.tobytes())} - {f"10.0.19.{last}" for last in range(10)}
     assert stayed <= set(listed)
     assert len(listed) == len(set(listed))
+
+
+def test_deletes_that_come_together_are_done_together(tmp_path: Path) -> None:
+    """Each answers for its own binding; those of one go are one revision."""
+    bindings = Bindings(tmp_path)
+    with Served(parts(bindings)) as served, Client(served.target) as client:
+        client.load(many(100).tobytes())
+        writer = bindings.control._writer
+
+        async def let_go() -> None:
+            while len(writer._waiting) < 20:
+                await asyncio.sleep(0.01)
+            writer._turn.release()
+
+        served.do(writer._turn.acquire())
+        with ThreadPoolExecutor(20) as pool:
+            revisions = pool.map(lambda number: client.delete(f"10.0.0.{number}"), range(20))
+            served.do(let_go())
+            assert set(revisions) == {2}
+        assert len(bindings.held) == 80
 
 
 def test_watching(client: Client) -> None:

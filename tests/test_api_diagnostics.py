@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,15 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Wanted]:
     """What the compiled core was asked for; it refuses the filter "refuse"."""
     found: list[Wanted] = []
 
-    async def captured(wanted: Wanted) -> AsyncIterator[State]:
+    async def captured(wanted: Wanted) -> AsyncGenerator[State, None]:
         found.append(wanted)
         if wanted.filter == "refuse":
             raise CaptureFault("the filter is none")
+        if wanted.filter == "gone":
+            Path(wanted.file).unlink()
+            raise CaptureFault("the filter is none")
+        if wanted.filter == "nothing":
+            yield State("running", "")
         Path(wanted.file).write_bytes(b"frames")
         yield State("finished", "count")
 
@@ -68,3 +73,22 @@ def test_a_capture_that_is_refused_leaves_no_file(asked: list[Wanted], tmp_path:
     with pytest.raises(CaptureFault, match="No such file or directory"):
         capture(tmp_path / "no" / "folder")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_somebody_took_away_hides_no_refusal(asked: list[Wanted], tmp_path: Path) -> None:
+    with pytest.raises(CaptureFault, match="the filter is none"):
+        capture(tmp_path / "new.pcapng", "gone")
+
+
+def test_a_client_that_leaves_before_the_first_frame_leaves_no_file(asked: list[Wanted], tmp_path: Path) -> None:
+    file = tmp_path / "new.pcapng"
+
+    async def leave() -> None:
+        made = Diagnostics(None, lambda: None)  # type: ignore[arg-type,return-value]
+        pieces = made.capture(Wanted(str(file), 1, 1.0, 64, "nothing"))
+        assert (await anext(pieces)).state.state == "running"
+        await pieces.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(leave())
+    assert list(tmp_path.iterdir()) == []
+    assert [piece.state.state for piece in capture(file)] == ["finished"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -180,9 +181,11 @@ def test_softwires_of_what_was_held_are_counted(client: Client, served: Served, 
     client.load(apart(many(20)).tobytes())
     wanted = apart(elsewhere(20))
     wanted["b4"][11, 7] = wanted["b4"][2, 7]
+    seen: list[LoadProgress] = []
     with pytest.raises(CallFailed) as caught:
-        client.load(pieces(wanted), replace=True)
+        client.load(pieces(wanted), seen.append, replace=True)
     assert (caught.value.reason, caught.value.violations[0][0]) == ("SUBSCRIBER_LIMIT", "rows[11]")
+    assert (seen[-1].rows, seen[-1].refused_count) == (15, 1)  # when it comes
     assert packed(bindings) == of(apart(many(20)))
     assert client.load(pieces(apart(elsewhere(20))), replace=True).report.removed == 20
 
@@ -205,6 +208,42 @@ def test_a_load_is_tried_as_a_whole(client: Client, bindings: Bindings) -> None:
         client.load(pieces(many(21)), validate_only=True)
     assert (caught.value.reason, caught.value.violations[0][0]) == ("TABLE_FULL", "rows[20]")
     assert bindings.revision == 1
+
+
+def test_a_trial_counts_what_comes_again_as_a_load_does(client: Client, bindings: Bindings) -> None:
+    client.load(np.concatenate([many(2), many(4, 50)[2:]]).tobytes())
+    stream = [*pieces(many(8)), *pieces(np.concatenate([many(5), many(8, 60)[5:]])), *pieces(many(8)[6:])]
+    trial = client.load(stream, validate_only=True).report
+    load = client.load(stream).report
+    assert (trial.added, trial.replaced, trial.unchanged) == (load.added, load.replaced, load.unchanged) == (4, 7, 7)
+
+
+def test_what_comes_again_behind_another_source_is_counted_as_waiting(client: Client, served: Served) -> None:
+    bindings = Bindings(config=one("10.0.0.1"))
+    with Served(parts(bindings)) as running, Client(running.target) as own:
+        stream = [*pieces(many(3)), *pieces(many(3)), *pieces(many(3, 9))]
+        trial = own.load(stream, validate_only=True).report
+        load = own.load(stream).report
+    assert (trial.added, trial.replaced, trial.unchanged, trial.outranked) == (2, 2, 2, 3)
+    assert (load.added, load.replaced, load.unchanged, load.outranked) == (2, 2, 2, 3)
+
+
+def test_of_many_refusals_a_thousand_are_told_and_all_are_counted(tmp_path: Path) -> None:
+    bindings = Bindings(capacity=2000)
+    with Served(parts(bindings)) as served, Client(served.target) as client:
+        served.do(bindings.put(many(1000), Source.OPERATOR))
+        trial = bindings.control.rehearse(Source.OPERATOR, replacing=False)
+        served.do(trial.feed(elsewhere(1000)))
+        apart = elsewhere(1500)
+        apart["ipv4"] += 1 << 16
+        served.do(trial.feed(apart[:900]))
+        last = served.do(trial.finish())
+        assert (len(last.refused), last.refused_count, last.refused[0].index) == (900, 900, 1000)
+        with pytest.raises(CallFailed, match=r"\(and 1499 more\)") as caught:
+            client.load(pieces(elsewhere(2500), 500), validate_only=True)
+        assert caught.value.metadata["violations"] == "1500"
+        report = served.do(bindings.control.rehearse(Source.OPERATOR, replacing=False).feed(elsewhere(3000)))
+        assert (len(report.refused), report.refused_count) == (1000, 2000)
 
 
 APART = [  # in the first message, in the second, reason
@@ -242,12 +281,15 @@ def test_a_file_replaces_all_of_a_full_table(
     save(fits, elsewhere(20))
     save(too_long, elsewhere(21))
     client.load(many(20).tobytes())
+    full = "10.1.0.20 (whole): the table is full; raise dataplane.max_bindings or remove bindings"
     for words in (["--dry-run"], ["--yes"]):
         result = cli(served, "replace", str(too_long), *words)
-        assert (result.exit_code, result.stderr) == (
+        assert (result.exit_code, result.stderr.splitlines()) == (
             1,
-            f"pylwaftr: {too_long}: 10.1.0.20 (whole): the table is full; raise dataplane.max_bindings or remove "
-            "bindings [TABLE_FULL]; nothing was changed\n",
+            [
+                f"{too_long}:22: TABLE_FULL: {full}",
+                f"pylwaftr: {too_long}: {full} [TABLE_FULL]; nothing was changed",
+            ],
         )
     assert packed(bindings) == of(many(20))
     assert cli(served, "replace", str(fits), "--dry-run").stdout == f"{fits}: would be 20 added, 20 removed\n"
@@ -264,6 +306,40 @@ def test_an_import_beyond_the_room_is_refused_as_a_whole(client: Client, served:
     assert result.stderr.endswith("[TABLE_FULL]; nothing was changed\n")
     save(file, many(20))
     assert cli(served, "import", str(file)).stdout == f"{file}: 10 added, 10 unchanged\n"
+
+
+def test_rows_without_room_are_named_by_their_lines_as_far_as_an_error_goes(tmp_path: Path) -> None:
+    file, room, said = tmp_path / "many.csv", 100, dict[int, tuple[list[str], str]]()
+    with Served(parts(Bindings(capacity=room))) as served:
+        for more in (3, 90):
+            save(file, many(room + more))
+            *lines, last = cli(served, "replace", str(file), "--dry-run").stderr.splitlines()
+            assert [line.split(": ")[0] for line in lines] == [f"{file}:{room + 2 + n}" for n in range(len(lines))]
+            said[more] = lines, last
+    assert (len(said[3][0]), said[3][1]) == (3, f"pylwaftr: {file}: the router refuses 3 rows; nothing was changed")
+    lines, last = said[90]
+    assert 20 < len(lines) < 90
+    assert last.endswith(f": the router refuses 90 rows, of which {len(lines)} are named; nothing was changed")
+
+
+def test_a_replacement_that_finds_no_room_at_its_end_says_what_was_held(tmp_path: Path) -> None:
+    class Shared(Bindings):
+        async def replace_all(self, source: int) -> Any:
+            await self.put(one("203.0.113.1"), Source.DHCP)  # since the check
+            return await super().replace_all(source)
+
+    file, bindings = tmp_path / "wanted.csv", Shared(capacity=ROOM)
+    save(file, elsewhere(20))
+    with Served(parts(bindings)) as served, Client(served.target) as client:
+        client.load(many(19).tobytes())
+        result = cli(served, "replace", str(file), "--yes")
+        assert len(bindings.held) == 20
+    full = "10.1.0.19 (whole): the table is full; raise dataplane.max_bindings or remove bindings"
+    assert result.stderr.splitlines() == [
+        f"{file}:21: TABLE_FULL: {full}",
+        f"pylwaftr: {file}: {full} [TABLE_FULL]; 20 rows held and not bound before that. All of it passed the check at "
+        "revision 1: bindings were changed by somebody else since; what was done stays, replace again to do the rest",
+    ]
 
 
 # --- a table as large as in use
@@ -301,7 +377,7 @@ def test_divisions_of_a_stream_are_those_of_a_dictionary() -> None:
         ):
             continue  # of one message, which the table refuses
         wrong = [i for i, row in enumerate(rows) if known.get(int(row["ipv4"]), row["psid_len"]) != row["psid_len"]]
-        assert [one.index for one in divisions.refused(rows)] == wrong
+        assert [one.index for one in divisions.judge(rows).refused] == wrong
         if not wrong:
             known |= ids
     assert len(known) > 1000

@@ -11,6 +11,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from grpc_health.v1 import health_pb2
 
+from pylwaftr.api.backend import Ended
 from pylwaftr.api.channel import Stubs
 from pylwaftr.api.client import CallFailed, Client, open_async_channel
 from pylwaftr.api.generated.lwaftr.v1 import bindings_pb2, counters_pb2
@@ -206,6 +207,20 @@ def test_leasequery(client: Client, router: Any) -> None:
     assert leases.asked == [source.name] * 2
     assert (client.drop_leases(source.name, validate_only=True), leases.dropped) == (1000, [])
     assert (client.drop_leases(source.name), leases.dropped) == (1000, [source.name])
+
+
+@pytest.mark.parametrize("ask", [lambda c: c.resync(), lambda c: c.drop_leases("[2001:db8::67]:547")])
+def test_leasequery_that_a_fault_has_ended(
+    ask: Callable[[Client], Any], client: Client, router: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def end(*_: Any) -> None:
+        raise Ended("restart the router")
+
+    for name in ("resync", "drop"):
+        monkeypatch.setattr(router.leasequery, name, end)
+    with pytest.raises(CallFailed) as failed:
+        ask(client)
+    assert (failed.value.code, failed.value.reason) == ("FAILED_PRECONDITION", "PART_ENDED")
 
 
 def test_leases(client: Client) -> None:

@@ -133,7 +133,15 @@ def test_a_psid_is_not_the_whole_address(client: Client) -> None:
     client.create(to("2001:db8:2::1", "203.0.113.1"))
     with pytest.raises(CallFailed, match=r"203\.0\.113\.1 PSID 5 is not bound; the whole address is, which is PSID 0"):
         client.get("203.0.113.1", 5)
-    assert reason(lambda: client.delete("203.0.113.1", 5)) == "BINDING_NOT_FOUND"
+    with pytest.raises(CallFailed, match="the whole address is, which is PSID 0"):
+        client.delete("203.0.113.1", 5)
+    with pytest.raises(CallFailed, match="the whole address is, which is PSID 0"):
+        client.delete("203.0.113.1", 5, etag="*")
+    client.delete("203.0.113.1", 5, allow_missing=True)
+    keys = pb.BatchUnbindRequest(keys=[BindingKey(ipv4="203.0.113.1", psid=5)])
+    packed = pb.BatchUnbindRequest(rows=one("203.0.113.1", 6, 5).tobytes())
+    for request in (keys, packed):
+        assert client._ask(client.stubs.bindings.BatchUnbind, request).removed == 0
     assert client.get("203.0.113.1").b4_ipv6 == "2001:db8:2::1"
 
 

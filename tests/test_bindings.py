@@ -1,71 +1,29 @@
-"""Bindings of several sources: who wins, what waits, what is refused; and a naive model as the oracle."""
+"""Bindings of several sources: who wins, what waits, what is refused."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from pylwaftr import _core, row_sets
-from pylwaftr.bindings import Applied, Bindings
-from pylwaftr.changes import THERE, Op, Report, etag
+from pylwaftr.changes import THERE, etag
 from pylwaftr.refusals import TEXTS
-from tests.bindings_model import Bound, Model, Wanted
-from tests.table_model import Key, Row
-
-CONFIG, OPERATOR, DHCP, PCP = range(4)
-A1, A2, A3 = 0xCB007101, 0xCB007102, 0xCB007103
-BR = bytes.fromhex("20010db800aa00000000000000000001")
-
-
-def row(psid: int = 0, k: int = 6, to: int = 1, ipv4: int = A1, a: int = 0) -> Row:
-    return Row(ipv4, psid, k, a, bytes.fromhex("20010db80001") + to.to_bytes(10), BR)
-
-
-def array(rows: Iterable[Row]) -> np.ndarray[Any, Any]:
-    rows = list(rows)
-    made = np.zeros(len(rows), _core.BINDING_ROW)
-    for cell, one in zip(made, rows, strict=True):
-        cell["ipv4"], cell["psid"], cell["psid_len"], cell["psid_offset"] = one.ipv4, one.psid, one.k, one.a
-        cell["b4"], cell["br"] = np.frombuffer(one.b4, np.uint8), np.frombuffer(one.br, np.uint8)
-    return made
-
-
-def plain(cell: Any) -> Row:
-    numbers = (int(cell[name]) for name in ("ipv4", "psid", "psid_len", "psid_offset"))
-    return Row(*numbers, cell["b4"].tobytes(), cell["br"].tobytes())
-
-
-def keys(names: Iterable[Key]) -> tuple[Any, Any]:
-    names = list(names)
-    return np.array([name[0] for name in names], np.uint32), np.array([name[1] for name in names], np.uint16)
-
-
-def bound_of(bindings: Bindings) -> Bound:
-    rows, sources, _ = bindings.table.dump_chunk(0, 1 << 20)  # type: ignore[attr-defined]
-    return {(r := plain(cell)).key: (r, int(source)) for cell, source in zip(rows, sources, strict=True)}
-
-
-def shadow_of(bindings: Bindings) -> Wanted:
-    waiting = bindings.shadowed()
-    return {(int(s), (r := plain(c)).key): r for c, s in zip(waiting.rows, waiting.sources, strict=True)}
-
-
-def make(*puts: tuple[int, list[Row]], capacity: int = 1000) -> Bindings:
-    bindings = Bindings(_core.BindingTable(capacity, [], [BR]))
-    for source, rows in puts:
-        assert bindings.put(array(rows), source).report.ok
-    return bindings
-
-
-def counts(report: Report) -> dict[str, int]:
-    names = ("added", "replaced", "unchanged", "removed", "outranked")
-    return {name: value for name in names if (value := getattr(report, name))}
-
+from tests.bindings_made import (
+    A1,
+    A2,
+    CONFIG,
+    DHCP,
+    OPERATOR,
+    PCP,
+    array,
+    bound_of,
+    counts,
+    keys,
+    make,
+    row,
+    shadow_of,
+)
+from tests.table_model import Row
 
 # --- rows: what is there, what a source puts, what is bound and waits then -------------------------------------------
 
@@ -144,6 +102,10 @@ REMOVALS = [
     ("another's", [(PCP, [row(3)])], (DHCP, [3], False), 0, {3: PCP}, {}),
     ("a lower one's, by an operator", [(PCP, [row(3)])], (OPERATOR, [3], True), 1, {}, {}),
     ("any PSID of a whole address", [(DHCP, [WHOLE])], (DHCP, [77], False), 1, {}, {}),
+    ("a PSID of a whole address, by an operator", [(OPERATOR, [WHOLE])], (OPERATOR, [5], True), 0, {0: OPERATOR}, {}),
+    ("of a lower one's whole address", [(DHCP, [WHOLE])], (OPERATOR, [5], True), 0, {0: DHCP}, {}),
+    ("of the configuration's whole address", [(CONFIG, [WHOLE])], (OPERATOR, [5], True), 0, {0: CONFIG}, {}),
+    ("a whole address, by an operator", [(DHCP, [WHOLE])], (OPERATOR, [0, 5], True), 1, {}, {}),
     ("a winner", [(CONFIG, [row(3)]), (DHCP, [row(3, to=2)])], (CONFIG, [3], False), 1, {3: DHCP}, {}),
     ("what waits", [(CONFIG, [row(3)]), (DHCP, [row(3, to=2)])], (DHCP, [3], False), 1, {3: CONFIG}, {}),
     (
@@ -290,141 +252,3 @@ def test_rows_that_waited_are_swept_too() -> None:
     assert bindings.sweep(DHCP).report.removed == 2
     assert {name[1]: by for name, (_, by) in bound_of(bindings).items()} == {3: CONFIG, 4: CONFIG, 6: DHCP}
     assert list(shadow_of(bindings)) == [(DHCP, (A1, 4))]
-
-
-# --- random steps ---------------------------------------------------------------------------------------------------
-
-
-def replay(bound: Bound, waiting: Wanted, applied: Applied) -> None:
-    """The changes as a watcher and the store apply them."""
-    for change in applied.changes():
-        for cell in change.rows:
-            one = plain(cell)
-            if change.op is Op.BIND:
-                bound[one.key] = one, change.source
-            elif change.op is Op.UNBIND:
-                assert bound.pop(one.key) == (one, change.source)
-            elif change.op is Op.SHADOW:
-                waiting[change.source, one.key] = one
-            else:
-                assert waiting.pop((change.source, one.key)) == one
-
-
-SOURCES = st.sampled_from([CONFIG, OPERATOR, DHCP, PCP])
-ROWS = st.builds(
-    row,
-    psid=st.integers(0, 4),
-    k=st.sampled_from([0, 1, 2, 2, 2, 2]),
-    to=st.integers(1, 3),
-    ipv4=st.sampled_from([A1, A1, A2, A3]),
-    a=st.sampled_from([0, 0, 0, 0, 1]),
-)
-PUT = st.tuples(st.just("put"), SOURCES, st.lists(ROWS, min_size=1, max_size=6), st.booleans())
-NAMES = st.lists(st.tuples(st.sampled_from([A1, A2, A3]), st.integers(0, 3)), min_size=1, max_size=6)
-REMOVE = st.tuples(st.just("remove"), SOURCES, NAMES, st.just(False))
-SWEEP = st.tuples(st.just("sweep"), SOURCES, st.just(None), st.just(False))
-BEGIN = st.tuples(st.just("begin"), SOURCES, st.just(None), st.just(False))
-
-
-def act(bindings: Bindings, what: str, source: int, given: Any, replacing: bool) -> Applied | None:
-    if what == "put":
-        return bindings.put(array(given), source, replacing=replacing)
-    if what == "remove":
-        return bindings.remove(keys(given), source)
-    if what == "sweep":
-        return bindings.sweep(source)
-    return bindings.begin(source)
-
-
-def foretell(model: Model, what: str, source: int, given: Any, replacing: bool) -> bool:
-    if what == "put":
-        return model.put(given, source, replacing)
-    if what == "remove":
-        return model.remove(given, source)
-    if what == "sweep":
-        return model.sweep(source)
-    model.fresh = {name for name in model.fresh if name[0] != source}
-    return True
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.lists(st.tuples(st.one_of(PUT, PUT, PUT, REMOVE, REMOVE, SWEEP, BEGIN), st.booleans()), max_size=25))
-def test_what_is_bound_follows_from_what_is_wanted(steps: Any) -> None:
-    bindings, model = make(capacity=7), Model(7)
-    bound: Bound = {}
-    waiting: Wanted = {}
-    for step, taken_back in steps:
-        before = dict(model.wanted), model.status()
-        applied = act(bindings, *step)
-        ok = foretell(model, *step)
-        if applied is not None:
-            assert applied.report.ok == ok, applied.report
-            after = model.status()
-            model.fresh |= {name for name, was in before[1].items() if was and not after.get(name, True)}
-            if taken_back and step[0] != "sweep":
-                bindings.undo(applied)
-                model.wanted = before[0]
-                model.fresh |= {name for name, was in before[1].items() if after.get(name) != was}
-            else:
-                replay(bound, waiting, applied)
-        assert bound_of(bindings) == model.bound() == bound
-        assert shadow_of(bindings) == model.waiting() == waiting
-
-
-def test_many_rows_keep_their_order_and_contents() -> None:
-    rows = _core.bench_rows(0, 50_000)
-    mixed = row_sets.take(rows, np.random.default_rng(1).permutation(len(rows)))
-    bindings = make(capacity=50_000)
-    for source in (PCP, DHCP, CONFIG):
-        changed = mixed.copy()
-        changed["b4"][:, 15] += source
-        assert bindings.put(changed, source).report.ok
-    assert len(bindings.shadowed()) == 100_000
-    assert bindings.remove((mixed["ipv4"], mixed["psid"]), CONFIG).report.removed == 50_000
-    assert {by for _, by in bound_of(bindings).values()} == {DHCP}
-
-
-def _told(applied: Applied) -> tuple[Any, ...]:
-    sides = (applied.gone, applied.come, applied.left, applied.waits)
-    return applied.report, [(s.rows.tobytes(), s.sources.tolist()) for s in sides]
-
-
-ONES = st.builds(
-    row, psid=st.sampled_from([0, 1, 2, 65]), k=st.sampled_from([0, 6, 6, 6, 7]), to=st.integers(1, 3), a=st.just(0)
-)
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.lists(st.tuples(ONES, st.sampled_from(range(4)), st.sampled_from([None, "", "other", "now"])), max_size=12))
-def test_one_row_comes_to_what_several_come_to(steps: list[tuple[Row, int, str | None]]) -> None:
-    short, long = make(capacity=4), make(capacity=4)
-    long._put_one = lambda *_: None  # type: ignore[method-assign,assignment]
-    for one, source, wanted in steps:
-        held = short.get(one.ipv4, one.psid)
-        now = "" if held is None else etag(held[0].tobytes(), held[1])
-        expected = () if wanted is None else ((now if wanted == "now" else wanted),)
-        done = [_told(bindings.put(array([one]), source, expected=expected)) for bindings in (short, long)]
-        assert done[0] == done[1]
-    assert (bound_of(short), shadow_of(short)) == (bound_of(long), shadow_of(long))
-
-
-@pytest.mark.parametrize(
-    "there", [row(3), row(0, 0), row(3, ipv4=0xC6336401)], ids=["a key", "a whole address", "another"]
-)
-@pytest.mark.parametrize("source", [OPERATOR, PCP])
-def test_many_rows_for_an_almost_empty_table(there: Row, source: int) -> None:
-    """What is there is found among the thousands that come, though they are not looked up one by one."""
-    bindings = make((OPERATOR, [there]), capacity=5000)
-    wanted = [row(n % 64, ipv4=A1 + n // 64) for n in range(2000)]
-    if there.k == 0:
-        wanted = [row(0, 0, ipv4=A1, to=9), *wanted[64:]]
-    applied = bindings.put(array(wanted), source)
-    own, among = source == OPERATOR, there.ipv4 == A1
-    report = applied.report
-    same = among and there in wanted
-    assert report.ok
-    assert report.unchanged == int(own and same)
-    assert report.replaced == int(own and among and not same)
-    assert report.outranked == int(not own and among)
-    assert [plain(cell) for cell in applied.gone.rows] == ([there] if report.replaced else [])
-    assert len(bound_of(bindings)) == len({one.key for one in [*wanted, there]})

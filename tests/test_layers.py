@@ -101,7 +101,7 @@ def system_include_faults(name: str, layer: str, included: str) -> Iterator[str]
 
 PY_LAYERS = {  # lowest first; module names below pylwaftr
     "base": "__init__ cpu _build_info addresses",
-    "rows": "rows filters changes refusals row_sets precedence",
+    "rows": "rows filters changes refusals row_sets precedence applied table",
     "codec": "binding_files binding_files.* explain explain.* pcap ports eal_args framing capture pcp pcp.codec "
     "pcp.options pcp.numbers dhcp dhcp.codec* dhcp.s46 dhcp._bulk",
     "core": "config config.* bindings subscriber icmp_policy pcp.* dhcp.*",

@@ -285,7 +285,7 @@ def test_leases_are_listed_with_what_became_of_them(tmp_path: Path) -> None:
             assert (one.leases, one.quarantined, one.conflicts) == (6, 2, 0)
             with pytest.raises(KeyError):
                 await service.leases.leases(LeaseFilter("nobody"), 10, "")
-            for page in ("x", "1-zz", "-", "0" * 99):
+            for page in ("x", "1-zz", "-", "0" * 99, "1-", "zz-" + SERVER):
                 with pytest.raises(ValueError, match=r".*"):
                     await service.leases.leases(LeaseFilter(SERVER), 10, page)
 

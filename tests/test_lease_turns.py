@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pylwaftr import rows
+from pylwaftr import refusals, rows
 from pylwaftr.api.backend import ListFilter
 from pylwaftr.changes import Change, Op, Source
 from pylwaftr.daemon import leases as leases_file
@@ -217,5 +217,58 @@ def test_a_lease_that_the_table_had_no_room_for_is_tried_again(
                 service.leases.reconfigure(settings, settings, [], {})
             await service.until_true(lambda: service.table.size_of(Source.DHCP) == 1)
             assert not len(service.leases._left_out)
+
+    asyncio.run(story())
+
+
+def test_no_more_are_tried_than_there_is_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are tried in vain cost the others the writer's time."""
+    monkeypatch.setattr(leases_file, "_ROOM_S", 0.01)
+    settings = limited(tmp_path, 64)
+
+    async def story() -> None:
+        async with serving(tmp_path, settings, capacity=64) as service:
+            full = others(service.table.capacity)
+            await service.control.bind(full, Source.OPERATOR)
+            service.hear(*(lease(psid, b4=f"2001:db8:{psid}:100::1") for psid in range(1, 6)))
+            await service.until_true(lambda: service.leases.refused == 5)
+            moved = full[:1].copy()
+            moved["b4"][0, 15] = 7
+            await service.control.bind(moved, Source.OPERATOR)  # something has ended, and there is no room
+            service.hear(ended(lease(5), 80))
+            await service.until_true(lambda: len(service.leases._left_out) == 4)
+            for count in (1, 2):
+                await service.control.unbind((full["ipv4"][count : count + 1], full["psid"][:1]), Source.OPERATOR)
+                await service.until_true(lambda count=count: service.table.size_of(Source.DHCP) == count)  # type: ignore[misc]
+            assert (service.leases.refused, sorted(service.leases._left_out.rows["psid"].tolist())) == (5, [3, 4])
+
+    asyncio.run(story())
+
+
+def test_many_without_room_are_left_out_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A report names some of them only."""
+    monkeypatch.setattr(refusals, "MOST", 2)
+
+    async def story() -> None:
+        async with serving(tmp_path, limited(tmp_path, 64), capacity=64) as service:
+            full = others(service.table.capacity - 3)
+            await service.control.bind(full, Source.OPERATOR)
+            service.hear(*(lease(psid, b4=f"2001:db8:{psid}:100::1") for psid in range(1, 21)))
+            await service.until_true(lambda: len(service.leases._left_out) == 17)
+            await service.until_true(lambda: service.table.size_of(Source.DHCP) == 3)
+            assert service.leases.refused == 17
+            assert [line for line in caplog.messages if "not bound" in line][1:] == []
+
+    asyncio.run(story())
+
+
+def test_what_is_refused_for_its_own_sake_is_not_tried_again(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with serving(tmp_path, limited(tmp_path)) as service:
+            service.hear(lease(1, b4="2001:db8:1:100::1"), lease(2, b4="2001:db8:2:100::1", ipv4="127.0.0.1"))
+            await service.until({1: "DHCP"})
+            assert (service.leases.refused, len(service.leases._left_out)) == (1, 0)
 
     asyncio.run(story())

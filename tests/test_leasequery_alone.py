@@ -29,9 +29,10 @@ from tests.leasequery_peer import (
     reply,
     start,
     started,
+    told,
 )
 from tests.leasequery_vectors import T0
-from tests.test_responder import THREE, Pair, change, database
+from tests.responder_pair import THREE, Pair, change, database
 
 REFUSALS = ["closed", "silent", "NotAllowed"]
 
@@ -267,7 +268,7 @@ def test_a_base_time_on_one_layer_is_one_on_both(layer: str) -> None:
     options = [(c, d) for c, d in options if c != 100 or layer == "outer"]
     peer.recv(codec6.frame(codec6.encode(replace(message, options=tuple(options)))), ACTIVE, 60)
     assert peer.session().saved.start == start(T0 + 60)
-    (row,) = peer.requestor.leases.claims_of("A")
+    (row,) = told(peer.requestor.leases, "A")
     assert row["base"] == T0 + 60
 
 

@@ -33,7 +33,7 @@ from tests.leasequery_peer import (
     started,
 )
 from tests.leasequery_vectors import T0
-from tests.test_responder import Pair, change, database
+from tests.responder_pair import Pair, change, database
 
 Frames = list[bytes]
 Lie = Callable[[random.Random, Frames], bytes]

@@ -4,59 +4,18 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Address
+from ipaddress import IPv6Address
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pylwaftr.dhcp.codec_lease import Lease, State
 from pylwaftr.dhcp.leases import FromTunnelAddress, Leases, Policy
-from pylwaftr.dhcp.records import unusable
 from pylwaftr.dhcp.s46 import PortParams
-from pylwaftr.dhcp.standing import Standing
-from pylwaftr.rows import text4, text6
-from tests.leasequery_peer import BR, _key, ended, lease, rows
-
-Heard = tuple[str, Lease]
-
-
-class Table:
-    """What the router has because of what was heard."""
-
-    def __init__(self, *policies: Policy) -> None:
-        self.leases = Leases(policies or (Policy("A"), Policy("B")), BR.packed)
-        self.bound: dict[Any, str] = {}
-        self.reports: list[str] = []
-        self.resync: set[str] = set()
-
-    def heed(self, out: Any) -> None:
-        changes = self.leases.take()
-        for row in changes.unbind:
-            assert self.bound.pop(_key(row)) == text6(row["b4"].tobytes())
-        for row in changes.bind:
-            assert self.bound.get(_key(row)) != text6(row["b4"].tobytes())
-            self.bound[_key(row)] = text6(row["b4"].tobytes())
-        assert self.bound == {_key(row): text6(row["b4"].tobytes()) for row in self.leases.bindings()}
-        self.reports += [report.name for report in out.reports]
-        self.resync |= out.resync
-
-    def hear(self, *heard: Heard, now: float = 0.0) -> None:
-        for name, one in heard:
-            self.heed(self.leases.heard(name, rows(one), now))
-
-    @property
-    def psids(self) -> dict[int, str]:
-        return {key[3]: b4 for key, b4 in self.bound.items()}
-
-
-ONE = lease(1)
-B4 = "2001:db8:100:1::1"
-RENEWED, MOVED = lease(1, 60, since=0), lease(1, 70, b4="2001:db8:1ff:1::1", since=0)
-SEVEN = "2001:db8:7::"
-OTHER = lease(1, 100, client=99, b4="2001:db8:99::1")
+from tests.lease_table import B4, MOVED, ONE, OTHER, RENEWED, SEVEN, Heard, Table
+from tests.leasequery_peer import BR, ended, lease, rows
 
 ORDERS = [  # what, heard of A and B, PSID -> B4, reports
     ("an active lease", [("A", ONE)], {1: B4}, []),
@@ -228,74 +187,6 @@ def test_a_source_of_port_sets_for_servers_of_whole_addresses() -> None:
     assert table.bound == {}
 
 
-def test_an_address_outside_the_pools_is_quarantined() -> None:
-    table = Table(Policy("A", pools=(IPv4Network("198.51.100.0/24"),)))
-    table.hear(("A", lease(1)), ("A", lease(1, ipv4="8.8.8.8")), ("A", lease(1, ipv4="192.0.0.2")))
-    assert [key[0] for key in table.bound] == ["198.51.100.10"]
-    assert standings(table, "A") == {"198.51.100.10": "BOUND", "8.8.8.8": "OUTSIDE_POOLS", "192.0.0.2": "OUTSIDE_POOLS"}
-
-
-def standings(table: Table, server: str) -> dict[Any, str]:
-    """By address, or by PSID where there is one address only."""
-    found = table.leases.standings(server)
-    at = np.flatnonzero(found != Standing.NOT_KNOWN)
-    told = table.leases.rows_of(server, at)
-    name = "ipv4" if len(set(told["ipv4"].tolist())) > 1 else "psid"
-    keys = [text4(key) if name == "ipv4" else key for key in told[name].tolist()]
-    return dict(zip(keys, (Standing(one).name for one in found[at].tolist()), strict=True))
-
-
-STANDINGS = [  # what, heard of A and B, how A's leases stand, how B's do
-    ("bound", [("A", ONE)], {1: "BOUND"}, {}),
-    ("ended", [("A", ONE), ("A", ended(ONE, 80))], {1: "ENDED"}, {}),
-    ("both have it", [("A", ONE), ("B", ONE)], {1: "BOUND"}, {1: "BOUND"}),
-    ("two B4s", [("A", ONE), ("B", MOVED)], {1: "OTHER_SERVER"}, {1: "BOUND"}),
-    ("the partner tells of its end", [("A", ONE), ("B", ended(ONE, 80))], {1: "OTHER_SERVER"}, {1: "ENDED"}),
-    (
-        "other divisions of one address",
-        [("A", lease(2, 0)), ("A", lease(5, 100, psid_len=7))],
-        {2: "OTHER_DIVISION", 5: "BOUND"},
-        {},
-    ),
-    (
-        "no option 109, and an unusable one",
-        [("A", lease(1, b4=None)), ("A", lease(2, b4="fe80::1")), ("A", lease(3))],
-        {1: "NO_B4", 2: "BAD_B4", 3: "BOUND"},
-        {},
-    ),
-]
-
-
-@pytest.mark.parametrize("what, heard, first, second", STANDINGS, ids=[row[0] for row in STANDINGS])
-def test_how_leases_stand(what: str, heard: list[Heard], first: dict[int, str], second: dict[int, str]) -> None:
-    table = Table()
-    table.hear(*heard)
-    assert (standings(table, "A"), standings(table, "B")) == (first, second)
-
-
-def test_a_lease_that_was_not_renewed_is_overdue() -> None:
-    table = Table()
-    table.hear(("A", ONE))
-    table.heed(table.leases.expire(100_000))
-    assert standings(table, "A") == {1: "OVERDUE"}
-
-
-def test_what_is_reported_is_counted_by_server() -> None:
-    table = Table()
-    table.hear(("A", lease(1, b4=None)), ("B", lease(2, b4="fe80::1")), ("B", lease(3, b4="fe80::2")))
-    assert table.leases.reported == {("A", "no_b4"): 1, ("B", "bad_b4"): 2}
-
-
-B4S = [("::", True), ("::1", True), ("::ffff:192.0.2.1", True), ("ff02::1", True), ("fe80::1", True), ("febf::1", True)]
-B4S += [("fec0::1", False), ("2001:db8::", False), ("fd00::1", False), ("2001:db8:ffff::2", True)]
-
-
-@pytest.mark.parametrize("b4, bad", B4S)
-def test_which_tunnel_addresses_are_unusable(b4: str, bad: bool) -> None:
-    own = np.frombuffer(BR.packed, np.uint8).reshape(1, 16)
-    assert unusable(np.frombuffer(IPv6Address(b4).packed, np.uint8).reshape(1, 16), own).tolist() == [bad]
-
-
 # --- mark and sweep ---------------------------------------------------------------------------------------------------
 
 
@@ -350,104 +241,6 @@ def test_no_more_leases_than_there_is_room_for() -> None:
     leases = Leases([Policy("A")], BR.packed, most=100)
     out = leases.heard("A", many(150), 0)
     assert (len(leases.take().bind), len(leases), [r.name for r in out.reports]) == (100, 100, ["too_many"])
-
-
-# --- time -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("hold, live, left_at", [(0, True, 60), (0, False, 60), (100, True, 60), (100, False, 160)])
-def test_a_lease_ends_by_itself(hold: float, live: bool, left_at: float) -> None:
-    table = Table(Policy("A", hold_s=hold))
-    table.hear(("A", lease(1, lifetime=60)), ("A", lease(2, lifetime=0xFFFFFFFF)), ("A", lease(3, lifetime=1000)))
-    table.leases.set_live("A", live)
-    for at in range(0, 200, 10):
-        table.heed(table.leases.expire(at))
-        assert set(table.psids) == ({1, 2, 3} if at < left_at else {2, 3}), at
-    due = table.leases.timer()
-    assert due is not None
-    assert due >= 1000 - 1
-
-
-def test_a_renewal_moves_the_deadline() -> None:
-    table = Table()
-    table.leases.set_live("A", True)
-    table.hear(("A", lease(1, lifetime=60)))
-    table.hear(("A", lease(1, 50, lifetime=60, since=0)), now=50)
-    table.heed(table.leases.expire(100))
-    assert set(table.psids) == {1}
-    table.heed(table.leases.expire(110))
-    assert set(table.psids) == set()
-    table.hear(("A", lease(1, 200, since=0)), now=200)  # the server knew better
-    assert set(table.psids) == {1}
-
-
-def test_a_lease_without_a_lifetime_is_verified_within_the_hour() -> None:
-    table = Table()
-    table.hear(("A", lease(1, lifetime=None)))
-    table.heed(table.leases.expire(3599))
-    assert table.resync == set()
-    table.heed(table.leases.expire(3600))
-    assert (table.resync, set(table.psids)) == ({"A"}, {1})
-
-
-# --- restarts ---------------------------------------------------------------------------------------------------------
-
-
-def restored(hold_s: float = 100.0) -> Table:
-    before, table = Table(), Table()
-    before.hear(("A", lease(1)), ("A", lease(2)), ("B", lease(3)))
-    table.bound = dict(before.bound)
-    table.heed(table.leases.restore(before.leases.bindings(), 0.0, hold_s))
-    return table
-
-
-def test_what_was_bound_stays_until_all_servers_have_told_all() -> None:
-    table = restored()
-    assert set(table.psids) == {1, 2, 3}
-    for name, left in (("A", {1, 2, 3}), ("B", {1, 3})):
-        table.leases.bulk_begins(name)
-        table.hear((name, lease(1 if name == "A" else 3)))
-        table.heed(table.leases.bulk_ends(name))
-        assert set(table.psids) == left
-
-
-def test_what_was_bound_stays_no_longer_than_the_grace() -> None:
-    table = restored()
-    table.hear(("A", lease(1)))
-    table.heed(table.leases.expire(99))
-    assert set(table.psids) == {1, 2, 3}
-    table.heed(table.leases.expire(100))
-    assert set(table.psids) == {1}
-
-
-def test_any_news_is_better_than_what_was_bound() -> None:
-    table = restored()
-    table.hear(("A", ended(lease(1), -5000)), ("B", lease(2, b4="2001:db8:7::7", client=77)))
-    assert table.psids == {2: "2001:db8:7::7", 3: "2001:db8:100:3::3"}
-
-
-@pytest.mark.parametrize("state", [State.REMOTE, State.TRANSITIONING])
-def test_what_a_server_leaves_to_others_does_not_end_what_was_bound(state: State) -> None:
-    table = restored()
-    table.hear(("A", ended(lease(3), 80, state)))
-    assert set(table.psids) == {1, 2, 3}
-    table.hear(("B", lease(3)))
-    assert set(table.psids) == {1, 2, 3}
-
-
-def test_a_server_that_is_configured_no_more_takes_its_leases_along() -> None:
-    table = Table()
-    table.hear(("A", lease(1)), ("B", lease(2)), ("B", lease(1, 50, since=0)))
-    table.heed(table.leases.remove("B"))
-    assert set(table.psids) == {1}
-
-
-def test_a_server_whose_clock_went_back_is_believed_after_a_rebase() -> None:
-    table = Table()
-    table.hear(("A", lease(1, 1000)))
-    table.leases.rebase("A")
-    table.hear(("A", ended(lease(1), 10)))
-    assert table.bound == {}
 
 
 # --- any order --------------------------------------------------------------------------------------------------------

@@ -209,6 +209,15 @@ def test_what_was_bound_before_a_restart_asks_no_server() -> None:
     assert "b4_shared" in [report.name for out in peer.outputs for report in out.reports]
 
 
+def test_what_wider_pools_let_in_is_bound_at_once() -> None:
+    """The full bulk that other pools lead to takes its time."""
+    peer = started(None, lease(1), pools=(IPv4Network("203.0.113.0/24"),))
+    assert bound_psids(peer) == set()
+    peer.requestor.reconfigure([peer_server()], (), 10)
+    peer.after(10)
+    assert (bound_psids(peer), peer.session().saved.resync) == ({1}, True)
+
+
 def test_the_same_servers_are_no_change() -> None:
     async def story() -> None:
         world = World()

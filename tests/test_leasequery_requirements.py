@@ -14,7 +14,7 @@ import pytest
 
 from pylwaftr.changes import Op, Record
 from pylwaftr.config.services import LeaseServer
-from pylwaftr.daemon.leasequery import of_config
+from pylwaftr.daemon.lease_servers import of_config
 from pylwaftr.dhcp import codec4, codec6
 from pylwaftr.dhcp.codec_lease import Lease, State
 from pylwaftr.dhcp.events import Open, Saved, Shut

@@ -17,7 +17,8 @@ import trustme
 
 from pylwaftr.config.services import LeaseServer
 from pylwaftr.daemon import leasequery
-from pylwaftr.daemon.leasequery import REPORTS_MOST, Edge, Endpoint, of_config, tls_context
+from pylwaftr.daemon.lease_servers import of_config, tls_context
+from pylwaftr.daemon.leasequery import REPORTS_MOST, Edge, Endpoint
 from pylwaftr.dhcp.events import Channel
 from pylwaftr.responder.daemon import Service
 from pylwaftr.responder.database import Database

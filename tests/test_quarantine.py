@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+import pytest
 
 from pylwaftr import rows
-from pylwaftr.bindings import Applied
+from pylwaftr.applied import Applied
 from pylwaftr.changes import Report, Source
 from pylwaftr.daemon.quarantine import Quarantine
 from pylwaftr.row_sets import Sourced
+from pylwaftr.subscriber import Subscribers
 
 BR = IPv6Address("2001:db8:aa::1").packed
 NONE = rows.no_rows()
@@ -164,3 +168,28 @@ def test_a_softwire_that_was_made_meanwhile_takes_the_place() -> None:
     done(limits, NONE, admitted)
     gone, admitted = limits.admit(NONE, NONE, NONE)
     assert (psids(gone), psids(admitted), psids(limits.waiting)) == ([1], [], [1])
+
+
+def test_only_those_of_the_subscriber_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be a hundred thousand that wait, and each end of a binding asks."""
+    more = lease(4, "2001:db8:1:2ff::2")
+    limits = Quarantine(56, 1, rows.array([*FIRST.tolist(), *OTHER.tolist()]))
+    limits.admit(NONE, rows.array([*SECOND.tolist(), *more.tolist()]), NONE)
+    looked: list[list[int]] = []
+    refused = Subscribers.refused
+
+    def counted(self: Subscribers, some: rows.Rows, without: rows.Rows | None = None) -> Any:
+        looked.append(psids(some))
+        return refused(self, some, without)
+
+    monkeypatch.setattr(Subscribers, "refused", counted)
+    elsewhere = lease(9, "2001:db8:77::1")
+    assert not limits.makes_room(elsewhere)
+    assert not limits.makes_room(FIRST)
+    done(limits, OTHER, NONE)
+    assert limits.makes_room(rows.array([*OTHER.tolist(), *elsewhere.tolist()]))
+    assert looked == [[], [2], [4]]
+    limits.limit(44, 1)  # all of them are one subscriber's now
+    limits.makes_room(elsewhere)
+    limits.makes_room(FIRST)
+    assert looked[3:] == [[], [2, 4]]

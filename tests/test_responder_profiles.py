@@ -26,7 +26,9 @@ from pylwaftr.responder.query import ACTIVELEASEQUERY, LEASEQUERY, STARTTLS, Que
 from pylwaftr.responder.server import Connection, Settings
 from tests import leasequery_vectors as vectors
 from tests.leasequery_vectors import DUID, MESSAGES, RECORDINGS, T0
-from tests.test_responder import BR, SERVER, SETTINGS, THREE, change, changes, database, of_record, psids
+from tests.responder_pair import BR, SERVER, SETTINGS, THREE, change, database, psids
+from tests.test_responder import of_record
+from tests.test_responder_journal import changes
 
 SERVER_ID = IPv4Address("192.0.2.1").packed
 ACTIVE4, BULK4 = Query(ACTIVELEASEQUERY, 0x1002), Query(LEASEQUERY, 0x1001)

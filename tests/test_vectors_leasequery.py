@@ -25,6 +25,7 @@ from tests.leasequery_peer import (
     server,
     start,
     table_of,
+    told,
 )
 from tests.leasequery_vectors import EXCHANGES, MESSAGES, T0
 
@@ -98,7 +99,7 @@ def accepted(vector: dict[str, Any], peer: Peer, shut: bool, moved: Any, saved: 
     assert not peer.session().saved.resync or "lease-time" in vector["name"]
     if vector.get("record"):
         record = vector["record"]
-        (row,) = [r for r in peer.requestor.leases.claims_of("A") if r["psid"] == record["psid"]]
+        (row,) = [r for r in told(peer.requestor.leases, "A") if r["psid"] == record["psid"]]
         found = vectors.record_of(codec_lease.of_row(row))
         assert {k: found[k] for k in record} == record
         key = (record["ipv4"], record["psid_offset"], record["psid_len"], record["psid"])

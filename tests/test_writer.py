@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pylwaftr.bindings import Applied
+from pylwaftr.applied import Applied
 from pylwaftr.changes import Chain, Report
 from pylwaftr.daemon import tidying
 from pylwaftr.daemon.control import Control

@@ -304,18 +304,28 @@ class KnownLease:
     standing: str
 
 
+class Ended(Exception):
+    """A part of the router that a fault has ended was asked to do something; the text says what helps."""
+
+
 class LeasequeryView(Protocol):
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the servers."""
+        ...
+
     def sources(self) -> Sequence[SourceStatus]: ...
     async def leases(self, wanted: LeaseFilter, size: int, page: str) -> tuple[Sequence[KnownLease], str]:
         """A page, and where the next begins, "" = nowhere. Raises KeyError for the server, ValueError for the page."""
         ...
 
     async def resync(self, name: str | None) -> Sequence[str]:
-        """Begins it; the names of those asked. None = all. Raises KeyError."""
+        """Begins it; the names of those asked. None = all. Raises KeyError, Ended."""
         ...
 
     async def drop(self, name: str, validate_only: bool) -> int:
-        """Begins it; how many leases the server called active. Raises KeyError."""
+        """Returns when what ends by it is durable; how many leases the server called active. Raises KeyError, Ended,
+        StoreFault: it is under way."""
         ...
 
 

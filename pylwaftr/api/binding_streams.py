@@ -20,7 +20,7 @@ from pylwaftr.api.generated.lwaftr.v1 import bindings_pb2 as pb
 from pylwaftr.api.generated.lwaftr.v1 import bindings_pb2_grpc
 from pylwaftr.api.limits import Limits, Mutex, Slots
 from pylwaftr.api.translate import Invalid, invalid
-from pylwaftr.changes import Chain, Op, Source
+from pylwaftr.changes import Chain, Op, Source, summed
 from pylwaftr.rows import BINDING_ROW, Rows
 
 DUMP_ROWS = 65536  # in one message
@@ -88,7 +88,7 @@ class BindingStreams(bindings_pb2_grpc.BindingServiceServicer):
             raise
         last = await asyncio.shield(whole.finish())
         if not last.ok:
-            raise errors.refused(last.refused, "rows[{}]")
+            raise errors.refused(last, "rows[{}]")
         yield load.done(last)
 
     async def DumpBindings(
@@ -273,11 +273,11 @@ class _Load:
             self._fault = self._fault or errors.api_error(batch.report)
         else:
             report = await asyncio.shield(batch.report)
-            self._refused += len(report.refused)
+            self._refused += report.refused_count
             progress.refused.extend(translate.refusals(report.refused[: translate.MAX_REFUSALS], batch.first))
             if report.refused and self._fault is None:
-                numbered = [replace(one, index=one.index + batch.first) for one in report.refused]
-                self._fault = errors.refused(numbered, "rows[{}]")
+                numbered = tuple(replace(one, index=one.index + batch.first) for one in report.refused)
+                self._fault = errors.refused(replace(report, refused=numbered), "rows[{}]")
             self._add(report)
         self._rows += batch.count
         progress.rows, progress.refused_count, progress.held = self._rows, self._refused, self._total.held
@@ -285,16 +285,7 @@ class _Load:
         return progress
 
     def _add(self, more: Report) -> None:
-        so_far = self._total
-        self._total = Report(
-            added=so_far.added + more.added,
-            replaced=so_far.replaced + more.replaced,
-            unchanged=so_far.unchanged + more.unchanged,
-            removed=so_far.removed + more.removed,
-            outranked=so_far.outranked + more.outranked,
-            held=so_far.held + more.held,
-            revision=max(so_far.revision, more.revision),
-        )
+        self._total = summed([self._total, more])
 
     def done(self, last: Report) -> pb.LoadProgress:
         self._add(last)

@@ -25,7 +25,6 @@ from pylwaftr.rows import Rows, text4
 from pylwaftr.store import Life
 
 MAX_LIVES = 1000  # of a look-up
-DEFAULT_PAGE = 1000
 FEW = 256  # bindings that are translated on the spot
 
 Context = aio.ServicerContext[Any, Any]
@@ -59,13 +58,15 @@ class BindingService(BindingStreams):
         """Of exactly this key: one PSID does not stand for a whole address."""
         found = self._backend.get(ipv4, psid)
         if found is None or int(found[0]["psid"][0]) != psid:
-            raise _missing(ipv4, psid, whole=found is not None)
+            raise self._not_bound(ipv4, psid)
         return found[0][0], found[1]
 
+    def _not_bound(self, ipv4: int, psid: int) -> ApiError:
+        found = self._backend.get(ipv4, psid)
+        return _missing(ipv4, psid, whole=found is not None and int(found[0]["psid"][0]) != psid)
+
     async def ListBindings(self, request: pb.ListBindingsRequest, context: Context) -> pb.ListBindingsResponse:
-        size = request.page_size or DEFAULT_PAGE
-        if size > translate.MAX_BINDINGS:
-            raise invalid("page_size", f"is {size}; the range is 1 to {translate.MAX_BINDINGS}")
+        size = translate.page_size(request.page_size)
         listed = await self._listed(binding_filter(request.filter), size, request.page_token)
         made = await translated(listed, waits=request.filter.shadowed)
         return pb.ListBindingsResponse(
@@ -91,15 +92,17 @@ class BindingService(BindingStreams):
         keys = np.array([key[0]], np.uint32), np.array([key[1]], np.uint16)
 
         async def work() -> pb.DeleteBindingResponse:
-            expected = request.etag or (None if request.allow_missing else THERE)
-            if self._backend.wanted_by(Source.OPERATOR, *key) is None and not request.allow_missing:
-                self._bound(*key)
+            expected = (request.etag,) if request.etag else ()  # without one, several are done together
             try:
-                done = await self._unbind(keys, (expected,), request.validate_only, "psid")
+                done = await self._unbind(keys, expected, request.validate_only, "psid")
             except ApiError as fault:
-                if not request.allow_missing or fault.reason != "BINDING_NOT_FOUND":
+                if fault.reason != "BINDING_NOT_FOUND":
                     raise
+                if not request.allow_missing:
+                    raise self._not_bound(*key) from None
                 return pb.DeleteBindingResponse(revision=self._backend.revision)
+            if not done.removed and not request.allow_missing:
+                raise self._not_bound(*key)
             return pb.DeleteBindingResponse(revision=done.revision)
 
         return await self._once.do(gate.caller.get().name, "DeleteBinding", request, work)
@@ -117,7 +120,7 @@ class BindingService(BindingStreams):
                 rows, Source.OPERATOR, validate_only=request.validate_only, expected=expected
             )
             if not done.ok:
-                raise errors.refused(done.refused, "rows[{}]" if packed else "bindings[{}]")
+                raise errors.refused(done, "rows[{}]" if packed else "bindings[{}]")
             return translate.report(done)
 
         return await self._once.do(gate.caller.get().name, "BatchBind", request, work)
@@ -141,7 +144,7 @@ class BindingService(BindingStreams):
     async def _unbind(self, keys: Keys, expected: Sequence[str | None], validate_only: bool, path: str) -> Report:
         done = await self._backend.unbind(keys, Source.OPERATOR, validate_only=validate_only, expected=expected)
         if not done.ok:
-            raise errors.refused(done.refused, path)
+            raise errors.refused(done, path)
         return done
 
     async def Lookup(self, request: pb.LookupRequest, context: Context) -> pb.LookupResponse:
@@ -176,7 +179,7 @@ class BindingService(BindingStreams):
 async def _made(rows: Rows, begun: Awaitable[Report]) -> common_pb2.Binding:
     done = await begun
     if not done.ok:
-        raise errors.refused(done.refused, "binding")
+        raise errors.refused(done, "binding")
     return translate.binding(rows[0], Source.OPERATOR, waits=bool(done.outranked))
 
 

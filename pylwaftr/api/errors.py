@@ -8,10 +8,10 @@ import grpc
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
-from pylwaftr.api.backend import Busy, OtherSettings, RestartNeeded, SettingsFaulty
+from pylwaftr.api.backend import Busy, Ended, OtherSettings, RestartNeeded, SettingsFaulty
 from pylwaftr.api.translate import Invalid, Violation
 from pylwaftr.capture import CaptureFault
-from pylwaftr.changes import Refusal
+from pylwaftr.changes import Report
 from pylwaftr.store import Compacted, StoreFault
 
 DOMAIN = "lwaftr"
@@ -52,16 +52,16 @@ class ApiError(Exception):
         super().__init__(message)
 
 
-def refused(refusals: Sequence[Refusal], path: str) -> ApiError:
+def refused(done: Report, path: str) -> ApiError:
     """`path` with a place for the index: "bindings[{}]"."""
-    first = refusals[0]
-    more = f" (and {len(refusals) - 1} more)" if len(refusals) > 1 else ""
+    first, count = done.refused[0], done.refused_count
+    more = f" (and {count - 1} more)" if count > 1 else ""
     return ApiError(
         CODES.get(first.reason, Code.INVALID_ARGUMENT),
         named(first.reason),
         first.text + more,
-        {"index": str(first.index), "violations": str(len(refusals))},
-        [Violation(path.format(one.index), f"{named(one.reason)}: {one.text}") for one in refusals[:64]],
+        {"index": str(first.index), "violations": str(count)},
+        [Violation(path.format(one.index), f"{named(one.reason)}: {one.text}") for one in done.refused[:64]],
     )
 
 
@@ -85,6 +85,8 @@ def api_error(fault: BaseException) -> ApiError | None:
             return ApiError(Code.UNAVAILABLE, "STORE_FAULT", str(fault) or "the store cannot be written")
         case Busy():  # its client may have left, and its batches are not over
             return ApiError(Code.ABORTED, "REPLACEMENT_RUNNING", str(fault))
+        case Ended():
+            return ApiError(Code.FAILED_PRECONDITION, "PART_ENDED", str(fault))
         case SettingsFaulty():
             listed = [Violation(one.path, f"{one.file}:{one.line}: {one.message}") for one in fault.faults]
             count = {"violations": str(len(listed))}

@@ -17,8 +17,6 @@ from pylwaftr.api.once import Once
 from pylwaftr.api.translate import invalid
 from pylwaftr.changes import Source
 
-DEFAULT_PAGE = 1000
-
 Context = aio.ServicerContext[Any, Any]
 
 
@@ -38,7 +36,7 @@ class PcpService(pcp_pb2_grpc.PcpServiceServicer):
     ) -> pcp_pb2.ListMappingsResponse:
         b4 = translate.prefix6(request.b4_ipv6, "b4_ipv6") if request.b4_ipv6 else None
         ipv4 = translate.prefix4(request.ipv4, "ipv4") if request.ipv4 else None
-        size = _page_size(request.page_size)
+        size = translate.page_size(request.page_size)
         try:
             found, following = self._pcp.mappings(b4, ipv4, size, request.page_token)
         except ValueError:
@@ -109,7 +107,7 @@ class LeasequeryService(leasequery_pb2_grpc.LeasequeryServiceServicer):
             translate.prefix6(request.b4_ipv6, "b4_ipv6") if request.b4_ipv6 else None,
             request.kept_out,
         )
-        size, leasequery = _page_size(request.page_size), self._leasequery
+        size, leasequery = translate.page_size(request.page_size), self._leasequery
         try:
             found, following = await leasequery.leases(wanted, size, request.page_token)
         except KeyError:
@@ -120,7 +118,7 @@ class LeasequeryService(leasequery_pb2_grpc.LeasequeryServiceServicer):
         return leasequery_pb2.ListLeasesResponse(leases=leases, next_page_token=following)
 
     def _unknown(self, name: str) -> ApiError:
-        known = ", ".join(one.name for one in self._leasequery.sources())
+        known = ", ".join(self._leasequery.names)
         text = f"{name} is none of leasequery.servers: {known}"
         return ApiError(grpc.StatusCode.NOT_FOUND, "SOURCE_NOT_FOUND", text)
 
@@ -157,12 +155,6 @@ def _mapping(one: PcpMapping) -> pcp_pb2.Mapping:
         protocol=one.protocol,
         third_party=one.third_party,
     )
-
-
-def _page_size(wanted: int) -> int:
-    if wanted > translate.MAX_BINDINGS:
-        raise invalid("page_size", f"is {wanted}; the range is 1 to {translate.MAX_BINDINGS}")
-    return wanted or DEFAULT_PAGE
 
 
 def _lease(one: KnownLease) -> leasequery_pb2.Lease:

@@ -19,12 +19,13 @@ from pylwaftr.api.generated.lwaftr.v1 import bindings_pb2, common_pb2
 from pylwaftr.binding_files import columns
 from pylwaftr.binding_files.records import Chunk, Collector
 from pylwaftr.changes import Keys, Refusal, Report, Sources, etag
-from pylwaftr.config.row_checks import Finding, Surroundings, field_findings
+from pylwaftr.config.row_checks import Finding, anywhere, field_findings
 from pylwaftr.rows import BINDING_ROW, Rows
 from pylwaftr.store import Life
 
 MAX_ROWS = 65536  # of packed rows in a message
 MAX_BINDINGS = 10_000  # in a list
+DEFAULT_PAGE = 1000
 MAX_SHOWN = 64  # violations in an error: trailers are small
 MAX_REFUSALS = 1000  # of one batch of a stream
 _FEW = 32  # bindings
@@ -53,6 +54,12 @@ class Invalid(Exception):
 
 def invalid(path: str, text: str, reason: str = "INVALID_FIELD") -> Invalid:
     return Invalid([Violation(path, text)], reason=reason)
+
+
+def page_size(wanted: int) -> int:
+    if wanted > MAX_BINDINGS:
+        raise invalid("page_size", f"is {wanted}; the range is 1 to {MAX_BINDINGS}")
+    return wanted or DEFAULT_PAGE
 
 
 def from_bindings(given: Sequence[common_pb2.Binding], brs: Addresses6, path: str = "bindings") -> Rows:
@@ -148,7 +155,7 @@ def from_packed(octets: bytes, brs: Addresses6, first: int = 0, shown: int = MAX
 
 def _field_findings(found: Rows, brs: Addresses6) -> list[Finding]:
     """Of the router's other addresses the table knows."""
-    return field_findings(found, Surroundings(frozenset(), frozenset(), frozenset(), brs, 128, 1 << 30))
+    return field_findings(found, anywhere(brs))
 
 
 def unchecked_rows(octets: bytes) -> Rows:

@@ -45,14 +45,13 @@ def read(file: Path) -> Read:
     except binding_files.Unusable as fault:
         end(f"{file}:{fault.line}: {fault}", BAD_INPUT)
     # Here, for it takes a while to load and `bindings ls` has no use for it.
-    from pylwaftr.config.row_checks import Surroundings, table_findings
+    from pylwaftr.config.row_checks import anywhere, table_findings
 
     # The router's own addresses and limits are the router's to check.
-    anywhere = Surroundings(frozenset(), frozenset(), frozenset(), (), 128, 1 << 30)
     found = Read(loaded.rows, loaded.lines, file)
     faults = [(fault.line, fault.field, fault.message) for fault in loaded.faults]
     total = len(faults) + loaded.more_faults
-    for finding in table_findings(found.rows, anywhere, found.where):
+    for finding in table_findings(found.rows, anywhere(), found.where):
         total += len(finding.rows)
         faults += [(int(found.lines[i]), finding.field, finding.message(int(i))) for i in finding.rows[:MAX_SHOWN]]
     for line, field, message in sorted(faults)[:MAX_SHOWN]:
@@ -118,10 +117,13 @@ def _checked(router: Client, wanted: Read, replace_all: bool) -> LoadProgress:
     try:
         return stream.run("checking ", replace=replace_all, validate_only=True)
     except CallFailed as fault:
+        stream.tell(fault)
         if not stream.refused and not fault.violations:
             raise
-        alone = f"{fault.message} [{fault.reason or fault.code}]"  # of several the reasons differ
-        said = f"the router refuses {stream.refused} rows" if stream.refused > 1 else alone
+        said = f"{fault.message} [{fault.reason or fault.code}]"
+        if stream.refused > 1:  # the reasons may differ
+            some = f", of which {stream.told} are named" if stream.told < stream.refused else ""
+            said = f"the router refuses {stream.refused} rows{some}"
         end(f"{wanted.file}: {said}; nothing was changed", FAILED)
 
 
@@ -130,12 +132,15 @@ def _loaded(router: Client, wanted: Read, replace_all: bool, revision: int) -> L
     try:
         return stream.run("", replace=replace_all)
     except CallFailed as fault:
+        stream.tell(fault)
         if not stream.seen.rows and not stream.refused and fault.code in ("UNAVAILABLE", "PERMISSION_DENIED"):
             raise
-        said = f"{wanted.file}: {fault.message} [{fault.reason or fault.code}]; {_summary(stream.seen)} before that"
+        done = _counts(stream.seen) or "nothing was done"
+        said = f"{wanted.file}: {fault.message} [{fault.reason or fault.code}]; {done} before that"
         if stream.refused:
             said += f". All of it passed the check at revision {revision}: bindings were changed by somebody else since"
-        end(f"{said}; what was done stays, import the file again to do the rest", FAILED)
+        again = "replace again" if replace_all else "import the file again"
+        end(f"{said}; what was done stays, {again} to do the rest", FAILED)
 
 
 class _Stream:
@@ -144,7 +149,7 @@ class _Stream:
     def __init__(self, router: Client, wanted: Read) -> None:
         self._router, self._wanted = router, wanted
         self.seen = LoadProgress()
-        self.refused = 0
+        self.refused = self.told = 0
 
     def run(self, what: str, *, replace: bool, validate_only: bool = False) -> LoadProgress:
         rows = np.ascontiguousarray(self._wanted.rows, BINDING_ROW)
@@ -154,19 +159,38 @@ class _Stream:
             def show(progress: LoadProgress) -> None:
                 self.seen = progress
                 advance(progress.rows)
-                for one in progress.refused[: max(MAX_SHOWN - self.refused, 0)]:
-                    where = self._wanted.where(one.index)
-                    click.echo(f"{where}: {one.field or one.reason}: {one.message}", err=True)
+                for one in progress.refused[: MAX_SHOWN - self.told]:
+                    self._tell(one.index, f"{one.field or one.reason}: {one.message}")
                 self.refused = max(progress.refused_count, self.refused)
 
             return self._router.load(pieces, show, replace=replace, validate_only=validate_only)
 
+    def tell(self, fault: CallFailed) -> None:
+        """What was refused at the end of the stream, beyond its last progress: how many, and as many as fit into it."""
+        if self.refused:
+            return
+        for path, text in fault.violations:
+            index = path.removeprefix("rows[").removesuffix("]")
+            if index.isdecimal():
+                self._tell(int(index), text)
+        if self.told:
+            self.refused = max(int(fault.metadata.get("violations", 0)), self.told)
+
+    def _tell(self, index: int, text: str) -> None:
+        click.echo(f"{self._wanted.where(index)}: {text}", err=True)
+        self.told += 1
+
 
 def _summary(seen: LoadProgress) -> str:
+    return _counts(seen) or "nothing to do"
+
+
+def _counts(seen: LoadProgress) -> str:
     report = seen.report
     parts = [("added", report.added), ("replaced", report.replaced), ("unchanged", report.unchanged)]
     parts += [("removed", report.removed), ("waiting behind another source", report.outranked)]
-    return ", ".join(f"{count} {name}" for name, count in parts if count) or "nothing to do"
+    parts += [("rows held and not bound", seen.held)]
+    return ", ".join(f"{count} {name}" for name, count in parts if count)
 
 
 @contextmanager

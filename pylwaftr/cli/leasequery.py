@@ -115,7 +115,8 @@ def drop(router: Client, server_name_: str, dry_run: bool, as_json: bool) -> Non
     """Remove all that SERVER told of, and ask it for all anew.
 
     What is bound for its sake alone is unbound at once, so traffic stops until the server has told of it again. For a
-    server that told wrong things; `resync` takes nothing away that is right.
+    server that told wrong things; `resync` takes nothing away that is right. If SERVER is the only one, what was bound
+    before a restart goes too; with several, that stays until all have told what they have.
     """
     count = router.drop_leases(server_name_, validate_only=dry_run)
     if as_json:

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from pylwaftr import row_sets
-from pylwaftr.bindings import Applied, Bindings
+from pylwaftr.applied import Applied
+from pylwaftr.bindings import Bindings
 from pylwaftr.changes import Report, Source
 from pylwaftr.rows import Rows
 

@@ -21,10 +21,10 @@ import numpy as np
 
 from pylwaftr import row_sets
 from pylwaftr.api.backend import Busy, Event, Listed, ListFilter
-from pylwaftr.bindings import Applied, Table
-from pylwaftr.changes import Chain, Change, Keys, Op, Record, Report, Source
+from pylwaftr.applied import Applied
+from pylwaftr.changes import Chain, Change, Keys, Op, Record, Report, Source, summed
 from pylwaftr.daemon.batching import SMALL
-from pylwaftr.daemon.replacing import Replacing, Trial, dated, summed
+from pylwaftr.daemon.replacing import Replacing, Trial, dated
 from pylwaftr.daemon.restoring import ConfigRefused, Restored, restore
 from pylwaftr.daemon.softwire_limit import LimitedBindings
 from pylwaftr.daemon.views import View, Views, page_of, parsed, token
@@ -33,6 +33,7 @@ from pylwaftr.daemon.writer import Writer
 from pylwaftr.row_sets import Sourced
 from pylwaftr.rows import BINDING_ROW, Rows
 from pylwaftr.store import Life, Store, StoreFault
+from pylwaftr.table import ALL, Table
 from pylwaftr.telemetry.histogram import Reading
 
 log = logging.getLogger("pylwaftr")
@@ -42,7 +43,6 @@ _DUMP = 1 << 17  # rows that the table gives at a time
 
 _LIVES = 1 << 9  # that are read from the history at a time
 _INLINE_PAGE = 1 << 11  # rows of a page that are copied without a thread
-_ALL = 1 << 62
 
 Expected = Sequence[str | None]
 Begun = Coroutine[Any, Any, Report]  # has its place among the changes when it is made; to be awaited
@@ -106,7 +106,7 @@ class Control:
         what was applied before and is durable only later. Raises StoreFault: nobody is told."""
 
         def act() -> tuple[Done, Callable[[Applied], None]]:
-            rows, sources, _ = self._table.dump_chunk(0, _ALL)
+            rows, sources, _ = self._table.dump_chunk(0, ALL)
             return [], begin(Sourced(rows, sources))
 
         await self._writer.do(act, self._table.size, observes=True)
@@ -128,7 +128,7 @@ class Control:
     async def try_store(self) -> None:
         """Whether it takes commits again: one that changes nothing."""
         with suppress(StoreFault):
-            await self.commit([], [Record("store", b"tried", None)], Source.CONFIG)
+            await self._writer.do(lambda: ([], None), 0, [Record("store", b"tried", None)], trial=True)
 
     @property
     def failed(self) -> bool:
@@ -195,7 +195,7 @@ class Control:
         """The configuration's bindings are these from now on. Raises ConfigRefused."""
 
         def act() -> tuple[Done, Report]:
-            rows, sources, _ = self._table.dump_chunk(0, _ALL)
+            rows, sources, _ = self._table.dump_chunk(0, ALL)
             mine = row_sets.select(rows, sources == Source.CONFIG)
             kept = row_sets.distinct(row_sets.keys(row_sets.canonical(config)))
             gone = row_sets.select(mine, ~row_sets.found(row_sets.keys(mine), kept)[0])

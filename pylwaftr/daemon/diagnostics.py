@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,8 +33,9 @@ class Diagnostics:
     async def capture(self, wanted: Wanted) -> AsyncIterator[Captured]:
         if wanted.file:
             with _new(Path(wanted.file)):
-                async for state in _captured(wanted):
-                    yield Captured(b"", state)
+                async with aclosing(_captured(wanted)) as states:  # it is stopped before the file is looked at
+                    async for state in states:
+                        yield Captured(b"", state)
             return
         with tempfile.TemporaryDirectory(prefix="pylwaftr-") as folder:
             file = Path(folder) / "capture.pcapng"
@@ -46,7 +47,7 @@ class Diagnostics:
             yield Captured(b"", state)
 
 
-async def _captured(wanted: Wanted) -> AsyncIterator[State]:
+async def _captured(wanted: Wanted) -> AsyncGenerator[State, None]:
     """States until it is over; asked for on the router's own telemetry socket, as every other client does."""
     socket = await asyncio.to_thread(capture_client.own_socket)
     if socket is None:
@@ -73,9 +74,10 @@ def _new(file: Path) -> Iterator[None]:
         raise CaptureFault(f"{file} cannot be made ({fault.strerror}): give the name of a new file") from None
     try:
         yield
-    except CaptureFault:
-        if not file.stat().st_size:
-            file.unlink()
+    except BaseException:  # also the client's leaving: the same again shall not meet with this one's empty file
+        with suppress(FileNotFoundError):
+            if not file.stat().st_size:
+                file.unlink()
         raise
 
 

@@ -11,14 +11,15 @@ import numpy.typing as npt
 
 from pylwaftr import row_sets
 from pylwaftr.api.backend import KnownLease, LeaseFilter
-from pylwaftr.bindings import Table
 from pylwaftr.changes import Source
 from pylwaftr.daemon.lease_status import LIMIT
 from pylwaftr.dhcp.codec_lease import LeaseRows, of_row
 from pylwaftr.dhcp.leases import Leases
+from pylwaftr.dhcp.records import Slots
 from pylwaftr.dhcp.standing import CONFLICTS, QUARANTINE, Standing
 from pylwaftr.row_sets import Mask
 from pylwaftr.rows import Rows
+from pylwaftr.table import Table
 
 ABSENT, OTHER_SOURCE = "absent", "other_source"
 _TOGETHER = 1 << 14  # leases that are looked at between two turns of the loop
@@ -29,43 +30,43 @@ _NAMES = {int(standing): standing.name.lower() for standing in Standing}
 class LeaseList:
     """Of one moment; who lists slowly sees several."""
 
-    def __init__(self, leases: Leases, names: list[str], table: Table, over_limit: Rows) -> None:
-        self._leases, self._names, self._table = leases, names, table
+    def __init__(self, leases: Leases, table: Table, over_limit: Rows) -> None:
+        self._leases, self._table = leases, table
         self._over_limit = row_sets.distinct(row_sets.keys(over_limit))
 
     async def page(self, wanted: LeaseFilter, size: int, page: str) -> tuple[list[KnownLease], str]:
-        """Raises KeyError, ValueError."""
-        if wanted.name is not None and wanted.name not in self._names:
+        """Raises KeyError, ValueError. A server that goes meanwhile is left out, and so it is between two pages."""
+        if wanted.name is not None and wanted.name not in self._leases.servers:
             raise KeyError(wanted.name)
         first, start = _parsed(page)
+        if page and wanted.name not in (None, first):
+            raise ValueError(page)
+        selective = wanted.kept_out or wanted.ipv4 is not None or wanted.b4 is not None
+        together = _TOGETHER if selective else min(2 * size, _TOGETHER)
         found: list[KnownLease] = []
-        for index, name in enumerate(self._names):
-            if index < first or wanted.name not in (None, name):
+        for name in sorted(self._leases.servers):
+            if name < first or wanted.name not in (None, name):
                 continue
-            for at in self._parts(name, wanted, start if index == first else 0):
+            begin, more = start if name == first else 0, True
+            while more and name in self._leases.servers:
+                at, end = self._leases.said(name, begin, together)
                 for place, known in self._known(name, at, wanted):
                     if len(found) == size:
-                        return found, f"{index:x}-{place:x}"
+                        return found, f"{place:x}-{name}"
                     found.append(known)
+                begin, more = end, bool(end)
                 await asyncio.sleep(0)
         return found, ""
 
-    def _parts(self, name: str, wanted: LeaseFilter, start: int) -> Iterator[npt.NDArray[np.intp]]:
-        standings = self._leases.standings(name)
-        some = np.isin(standings, _ACTIVE) if wanted.kept_out else standings != Standing.NOT_KNOWN
-        at = np.flatnonzero(some)
-        for begin in range(int(np.searchsorted(at, start)), len(at), _TOGETHER):
-            yield at[begin : begin + _TOGETHER]
-
-    def _known(self, name: str, at: npt.NDArray[np.intp], wanted: LeaseFilter) -> Iterator[tuple[int, KnownLease]]:
-        standings = self._leases.standings(name)
-        at = at[at < len(standings)]
-        at = at[standings[at] != Standing.NOT_KNOWN]  # some may have gone since the last turn
+    def _known(self, name: str, at: Slots, wanted: LeaseFilter) -> Iterator[tuple[int, KnownLease]]:
         rows = self._leases.rows_of(name, at)
         some = _matching(rows, wanted)
         at, rows = at[some], rows[some]
-        words = self._words(rows, standings[at])
-        for place, row, word in zip(at.tolist(), rows, words, strict=True):
+        standings = self._leases.standings(name, at)
+        if wanted.kept_out:
+            some = np.isin(standings, _ACTIVE)
+            at, rows, standings = at[some], rows[some], standings[some]
+        for place, row, word in zip(at.tolist(), rows, self._words(rows, standings), strict=True):
             if word != "bound" or not wanted.kept_out:
                 yield place, KnownLease(name, of_row(row), word)
 
@@ -85,13 +86,14 @@ class LeaseList:
         return words
 
 
-def _parsed(page: str) -> tuple[int, int]:
+def _parsed(page: str) -> tuple[str, int]:
+    """The server with which a page begins, and the place there."""
     if not page:
-        return 0, 0
-    index, dash, place = page.partition("-")
-    if not dash or len(page) > 32:
+        return "", 0
+    place, _, name = page.partition("-")
+    if not name or len(place) > 16:
         raise ValueError(page)
-    return int(index, 16), int(place, 16)
+    return name, int(place, 16)
 
 
 def _matching(rows: LeaseRows, wanted: LeaseFilter) -> Mask:

@@ -9,11 +9,12 @@ import numpy as np
 from pylwaftr.api.backend import SourceStatus
 from pylwaftr.dhcp.leasequery import STATES, Session
 from pylwaftr.dhcp.requestor import Output, Requestor
-from pylwaftr.dhcp.standing import CONFLICTS, QUARANTINE, Standing, Standings
+from pylwaftr.dhcp.standing import CONFLICTS, QUARANTINE, Standing
 from pylwaftr.rows import Rows
 from pylwaftr.telemetry.metrics import Value
 
 LIMIT = "subscriber_limit"
+ENDED = "ended"  # in place of the state of each session
 _NOT_ACTIVE = (Standing.NOT_KNOWN, Standing.ENDED)
 _COUNTED = {  # of a session's counts, by what their names begin with: family, label, help, which are always there
     "received_": ("received", "type", "Messages of a server, by type", ("reply", "data", "done")),
@@ -30,10 +31,12 @@ _EVENTS = ("connections_lost", "silences", "data_missing", "keepalives", "resync
 class LeaseStatus:
     """Of one moment."""
 
-    def __init__(self, requestor: Requestor, under_way: Output, over_limit: Rows, now: float, unix: float) -> None:
-        """`under_way`: taken, and not durable yet; `over_limit`: bindings that wait for room."""
+    def __init__(
+        self, requestor: Requestor, under_way: Output, over_limit: Rows, now: float, unix: float, ended: bool = False
+    ) -> None:
+        """`under_way`: taken, and not durable yet; `over_limit`: bindings that wait for room; `ended`: by a fault."""
         self._requestor, self._under_way = requestor, under_way
-        self._over_limit, self._now, self._unix = over_limit, now, unix
+        self._over_limit, self._now, self._unix, self._ended = over_limit, now, unix, ended
 
     def sources(self) -> list[SourceStatus]:
         return [self._source(name, self._kept_out(name)) for name in self._requestor.sessions]
@@ -53,7 +56,7 @@ class LeaseStatus:
         known = session.progress.known is not None
         return SourceStatus(
             name=name,
-            state=session.state,
+            state=self._state(session),
             leases=counted["active"],
             conflicts=sum(counted[standing.name.lower()] for standing in CONFLICTS),
             lag_s=lag_s,
@@ -68,6 +71,9 @@ class LeaseStatus:
             skew_s=session.saved.skew_s,
             bulk_at=self._time_of(session.bulk_ended),
         )
+
+    def _state(self, session: Session) -> str:
+        return ENDED if self._ended else session.state
 
     def _time_of(self, moment: float | None) -> float | None:
         return None if moment is None else self._unix - self._now + moment
@@ -85,16 +91,17 @@ class LeaseStatus:
         """How many leases a server calls active, and of those kept out how many why."""
         leases = self._requestor.leases
         found = leases.standings(name)
-        counted = {standing.name.lower(): _count(found, standing) for standing in (*QUARANTINE, *CONFLICTS)}
-        counted["active"] = len(found) - sum(_count(found, standing) for standing in _NOT_ACTIVE)
+        by_standing = np.bincount(found, minlength=256).tolist()
+        counted = {standing.name.lower(): by_standing[standing] for standing in (*QUARANTINE, *CONFLICTS)}
+        counted["active"] = len(found) - sum(by_standing[standing] for standing in _NOT_ACTIVE)
         at = leases.places(self._over_limit)
-        counted[LIMIT] = _count(found[at[at >= 0]], Standing.BOUND)
+        counted[LIMIT] = int(np.count_nonzero(found[at[at >= 0]] == Standing.BOUND))
         return counted
 
     def _of_session(self, session: Session, label: Mapping[str, str]) -> Iterator[Value]:
-        for state in STATES:
-            at = {**label, "state": state}
-            yield Value("lwaftr_lease_source_state", "1 for the state it is in", "gauge", at, session.state == state)
+        for state in (*STATES, ENDED):
+            at, value = {**label, "state": state}, self._state(session) == state
+            yield Value("lwaftr_lease_source_state", "1 for the state it is in", "gauge", at, value)
         for direction in ("received", "sent"):
             at = {**label, "direction": direction}
             count = session.counts[f"messages_{direction}"]
@@ -118,10 +125,6 @@ class LeaseStatus:
             times["start_age_seconds"] = ("Age of the point from which a new stream would start", age_s)
         for name, (text, seconds) in times.items():
             yield Value(f"lwaftr_lease_{name}", text, "gauge", label, seconds)
-
-
-def _count(found: Standings, standing: Standing) -> int:
-    return int(np.count_nonzero(found == standing))
 
 
 def _of_source(source: SourceStatus, counted: Mapping[str, int]) -> Iterator[Value]:

@@ -8,27 +8,23 @@ in clear text: what comes is TLS, or the handshake fails.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
 import logging
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address
-from pathlib import Path
 
-from pylwaftr.config.services import LeaseServer, PeerTls
-from pylwaftr.dhcp.connection import Timers
+from pylwaftr.api.backend import Ended
 from pylwaftr.dhcp.events import Channel, Open, Secure, Shut
-from pylwaftr.dhcp.leasequery import Settings
-from pylwaftr.dhcp.leases import Changes, Policy
+from pylwaftr.dhcp.leases import Changes
 from pylwaftr.dhcp.requestor import Output, Requestor, Server
 
 log = logging.getLogger("pylwaftr.leasequery")
 
 Apply = Callable[[Changes, Mapping[str, bytes | None]], Awaitable[None]]
 GATHER_S = 0.02  # a commit of many leases costs little more than one of a few
+ENDED = "leasequery has ended by a fault, which the log names; what is bound forwards on; restart the router"
 LINGER_S = 5.0  # a connection that is over waits for the server's end of it
 QUIET_S = 0.1  # inside TLS it waits for as long a pause before it says so
 REPORTS_S, REPORTS_MOST = 10.0, 20  # so many reports about leases are logged in so many seconds
@@ -52,7 +48,9 @@ class Edge:
     def __init__(self, requestor: Requestor, endpoints: Mapping[str, Endpoint], apply: Apply) -> None:
         self.requestor, self._endpoints, self._apply = requestor, dict(endpoints), apply
         self.under_way = Output()  # what is being applied
+        self.ended = False  # by a fault, or by who cancelled it: nothing is heard or applied any more
         self._again = False
+        self._settled: list[asyncio.Future[None]] = []  # who waits until what was heard before is applied
         self._loop = asyncio.get_running_loop()
         self._links: dict[tuple[str, Channel], _Link] = {}
         self._ending: set[_Link] = set()  # closed by us, and not yet by the server
@@ -64,24 +62,40 @@ class Edge:
 
     async def run(self) -> None:
         """Until it is cancelled, or `apply` fails."""
-        self._now()
-        self.requestor.open(self._loop.time())
-        self.after()
         try:
+            self._now()
+            self.requestor.open(self._loop.time())
+            self.after()
             while True:
                 await self._news.wait()
                 self._news.clear()
                 if self.requestor.flooded:
                     await asyncio.sleep(GATHER_S)
-                output = self.requestor.take(self._now())
-                self._obey(output)
-                again, self._again = self._again, False
-                if len(output.changes) or output.saved or again:
-                    self.under_way = output
-                    await self._apply(output.changes, output.saved)
-                    self.under_way = Output()
+                await self._turn()
         finally:
             self._close()
+
+    async def _turn(self) -> None:
+        settled = self._settled.copy()
+        output = self.requestor.take(self._now())
+        self._obey(output)
+        again, self._again = self._again, False
+        if len(output.changes) or output.saved or again:
+            self.under_way = output
+            await self._apply(output.changes, output.saved)
+            self.under_way = Output()
+        for waiting in settled:
+            self._settled.remove(waiting)
+            if not waiting.done():
+                waiting.set_result(None)
+
+    async def settled(self) -> None:
+        """Returns when all that was heard until now is applied. Raises Ended."""
+        if self.ended:
+            raise Ended(ENDED)
+        self._settled.append(answer := self._loop.create_future())
+        self._news.set()
+        await answer
 
     def apply_again(self) -> None:
         """What may be bound depends on more than leases, and that has changed."""
@@ -103,7 +117,7 @@ class Edge:
 
     async def query(self, b4: IPv6Address) -> bool:
         """Whether a server knows a lease of that B4; asks at most once in ten seconds, waits a second at most."""
-        if not self.requestor.query(b4, self._now()):
+        if self.ended or not self.requestor.query(b4, self._now()):
             return False
         answer: asyncio.Future[bool] = self._loop.create_future()
         self._waiting.setdefault(b4, []).append(answer)
@@ -119,6 +133,8 @@ class Edge:
 
     def after(self) -> None:
         """After every call into the requestor: what it wants done now, and when it wants to be called again."""
+        if self.ended:
+            return
         self._obey(self.requestor.take(self._loop.time(), changes=False))
         self._news.set()
         for (server, channel), link in list(self._links.items()):
@@ -178,6 +194,13 @@ class Edge:
         task.add_done_callback(self._tasks.discard)
 
     def _close(self) -> None:
+        self.ended = True
+        for waiting in self._settled:
+            if not waiting.done():
+                waiting.set_exception(Ended(ENDED))
+        for answers in self._waiting.values():
+            for answer in answers:
+                answer.cancel()
         if self._timer is not None:
             self._timer.cancel()
         for task in self._tasks:
@@ -332,59 +355,3 @@ class _Inside(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._link.connection_lost(exc)
-
-
-# --- from the configuration -------------------------------------------------------------------------------------------
-
-
-def own_duid() -> bytes:
-    """DUID-UUID (RFC 6355) that stays with this host and does not give its machine-id away."""
-    host = b""
-    for file in (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id")):
-        with contextlib.suppress(OSError):
-            host = host or file.read_bytes().strip()
-    return b"\0\4" + hashlib.blake2b(host, digest_size=16, person=b"pylwaftr-duid").digest()
-
-
-def tls_context(wanted: PeerTls | None) -> ssl.SSLContext:
-    """TLS 1.2 at least (RFC 9325 section 3.1.1), the server's name verified, our certificate if there is one."""
-    context = ssl.create_default_context(cafile=None if wanted is None or wanted.ca is None else str(wanted.ca))
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if wanted is not None and wanted.cert is not None:
-        context.load_cert_chain(wanted.cert, wanted.key)
-    return context
-
-
-def name_of(server: LeaseServer) -> str:
-    return f"[{server.address}]:{server.port}" if ":" in server.address else f"{server.address}:{server.port}"
-
-
-def policy_of(server: LeaseServer) -> Policy:
-    hold_s, offsets = server.expiry_hold_s, server.accept_psid_offset
-    return Policy(name_of(server), server.pools, server.priority, hold_s, offsets=offsets)
-
-
-def of_config(servers: Sequence[LeaseServer]) -> tuple[list[Server], dict[str, Endpoint]]:
-    """Raises OSError for the files of TLS; ssl.SSLError is one."""
-    known: list[Server] = []
-    endpoints: dict[str, Endpoint] = {}
-    for server in servers:
-        name, scale = name_of(server), server.timer_scale
-        timers = Timers(scale=scale, poll_s=server.poll_interval_s / scale)
-        settings = Settings(own_duid(), server.profile, server.require_tls, server.links, timers, server.active_query)
-        known.append(Server(settings, policy_of(server)))
-        tls = tls_context(server.tls) if server.require_tls else None
-        source = None if server.source is None else str(server.source)
-        peer = None if server.tls is None else server.tls.name
-        endpoints[name] = Endpoint(server.address, server.port, source, tls, peer)
-    return known, endpoints
-
-
-def reached_otherwise(old: Sequence[LeaseServer], new: Sequence[LeaseServer]) -> set[str]:
-    """Names of servers whose connections are made with other settings than before."""
-    before = {name_of(server): _connection(server) for server in old}
-    return {name for server in new if before.get(name := name_of(server), ()) not in ((), _connection(server))}
-
-
-def _connection(server: LeaseServer) -> tuple[object, ...]:
-    return server.source, server.require_tls, server.tls

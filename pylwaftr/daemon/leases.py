@@ -12,14 +12,16 @@ from ipaddress import IPv6Address
 import numpy as np
 
 from pylwaftr import _core, row_sets
-from pylwaftr.api.backend import KnownLease, LeaseFilter, SourceStatus
-from pylwaftr.bindings import Applied
-from pylwaftr.changes import Change, Op, Record, Source
+from pylwaftr.api.backend import Ended, KnownLease, LeaseFilter, SourceStatus
+from pylwaftr.applied import Applied
+from pylwaftr.changes import Change, Op, Record, Report, Source
 from pylwaftr.config import Config
 from pylwaftr.daemon.control import CommitRefused, Control
 from pylwaftr.daemon.lease_list import LeaseList
+from pylwaftr.daemon.lease_servers import of_config, reached_otherwise
 from pylwaftr.daemon.lease_status import LeaseStatus
-from pylwaftr.daemon.leasequery import Edge, Endpoint, of_config, reached_otherwise
+from pylwaftr.daemon.leasequery import ENDED, Edge, Endpoint
+from pylwaftr.daemon.left_out import LeftOut
 from pylwaftr.daemon.quarantine import Quarantine
 from pylwaftr.daemon.router import StartFault
 from pylwaftr.daemon.writer import Closed
@@ -28,6 +30,7 @@ from pylwaftr.dhcp.winners import Changes
 from pylwaftr.row_sets import Sourced
 from pylwaftr.rows import Rows, no_rows
 from pylwaftr.store import StoreFault
+from pylwaftr.table import ALL
 from pylwaftr.telemetry.metrics import Value
 
 log = logging.getLogger("pylwaftr")
@@ -36,7 +39,8 @@ Found = tuple[list[Server], dict[str, Endpoint]]
 
 SPACE = "leasequery"
 _RETRY_S = 1.0
-_ROOM_S = 5.0  # between the end of a binding and another try of what the table had no room for
+_ROOM_S = 5.0  # between two tries of what the table had no room for
+_DURABLE_S = 8.0  # for which `drop` waits; clients do for ten seconds
 _B4 = slice(8, 24)  # the outer source of a packet
 
 
@@ -66,7 +70,7 @@ class LeaseService:
         self._quarantine = Quarantine(self._limits.mask, self._limits.max_softwires, no_rows())
         self.edge = Edge(Requestor(servers[0], brs[0], brs, saved), servers[1], self._apply)
         self.refused = 0
-        self._left_out: Rows = no_rows()  # by the table, and not tried again since
+        self._left_out = LeftOut()
         self._retry: asyncio.TimerHandle | None = None
 
     async def begin(self) -> None:
@@ -90,8 +94,7 @@ class LeaseService:
         if new.subscribers != old.subscribers:
             self._quarantine.limit(new.subscribers.mask, new.subscribers.max_softwires)
             self.edge.apply_again()  # there may be room for some that wait
-        if len(self._left_out):
-            self._try_left_out()  # the table may be larger
+        self._try_left_out()  # the table may be larger
         if new.softwire.br_addresses != old.softwire.br_addresses:
             self._take_brs([address.packed for address in new.softwire.br_addresses])
         if new.leasequery != old.leasequery:
@@ -102,8 +105,8 @@ class LeaseService:
         """A softwire stays at its BR address as long as that is the router's. All others get the first one: also those
         that are not bound, over their subscriber's limit, behind another source or on their way to the table."""
         leases = self.edge.requestor.leases
-        leases.set_br(brs[0], brs)
-        rows, sources, _ = self._table.dump_chunk(0, 1 << 40)
+        self.edge.requestor.set_br(brs[0], brs, asyncio.get_running_loop().time())
+        rows, sources, _ = self._table.dump_chunk(0, ALL)
         ours = np.zeros(len(rows), np.bool_)
         for br in brs:
             ours |= (rows["br"] == np.frombuffer(br, np.uint8)).all(1)
@@ -117,20 +120,23 @@ class LeaseService:
         self._quarantine.observe(applied)
         if self._quarantine.makes_room(applied.gone.rows):
             self.edge.apply_again()
-        if len(applied.gone) and len(self._left_out) and self._retry is None:
+        if not applied.empty and self._room_for_left_out() and self._retry is None:
             self._retry = asyncio.get_running_loop().call_later(_ROOM_S, self._try_left_out)
 
+    def _room_for_left_out(self) -> int:
+        return max(self._table.capacity - self._table.size, 0) if len(self._left_out) else 0
+
     def _try_left_out(self) -> None:
-        """Those of them that are still wanted."""
+        """As many as there is room for."""
         if self._retry is not None:
             self._retry.cancel()
         self._retry = None
-        rows, self._left_out = self._left_out, no_rows()
-        once = np.unique(row_sets.keys(rows), return_index=True)[1]
-        self.edge.requestor.leases.tell_again(row_sets.take(rows, once))
-        self.edge.apply_again()
+        if room := self._room_for_left_out():
+            self.edge.requestor.leases.tell_again(self._left_out.take(room))
+            self.edge.apply_again()
 
     async def _apply(self, changes: Changes, saved: Mapping[str, bytes | None]) -> None:
+        self._left_out.forget(changes.unbind, changes.bind)
         before = len(self._quarantine.waiting)
         unbind, bind = self._quarantine.admit(changes.unbind, changes.bind, self._held(changes))
         if len(self._quarantine.waiting) > before:
@@ -147,20 +153,32 @@ class LeaseService:
         return row_sets.select(rows, sources == Source.DHCP)
 
     async def _commit(self, unbind: Rows, bind: Rows, records: Sequence[Record]) -> None:
-        """Until it is done: a lease that cannot be bound is named and left out, a store that fails is asked again."""
+        """Until it is done: a lease that cannot be bound is named and left out, and tried again if it was for want of
+        room; a store that fails is asked again."""
         while True:
             wanted = [Change(op, Source.DHCP, rows) for op, rows in ((Op.UNBIND, unbind), (Op.BIND, bind)) if len(rows)]
             try:
                 await self._until_kept(partial(self._control.commit, wanted, records, Source.DHCP))
                 return
             except CommitRefused as fault:
-                refused = [refusal.index for refusal in fault.report.refused if refusal.index < len(bind)]
-                if not refused:  # it is not about a row that could be left out
+                full, others = self._refused(bind, fault.report)
+                if not full and not others:  # it is not about a row that could be left out
                     raise
-                log.warning("leasequery: %d leases are not bound: %s", len(refused), fault)
-                self.refused += len(refused)
-                self._left_out = np.concatenate([self._left_out, bind[refused]])
-                bind = np.delete(bind, refused)
+                log.warning("leasequery: %d leases are not bound: %s", len(full) + len(others), fault)
+                self.refused += len(full) + len(others)
+                self._left_out.add(bind[full])
+                bind = np.delete(bind, full + others)
+
+    def _refused(self, bind: Rows, report: Report) -> tuple[list[int], list[int]]:
+        """Which of the rows there was no room for, and which were refused for another reason."""
+        named = [one for one in report.refused if one.index < len(bind)]
+        full = [one.index for one in named if one.reason == "table_full"]
+        if full and report.more_refused:  # not all are named; all that are new behind the last have no room either
+            first = max(full) + 1
+            behind = bind[first:]
+            _, sources = self._table.holders(behind["ipv4"].copy(), behind["psid"].copy())
+            full += (first + np.flatnonzero(sources == row_sets.UNBOUND)).tolist()
+        return full, [one.index for one in named if one.reason != "table_full"]
 
     async def _until_kept(self, act: Callable[[], Awaitable[object]]) -> None:
         while True:
@@ -183,34 +201,55 @@ class LeaseService:
 
     def live(self) -> list[str]:
         """Servers whose news reach us."""
-        return [name for name, session in self.edge.requestor.sessions.items() if session.current]
+        sessions = {} if self.edge.ended else self.edge.requestor.sessions
+        return [name for name, session in sessions.items() if session.current]
 
     def status(self) -> LeaseStatus:
         now = asyncio.get_running_loop().time()
         edge = self.edge
-        return LeaseStatus(edge.requestor, edge.under_way, self._quarantine.waiting, now, time.time())
+        waiting = self._quarantine.waiting
+        return LeaseStatus(edge.requestor, edge.under_way, waiting, now, time.time(), edge.ended)
+
+    @property
+    def names(self) -> Sequence[str]:
+        return list(self.edge.requestor.sessions)
 
     def sources(self) -> Sequence[SourceStatus]:
         return self.status().sources()
 
     async def leases(self, wanted: LeaseFilter, size: int, page: str) -> tuple[Sequence[KnownLease], str]:
-        requestor = self.edge.requestor
-        names = sorted(requestor.sessions)
-        return await LeaseList(requestor.leases, names, self._table, self._quarantine.waiting).page(wanted, size, page)
+        leases = self.edge.requestor.leases
+        return await LeaseList(leases, self._table, self._quarantine.waiting).page(wanted, size, page)
 
     async def resync(self, name: str | None) -> Sequence[str]:
-        known = list(self.edge.requestor.sessions)
+        known = self.names
         if name is not None and name not in known:
             raise KeyError(name)
+        self._serves()
         self.edge.resync(name)
         return known if name is None else [name]
 
     async def drop(self, name: str, validate_only: bool) -> int:
-        leases = {source.name: source.leases for source in self.sources()}[name]
-        if not validate_only:
-            log.warning("leasequery: %s: all that it told is dropped, %d leases; it is asked anew", name, leases)
-            self.edge.drop(name)
+        if name not in self.names:
+            raise KeyError(name)
+        leases = self.edge.requestor.leases.told(name)
+        if validate_only:
+            return leases
+        self._serves()
+        log.warning("leasequery: %s: all that it told is dropped, %d leases; it is asked anew", name, leases)
+        self.edge.drop(name)
+        try:
+            async with asyncio.timeout(_DURABLE_S):
+                await self.edge.settled()
+        except TimeoutError:
+            text = f"leases of {name} are dropped, and after {_DURABLE_S:g} s that is not durable: the store is slow or"
+            raise StoreFault(f"{text} fails; the router goes on trying, and after a crash they may be back") from None
         return leases
+
+    def _serves(self) -> None:
+        """Raises Ended."""
+        if self.edge.ended:
+            raise Ended(ENDED)
 
     def values(self) -> Iterable[Value]:
         """For the metrics."""

@@ -10,25 +10,40 @@ A trial binds nothing. Each batch is judged as it comes, and at the end whether 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from pylwaftr import row_sets
-from pylwaftr.bindings import Applied
-from pylwaftr.changes import Chain, Refusal, Report
+from pylwaftr.applied import Applied
+from pylwaftr.bindings import Bindings
+from pylwaftr.changes import Chain, Refusal, Report, summed
 from pylwaftr.daemon.softwire_limit import LimitedBindings
 from pylwaftr.precedence import division_of, winners
-from pylwaftr.refusals import refusal
-from pylwaftr.row_sets import Ids, Index, Sourced
+from pylwaftr.refusals import MOST, refusal, refused
+from pylwaftr.row_sets import Ids, Index, Mask, Sourced
 from pylwaftr.rows import Rows, no_rows
 
 _PARAMS = np.uint64(16)  # bits behind an address: (k, a), 0 = the whole of it
 
 Done = list[Applied]
 Do = Callable[..., Awaitable[tuple[Report, int]]]  # that of the writer
+
+
+class _Ids:
+    """A set that grows, of ids of a stream."""
+
+    def __init__(self) -> None:
+        self.parts: list[Ids] = []  # sorted, each more than twice as long as the next
+
+    def add(self, part: Ids) -> None:
+        """Sorted, each once."""
+        while self.parts and len(self.parts[-1]) <= 2 * len(part):
+            part = row_sets.distinct(np.concatenate([self.parts.pop(), part]))
+        if len(part):
+            self.parts.append(part)
 
 
 @dataclass(slots=True)
@@ -51,6 +66,16 @@ class Gathered:
         self.parts, self.count = [], 0
         return (refusal(rows[-1], len(rows) - 1, "table_full"),)
 
+    def alike(self, rows: Rows) -> Mask:
+        """Which are here, and the last of their key."""
+        names, alike = row_sets.keys(rows), np.zeros(len(rows), np.bool_)
+        for part, _ in self.parts:
+            here = row_sets.keys(part)
+            by_name = np.argsort(here)
+            found, at = row_sets.found(names, here[by_name])
+            alike[found] = row_sets.same(rows[found], row_sets.take(part, by_name[at[found]]))
+        return alike
+
     def all(self) -> tuple[Rows, Index]:
         rows = np.concatenate([rows for rows, _ in self.parts]) if self.parts else no_rows()
         numbers = np.concatenate([numbers for _, numbers in self.parts]) if self.parts else np.zeros(0, np.intp)
@@ -66,32 +91,27 @@ class Divisions:
     """How the rows of a stream divide their addresses: beside those of one message, those of another do not overlap."""
 
     def __init__(self) -> None:
-        self._parts: list[Ids] = []  # sorted, each more than twice as long as the next: address, then (k, a)
+        self._ids = _Ids()  # address, then (k, a)
 
-    def refused(self, rows: Rows) -> tuple[Refusal, ...]:
+    def judge(self, rows: Rows) -> Report:
         rows = row_sets.canonical(rows)
         mine = rows["ipv4"].astype(np.uint64) << _PARAMS | row_sets.params(rows)
         ids = row_sets.distinct(mine)
         others: dict[int, int] = {}  # what divides its address otherwise -> as another message has it
-        for part in self._parts:
+        for part in self._ids.parts:
             at = np.searchsorted(part, ids >> _PARAMS << _PARAMS)
             at[at == len(part)] = 0
             bad = (part[at] >> _PARAMS == ids >> _PARAMS) & (part[at] != ids)
             others |= dict(zip(ids[bad].tolist(), part[at[bad]].tolist(), strict=True))
         if not others:
-            self._add(ids)
-            return ()
+            self._ids.add(ids)
+            return Report()
         found = []
-        for i in np.flatnonzero(np.isin(mine, np.array(list(others), np.uint64))).tolist():
+        bad = np.flatnonzero(np.isin(mine, np.array(list(others), np.uint64)))
+        for i in bad[:MOST].tolist():
             whole = not (int(mine[i]) & 0xFFFF and others[int(mine[i])] & 0xFFFF)
             found.append(refusal(rows[i], i, "overlap" if whole else "other_params_on_address"))
-        return tuple(found)
-
-    def _add(self, part: Ids) -> None:
-        while self._parts and len(self._parts[-1]) <= 2 * len(part):
-            part = row_sets.distinct(np.concatenate([self._parts.pop(), part]))
-        if len(part):
-            self._parts.append(part)
+        return Report(refused=tuple(found), more_refused=len(bad) - len(found))
 
 
 class Replacing:
@@ -116,14 +136,16 @@ class Replacing:
         return dated(*await self._do(act, len(rows), given=rows, chain=self._chain))
 
     def _fed(self, rows: Rows, first: int) -> tuple[Done, Report]:
-        if refused := self._divisions.refused(rows):
-            return [], Report(refused=refused)
+        if not (divided := self._divisions.judge(rows)).ok:
+            return [], divided
         if not self._held.count:
             done = self._bindings.put(rows, self._source, replacing=True)
             if done.report.ok or any(one.reason != "table_full" for one in done.report.refused):
                 return [done], done.report
-        if refused := self._bindings.part_of_all(rows, self._source).report.refused or self._held.add(rows, first):
-            return [], Report(refused=refused)
+        if not (judged := self._bindings.part_of_all(rows, self._source).report).ok:
+            return [], judged
+        if full := self._held.add(rows, first):
+            return [], Report(refused=full)
         return [], Report(held=len(rows))
 
     async def finish(self) -> Report:
@@ -148,7 +170,7 @@ class Replacing:
                 for applied in reversed(done[:-1]):
                     self._bindings.undo(applied)
                 named = numbers[mask]
-                return [], Report(refused=tuple(replace(r, index=int(named[r.index])) for r in done[-1].report.refused))
+                return [], _numbered(done[-1].report, named)
         return done, summed([applied.report for applied in done])
 
     async def abandon(self) -> None:
@@ -165,6 +187,7 @@ class Trial:
         self._do, self._bindings, self._source, self._replacing = do, bindings, source, replacing
         self._chain = Chain()
         self._all, self._divisions = Gathered(bindings.table.capacity), Divisions()
+        self._names = _Ids()  # keys
         self._came = self._new = 0
 
     async def feed(self, rows: Rows) -> Report:
@@ -172,13 +195,41 @@ class Trial:
             first, self._came = self._came, self._came + len(rows)
             how: dict[str, Any] = {"replacing": self._replacing, "validate_only": True, "chain": self._chain}
             report = self._bindings.put(rows, self._source, **how).report
-            if report.ok:
-                report = replace(report, refused=self._divisions.refused(rows) or self._all.add(rows, first))
+            if report.ok and not (bad := self._divisions.judge(rows)).ok:
+                report = bad
+            elif report.ok:
+                report = self._beside(rows, report)
+                if full := self._all.add(rows, first):
+                    report = Report(refused=full)
             self._new += report.added
             return [], report
 
         anew = self._bindings.counts_anew(self._chain, self._replacing)
         return dated(*await self._do(act, self._bindings.table.size if anew else len(rows)))
+
+    def _beside(self, rows: Rows, report: Report) -> Report:
+        """What it comes to, with the rows of the stream that came before bound."""
+        if self._all.too_many:
+            return report
+        rows = row_sets.canonical(rows)
+        names = row_sets.distinct(row_sets.keys(rows))
+        known = np.zeros(len(names), np.bool_)
+        for part in self._names.parts:
+            known |= row_sets.found(names, part)[0]
+        self._names.add(names[~known])
+        if not known.any():
+            return report
+        there = row_sets.found(row_sets.keys(rows), names[known])[0]
+        same = there & self._all.alike(rows)
+        fresh, again, anew = (self._counted(rows, mask) for mask in (~there, same, there & ~same))
+        unchanged = fresh.unchanged + int(same.sum()) - again.outranked
+        replaced = fresh.replaced + int((there & ~same).sum()) - anew.outranked
+        return replace(report, added=fresh.added, replaced=replaced, unchanged=unchanged)
+
+    def _counted(self, rows: Rows, mask: Mask) -> Report:
+        """Some of the rows by themselves; their softwires are counted already."""
+        part = row_sets.select(rows, mask)
+        return Bindings.put(self._bindings, part, self._source, replacing=self._replacing, validate_only=True).report
 
     async def finish(self) -> Report:
         return dated(*await self._do(self._judged, self._bindings.table.size + self._all.count))
@@ -202,15 +253,15 @@ class Trial:
         if excess <= 0:
             return [], Report(removed=removed)
         beyond = np.flatnonzero(won[len(others) :])[-excess:]
-        return [], Report(refused=tuple(refusal(rows[i], int(numbers[i]), "table_full") for i in beyond.tolist()))
+        return [], _numbered(refused(rows, beyond.tolist(), "table_full"), numbers)
 
     async def abandon(self) -> None:
         """Nothing was begun."""
 
 
-def summed(reports: Sequence[Report]) -> Report:
-    names = ("added", "replaced", "unchanged", "removed", "outranked")
-    return Report(**{name: sum(getattr(report, name) for report in reports) for name in names})
+def _numbered(report: Report, numbers: Index) -> Report:
+    """By the places in the stream."""
+    return replace(report, refused=tuple(replace(one, index=int(numbers[one.index])) for one in report.refused))
 
 
 def dated(report: Report, revision: int) -> Report:

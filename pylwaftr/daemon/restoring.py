@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from pylwaftr import row_sets
-from pylwaftr.bindings import Applied, Bindings
+from pylwaftr.applied import Applied
+from pylwaftr.bindings import Bindings
 from pylwaftr.changes import Change, Refusal, Report, Source
 from pylwaftr.row_sets import Sourced
 from pylwaftr.rows import Rows, no_rows
 from pylwaftr.store import Commit, State, Store
-
-_ALL = 1 << 62
+from pylwaftr.table import ALL
 
 
 class ConfigRefused(Exception):
@@ -82,7 +82,7 @@ def _since(bindings: Bindings, state: State, known: set[int]) -> tuple[Change, .
     same = (sources == was.sources) & row_sets.same(now, was.rows)
     bound = Sourced.none()
     if not same.all() or table.size != sum(map(len, state.bindings.values())):
-        rows, by, _ = table.dump_chunk(0, _ALL)
+        rows, by, _ = table.dump_chunk(0, ALL)
         bound = Sourced(rows, by)
         bound = bound.select(~np.isin(bound.sources, list(known)))
     return Applied(

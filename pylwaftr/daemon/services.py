@@ -20,7 +20,7 @@ from pylwaftr import row_sets
 from pylwaftr.api import server as api_server
 from pylwaftr.api.backend import Parts, RestartNeeded, SettingsFaulty
 from pylwaftr.api.server import ApiFault
-from pylwaftr.bindings import Applied
+from pylwaftr.applied import Applied
 from pylwaftr.changes import Source
 from pylwaftr.config import Config, Fault, binding_rows, core_settings
 from pylwaftr.config.diff import Plan
@@ -45,6 +45,7 @@ from pylwaftr.row_sets import Sourced
 from pylwaftr.rows import Rows
 from pylwaftr.store import StoreFault
 from pylwaftr.store.sqlite import SqliteStore
+from pylwaftr.table import ALL
 
 log = logging.getLogger("pylwaftr")
 
@@ -174,7 +175,7 @@ class Services:
             self._start_leases()
 
     def _lease_sources(self) -> set[str]:
-        return set() if self.leases is None else {source.name for source in self.leases.sources()}
+        return set() if self.leases is None else set(self.leases.names)
 
     async def _watch_restoring(self, leases: LeaseService) -> None:
         """No B4 is sent away while its lease may still be among those that are read."""
@@ -294,7 +295,7 @@ class Services:
         return count
 
     async def _rows_of_others(self) -> Rows:
-        rows, sources, _ = await asyncio.to_thread(self._router.table.dump_chunk, 0, 1 << 40)
+        rows, sources, _ = await asyncio.to_thread(self._router.table.dump_chunk, 0, ALL)
         return np.asarray(rows[sources != Source.PCP])
 
     # --- reload

@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 
 from pylwaftr import row_sets
-from pylwaftr.bindings import Applied, Bindings, Expected
+from pylwaftr.applied import Applied
+from pylwaftr.bindings import Bindings, Expected
 from pylwaftr.changes import Chain, Keys, Refusal, Report, Source
+from pylwaftr.refusals import MOST
 from pylwaftr.row_sets import UNBOUND, Index, Mask, Sourced
 from pylwaftr.rows import Rows, describe
 from pylwaftr.subscriber import Subscribers
+from pylwaftr.table import ALL
 
-_ALL = 1 << 62
 _REASON = "subscriber_limit"
 
 
@@ -44,7 +46,7 @@ class LimitedBindings(Bindings):
         self._anew = None
 
     def _counts(self, mask: int, most: int, others: bool) -> Subscribers:
-        rows, sources, _ = self.table.dump_chunk(0, _ALL)
+        rows, sources, _ = self.table.dump_chunk(0, ALL)
         found = Subscribers(mask, most)
         found.add(row_sets.select(rows, sources != Source.OPERATOR) if others else rows)
         return found
@@ -76,8 +78,8 @@ class LimitedBindings(Bindings):
         rows = row_sets.canonical(rows)
         limit = self._judge(self._limit, chain, replacing, validate_only)
         counted = self._beside(rows, others=replacing and limit is not self._limit)
-        if over := self._over(rows, limit, counted):
-            return Applied(Report(refused=over))
+        if not (over := self._over(rows, limit, counted)).ok:
+            return Applied(over)
         with _Inside(self):
             applied = super().put(rows, source, **how)
         if limit is not self._limit and applied.report.ok:
@@ -87,6 +89,19 @@ class LimitedBindings(Bindings):
             limit.remove(counted.less)
             limit.add(row_sets.take(rows, mine))
         return self._counted(applied)
+
+    def part_of_all(self, rows: Rows, source: int) -> Applied:
+        """Also of the softwires: they count from now on, and when the rows are bound they are known."""
+        if self._anew is None or source != Source.OPERATOR:
+            return super().part_of_all(rows, source)
+        rows = row_sets.canonical(rows)
+        counted = self._beside(rows, others=True)
+        if not (over := self._over(rows, self._anew, counted)).ok:
+            return Applied(over)
+        applied = super().part_of_all(rows, source)
+        if applied.report.ok:
+            self._anew.add(row_sets.take(rows, counted.index))
+        return applied
 
     def remove(
         self, keys: Keys, source: int, *, expected: Expected = (), over: bool = False, validate_only: bool = False
@@ -132,9 +147,11 @@ class LimitedBindings(Bindings):
         less = less.in_order(less.ids())
         return _Beside(np.flatnonzero(~waits), less.select(row_sets.firsts(less.ids())).rows)
 
-    def _over(self, rows: Rows, limit: Subscribers, counted: _Beside) -> tuple[Refusal, ...]:
+    def _over(self, rows: Rows, limit: Subscribers, counted: _Beside) -> Report:
         over = counted.index[limit.refused(row_sets.take(rows, counted.index), counted.less)]
-        return tuple(Refusal(i, _REASON, f"{describe(rows[i])}: {self._text(limit)}") for i in over.tolist())
+        text = self._text(limit)
+        told = tuple(Refusal(i, _REASON, f"{describe(rows[i])}: {text}") for i in over[:MOST].tolist())
+        return Report(refused=told, more_refused=len(over) - len(told))
 
     @staticmethod
     def _text(limit: Subscribers) -> str:

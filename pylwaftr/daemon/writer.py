@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from pylwaftr.bindings import Applied, Bindings
+from pylwaftr.applied import Applied
+from pylwaftr.bindings import Bindings
 from pylwaftr.changes import Chain, Change, Record
 from pylwaftr.daemon import batching
 from pylwaftr.daemon.tidying import Tidying
@@ -62,6 +63,7 @@ class _Operation:
     result: Any = None
     fault: BaseException | None = None
     observes: bool = False  # the answer is an observer, of all that comes behind it
+    trial: bool = False  # of the store, which refuses: it is no commit that anybody misses
     began: float = field(default_factory=time.monotonic)
 
 
@@ -104,7 +106,7 @@ class Writer:
         self._tidying = Tidying(store, self.on_disk)
         self._applied_revision = 0  # that the last of the groups ahead will have
         self.revision = 0
-        self.faults = 0  # commits that the store refused
+        self.faults = 0  # groups of commits that the store refused
         self.refusing = False  # the last one was
         self.failed = False  # by a fault of the program: nothing is taken any more
         self.observers: list[Observer] = []  # told of what is bound otherwise, once that is durable
@@ -138,20 +140,21 @@ class Writer:
         given: Rows | None = None,
         chain: Chain | None = None,
         observes: bool = False,
+        trial: bool = False,
     ) -> Awaitable[Any]:
         """The act's answer and the revision it has led to. Raises StoreFault: nothing was done.
 
         It has its place among the others when this returns, awaited or not. Who asks may go away: what was begun is
         finished. `alike` and `given`: a small operation on these rows, which may be done in one go with others of its
         kind. `chain` is broken if it is taken back. `observes`: the act answers with an observer, which is told what
-        becomes durable behind it, and nothing of what was applied before.
+        becomes durable behind it, and nothing of what was applied before. `trial`: is not counted if it is refused.
         """
         if self.failed:
             raise Closed(_OWN_FAULT)
         if self._closed:
             raise Closed("the router is stopping: nothing was done")
         answer = asyncio.get_running_loop().create_future()
-        operation = _Operation(act, rows, records, answer, alike, given, chain, observes=observes)
+        operation = _Operation(act, rows, records, answer, alike, given, chain, observes=observes, trial=trial)
         if rows <= _INLINE_ROWS and self._idle:
             self._took([operation], self._tried([operation]))
         else:
@@ -311,7 +314,8 @@ class Writer:
 
     async def _give_up(self, groups: list[_Group], fault: StoreFault) -> None:
         """Nothing of it is in the store. What was applied behind it goes with it."""
-        self.faults += 1
+        asked = (operation for group in groups for operation in group.operations)
+        self.faults += any((one.done or one.records) and not one.trial for one in asked)
         if not self.refusing:
             log.error("no change of bindings is kept until that is mended: %s", fault)
             self.refusing = True

@@ -14,7 +14,7 @@ Per key (address and port set: leases share addresses) each server has one claim
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from pylwaftr.dhcp.former import NUMBER, Former
 from pylwaftr.dhcp.judging import Judge, keeps, pools_of
 from pylwaftr.dhcp.oddities import Oddities
 from pylwaftr.dhcp.policies import FromTunnelAddress, Policy, PortSets
-from pylwaftr.dhcp.records import ACTIVE, FOREVER, NONE, OVERDUE, Claims, Mask, Slots, deadlines, yields
+from pylwaftr.dhcp.records import ACTIVE, FOREVER, NONE, OVERDUE, QUARANTINED, Claims, Mask, Slots, deadlines, yields
 from pylwaftr.dhcp.silent_ports import in_parts, with_ports
 from pylwaftr.dhcp.slots import NOBODY, Keys, keys_of
 from pylwaftr.dhcp.standing import Standing, Standings, standings
@@ -66,10 +66,32 @@ class Leases:
         for policy in policies:
             self.add(policy)
 
-    def set_br(self, br: bytes, own: Sequence[bytes]) -> None:
+    def set_br(self, br: bytes, own: Sequence[bytes]) -> Outcome:
         """Of bindings from now on; those that there are stay as they are."""
         self._judge = Judge(br, own)
         self._winners.br = np.frombuffer(br, np.uint8)
+        out = Outcome()
+        for number in self._policies:
+            self._release(number, out)
+        return out
+
+    def judge_anew(self, policy: Policy) -> Outcome:
+        """By the server's new policy. What that keeps out and is bound stays until a full bulk."""
+        out = Outcome()
+        self.add(policy)
+        self._release(self._numbers[policy.name], out)
+        return out
+
+    def _release(self, number: int, out: Outcome) -> None:
+        """From quarantine, what nothing keeps there any more."""
+        claims = self._winners.claims[number]
+        slots = np.flatnonzero(claims.verdict[: self._table.count] == QUARANTINED).astype(np.int32)
+        reasons = self._judge.reasons(self._policies[number], claims.rows[slots])
+        good = slots[~np.logical_or.reduce(list(reasons.values()))]
+        if len(good):
+            claims.verdict[good] = ACTIVE
+            claims.next_due = min(claims.next_due, float(claims.deadline[good].min()))
+            self._winners.resolve(good, out)
 
     def tell_again(self, rows: Rows) -> None:
         """These bindings are to be made anew, though no lease has changed."""
@@ -101,20 +123,37 @@ class Leases:
         """How often what was reported of which server: (server, name of the report)."""
         return self._winners.reported
 
-    def claims_of(self, server: str) -> LeaseRows:
-        """All that a server says, for people."""
-        return self.rows_of(server, np.flatnonzero(self.standings(server) != Standing.NOT_KNOWN))
+    @property
+    def servers(self) -> Collection[str]:
+        return self._numbers.keys()
 
-    def standings(self, server: str) -> Standings:
-        """How all that a server says stands."""
+    def standings(self, server: str, which: Slots | None = None) -> Standings:
+        """How what a server says stands: all of it by its place, or at these places."""
         number = self._numbers[server]
-        return standings(self._winners, number, self._judge, self._policies[number])
+        return standings(self._winners, number, self._judge, self._policies[number], which)
+
+    def said(self, server: str, start: int, most: int) -> tuple[Slots, int]:
+        """The next places where a server says anything, and where the others begin, 0 = nowhere."""
+        verdict, count = self._of(server).verdict, self._table.count
+        end = min(start + most, count)
+        return (start + np.flatnonzero(verdict[start:end])).astype(np.int32), end if end < count else 0
+
+    def told(self, server: str) -> int:
+        """Leases that it calls active, and that `drop` takes away."""
+        counted = np.bincount(self.standings(server), minlength=256)
+        former = int((self._former.claims.verdict == ACTIVE).sum()) if self._alone else 0
+        return int(counted.sum() - counted[Standing.NOT_KNOWN] - counted[Standing.ENDED]) + former
+
+    @property
+    def _alone(self) -> bool:
+        """There is one server, so what was bound before a restart is its."""
+        return len(self._policies) == 1
 
     def places(self, bindings: Rows) -> Slots:
         """Of bindings, in `standings`; -1: there is no such lease."""
         return self._table.find(keys_of(bindings))
 
-    def rows_of(self, server: str, which: npt.NDArray[np.intp]) -> LeaseRows:
+    def rows_of(self, server: str, which: Slots) -> LeaseRows:
         """Some of that, by their places in `standings`."""
         rows: LeaseRows = self._of(server).rows[which]
         return rows
@@ -213,9 +252,9 @@ class Leases:
         rows, slots, verdict = rows[~kept], slots[~kept], verdict[~kept]
         claims.rows[slots] = rows
         claims.verdict[slots] = verdict
-        due = np.where(verdict == ACTIVE, deadlines(rows, now), FOREVER)
-        claims.deadline[slots] = due
-        claims.next_due = min(claims.next_due, float(due.min(initial=FOREVER)))
+        due = deadlines(rows, now)
+        claims.deadline[slots] = due  # also of what is in quarantine: it may be released
+        claims.next_due = min(claims.next_due, float(due[verdict == ACTIVE].min(initial=FOREVER)))
         self._former.claims.verdict[slots[~yields(rows["state"])]] = NONE
         if ((verdict == ACTIVE) & (rows["has"] & int(Has.LIFETIME) == 0)).any():
             claims.verify_due = min(claims.verify_due, now + UNTIMED_S)
@@ -314,10 +353,13 @@ class Leases:
         return self.expire(now) if hold_s <= 0 else Outcome()
 
     def drop(self, server: str) -> Outcome:
-        """All that a server said, at an operator's wish. What it says from here on counts, however old that is."""
+        """All that a server said, at an operator's wish. What it says from here on counts, however old that is. Of what
+        was bound before a restart nobody knows whose it is, unless there is one server."""
         out, claims = Outcome(), self._of(server)
         claims.held = None
         self._winners.forget(claims, out)
+        if self._alone:
+            self._winners.forget(self._former.claims, out)
         self._odd.forget(self._numbers[server])
         self._tidy = True
         return out

@@ -118,8 +118,10 @@ class Requestor:
         before, self._servers = self._servers, wanted
         for name, server in wanted.items():
             old, begun = before.get(name), False
-            if old is None or old.policy != server.policy:
+            if old is None:
                 self.leases.add(server.policy)
+            elif old.policy != server.policy:
+                self._heed_outcome(self.leases.judge_anew(server.policy), now)
             if old is None:
                 begun = True
                 self._begin(server, Saved())
@@ -138,6 +140,10 @@ class Requestor:
             del self._saved[server.name]
             self._forget.add(server.name)
             self._heed_outcome(self.leases.retire(server.name, now, server.policy.hold_s), now)
+
+    def set_br(self, br: bytes, own: Sequence[bytes], now: float) -> None:
+        self._hear(now)
+        self._heed_outcome(self.leases.set_br(br, own), now)
 
     def _end(self, name: str, reason: str, now: float) -> None:
         session = self.sessions.pop(name)

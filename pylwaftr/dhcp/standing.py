@@ -38,25 +38,31 @@ _BY_VERDICT = np.full(256, Standing.NOT_KNOWN, np.uint8)
 _BY_VERDICT[[ACTIVE, GONE, OVERDUE]] = Standing.BOUND, Standing.ENDED, Standing.OVERDUE
 
 
-def standings(winners: Winners, number: int, judge: Judge, policy: Policy) -> Standings:
-    """By slot, of what a server said; ended leases included."""
+def standings(winners: Winners, number: int, judge: Judge, policy: Policy, which: Slots | None = None) -> Standings:
+    """Of what a server said, ended leases included; by slot, or of these slots."""
     table, claims = winners.table, winners.claims[number]
-    verdict, owner = claims.verdict[: table.count], table.owner[: table.count]
+    slots = slice(table.count) if which is None else which
+    verdict, owner = claims.verdict[slots], table.owner[slots]
+
+    def slots_of(at: npt.NDArray[np.intp]) -> Slots:
+        return at.astype(np.int32) if which is None else which[at]
+
     found: Standings = _BY_VERDICT[verdict]
     active = verdict == ACTIVE
-    out = np.flatnonzero(active & (owner == NOBODY)).astype(np.int32)
-    found[out] = np.where(_divided_otherwise(winners, out), Standing.OTHER_DIVISION, Standing.OTHER_SERVER)
+    out = np.flatnonzero(active & (owner == NOBODY))
+    divided = _divided_otherwise(winners, slots_of(out))
+    found[out] = np.where(divided, Standing.OTHER_DIVISION, Standing.OTHER_SERVER)
     other = np.flatnonzero(active & (owner != NOBODY) & (owner != number))
-    found[other[_differs(claims.rows, table.b4, other)]] = Standing.OTHER_SERVER
+    found[other[_differs(claims.rows, table.b4, slots_of(other))]] = Standing.OTHER_SERVER
     held = np.flatnonzero(verdict == QUARANTINED)
     if len(held):
-        reasons = judge.reasons(policy, claims.rows[held])
+        reasons = judge.reasons(policy, claims.rows[slots_of(held)])
         for name in reversed(list(reasons)):
             found[held[reasons[name]]] = Standing[name.upper()]
     return found
 
 
-def _differs(rows: LeaseRows, b4: npt.NDArray[np.uint8], slots: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+def _differs(rows: LeaseRows, b4: npt.NDArray[np.uint8], slots: Slots) -> npt.NDArray[np.bool_]:
     """Where the tunnel address is another one; by words, for of two servers in failover each has them all."""
     said, bound = rows.view(np.uint64).reshape(len(rows), -1), b4.view(np.uint64)
     found = np.zeros(len(slots), np.bool_)
