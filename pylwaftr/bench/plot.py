@@ -145,8 +145,8 @@ def _draw_scaling(results: Sequence[Result], pyplot: Any) -> Any:
     for points in lines.values():
         axes.plot([0, most], [0, most * points[0][1]], color="grey", linewidth=0.8, linestyle="--")
     axes.set_xticks(range(most + 1))
-    axes.set_xlabel("workers")
-    axes.set_ylabel("Mpps of all by CPU time (line: best, dotted: median; dashed: as many times one)")
+    axes.set_xlabel("workers (line: best, dotted: median, dashed: as many times one)")
+    axes.set_ylabel("Mpps of all, by the CPU time that they had")
     return figure
 
 
