@@ -39,7 +39,7 @@ class Plan:
     rounds: int = 3  # of what takes seconds
     creates: int = 1000
     scrapes: int = 50
-    resident: int = 65_536  # bindings of the configuration: traffic goes to them while others are loaded
+    resident: int = 4_096  # bindings of the configuration: traffic goes to them while others are loaded
     after_start_s: float = 1.0  # so long it forwards on
     windows: Windows = field(default_factory=Windows)
 

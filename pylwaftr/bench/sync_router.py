@@ -34,7 +34,7 @@ class Plan:
     changes: int = 100  # one by one
     rate: int = 24_000  # changes a second, above the goal: what is fed is what can be shown
     seconds: float = 5.0
-    resident: int = 65_536  # bindings of the configuration: traffic goes to them during the first bulk
+    resident: int = 4_096  # bindings of the configuration: traffic goes to them during the first bulk
     maximum: Windows = field(default_factory=Windows)
 
     @property
