@@ -152,6 +152,23 @@ cdef class Softwires:
         self._all(counted, True)
         return found
 
+    def crowded(self, rows, uint32_t most):
+        """Which rows are of subscribers that have more softwires than that."""
+        found = np.zeros(len(rows), np.bool_)
+        cdef const uint8_t[::1] octets = rows.view(np.uint8)
+        cdef uint8_t[::1] more = found.view(np.uint8)
+        cdef Py_ssize_t i, j, count = more.shape[0]
+        if not count:
+            return found
+        cdef const Row* row = <const Row*>&octets[0]
+        with nogil:
+            for i in range(count):
+                if i % AHEAD == 0:
+                    for j in range(i, min(i + AHEAD, count)):
+                        self._subscribers.soon(masked(address(row[j].b4), self._mask), 1)
+                more[i] = self._subscribers.count(masked(address(row[i].b4), self._mask), 1) > most
+        return found
+
     def of(self, const uint8_t[::1] b4):
         """Softwires of the subscriber that an address belongs to."""
         if b4.shape[0] != 16:

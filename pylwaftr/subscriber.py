@@ -34,6 +34,10 @@ class Subscribers:
         less = rows[:0] if without is None else without
         return self._counts.refused(np.ascontiguousarray(rows), self.max_softwires, np.ascontiguousarray(less))
 
+    def crowded(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """Which rows are of subscribers that have more softwires than they may."""
+        return self._counts.crowded(np.ascontiguousarray(rows), self.max_softwires)
+
     def add(self, rows: Rows) -> None:
         self._counts.add(np.ascontiguousarray(rows))
 

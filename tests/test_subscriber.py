@@ -66,6 +66,17 @@ def test_the_mask_says_who_a_subscriber_is(mask: int, same: bool) -> None:
     assert subscribers.refused(rows(B1)).tolist() == [same]
 
 
+def test_who_has_more_softwires_than_allowed_is_known() -> None:
+    subscribers = Subscribers(56, 1)
+    subscribers.add(rows(A1, A1, B1))
+    assert subscribers.crowded(rows(A1, B1)).tolist() == [False, False]
+    subscribers.add(rows(A2))
+    assert subscribers.crowded(rows(A1, B1, A3)).tolist() == [True, False, True]
+    subscribers.reconfigure(56, 2)
+    assert not subscribers.crowded(rows(A1, A2)).any()
+    assert subscribers.crowded(rows()).tolist() == []
+
+
 def test_ten_thousand_addresses_of_one_prefix_get_the_limit() -> None:
     subscribers = Subscribers(56, 3)
     first = int(IPv6Address("2001:db8:7:700::"))

@@ -38,7 +38,10 @@ class Quarantine:
     def _see_over(self, come: Rows) -> None:
         """Leases that were let in while there was room, and are bound only now that there is none: they waited behind
         another source, or somebody was faster."""
-        over = row_sets.select(come, self._subscribers.refused(come, come))
+        crowded = row_sets.select(come, self._subscribers.crowded(come))
+        if not len(crowded):
+            return
+        over = row_sets.select(crowded, self._subscribers.refused(crowded, crowded))
         if len(over):
             self._over = np.concatenate([row_sets.without(self._over, over), over])
             self.waiting = np.concatenate([row_sets.without(self.waiting, over), over])
