@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-from pylwaftr.bench import plan, plot, report, runner
+from pylwaftr.bench import plan
 from pylwaftr.cli.bench_ports import bench_ports
+from pylwaftr.cli.bench_run import run_plan
 from pylwaftr.cli.common import FAILED, end
 from pylwaftr.cli.parsed import parsed
 
@@ -317,26 +318,3 @@ def _run(
 ) -> dict[str, Any]:
     common = replace(plan.Common(), cpu=cpu, hugepages=hugepages, windows=windows, seconds=seconds)
     return run_plan(make(common), as_json, picture)
-
-
-def run_plan(wanted: plan.Plan, as_json: bool, picture: Path | None) -> dict[str, Any]:
-    """Measures and shows. The document."""
-    pyplot = None
-    notes = Console(stderr=True, highlight=False)
-    try:
-        if picture is not None:
-            pyplot = plot.library()
-        with notes.status("starting") as status:
-            document = runner.run(wanted, status.update)
-    except (plot.PlotFault, runner.RunFault) as fault:
-        end(str(fault), FAILED)
-    if as_json:
-        click.echo(json.dumps(document, indent=2))
-    else:
-        screen = Console()
-        screen.width = max(screen.width, report.WIDTH)  # a narrow terminal wraps lines: better than cut numbers
-        report.show(document, screen)
-    if picture is not None:
-        plot.draw(document, picture, pyplot)
-        notes.print(f"picture: {picture}")
-    return document

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from pylwaftr.bench import plan
+from pylwaftr.cli.bench_run import run_plan
 from pylwaftr.cli.parsed import parsed
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -141,7 +142,6 @@ def bench_ports(
     sends frames that carry a number and a time, and judges each that comes back. A frame with another B4, BR, inner
     address or port than its binding's is wrong, and as good as lost.
     """
-    from pylwaftr.cli.bench import run_plan
 
     if save_bindings is not None:
         _save(save_bindings, given["bindings"], as_json)
