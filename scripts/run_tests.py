@@ -49,8 +49,8 @@ def files(*patterns: str) -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern))
 
 
-def pytest(name: str, marks: str, limit: int, paths: list[str]) -> Stage:
-    return Stage(name, [[f"{BIN}/pytest", "-q", "--no-header", "-rs", "-m", marks, *paths]], limit)
+def pytest(name: str, marks: str, limit: int, paths: list[str], *more: str) -> Stage:
+    return Stage(name, [[f"{BIN}/pytest", "-q", "--no-header", "-rs", "-m", marks, *more, *paths]], limit)
 
 
 def native(flavour: str, limit: int) -> Stage:
@@ -74,7 +74,9 @@ def stages() -> Iterator[Stage]:
     if layers := files("tests/test_layers.py"):
         yield pytest("layers", "layers", 120, layers)
     if tests:
-        yield pytest("unit", "not (layers or vectors or lab or slow)", 900, ["tests"])
+        # Files are shared out, for a file's tests may share a router.
+        shared = ("-n", str(os.cpu_count() or 1), "--dist", "loadfile")
+        yield pytest("unit", "not (layers or vectors or lab or slow)", 900, ["tests"], *shared)
     if vectors := files("tests/**/test_vectors*.py", "tests/**/test_replay*.py"):
         yield pytest("vectors", "vectors and not slow", 600, vectors)
     if slow := [name for name in tests if "mark.slow" in (ROOT / name).read_text()]:
