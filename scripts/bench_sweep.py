@@ -67,6 +67,11 @@ SWEEPS = (
     ),
     Sweep("table-1M", "look-ups and changes beside rte_hash, 1M bindings", "table --bindings 1M"),
     Sweep("table", "the same, 1M and 10M bindings", "table --bindings 1M,10M"),
+    Sweep(
+        "updates-minutes",
+        "look-ups checked for two minutes while another core writes",
+        "updates --bindings 1M --rates 1M --windows 2400 --seconds 0.05 --jobs 5",
+    ),
     Sweep("updates-1M", "look-ups while another core writes, 1M bindings", f"updates --bindings 1M {SHORT}"),
     Sweep(
         "updates",
