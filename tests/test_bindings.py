@@ -15,15 +15,14 @@ from tests.bindings_made import (
     DHCP,
     OPERATOR,
     PCP,
-    array,
     bound_of,
     counts,
-    keys,
     make,
     row,
     shadow_of,
 )
 from tests.table_model import Row
+from tests.table_rows import array, columns
 
 # --- rows: what is there, what a source puts, what is bound and waits then -------------------------------------------
 
@@ -140,7 +139,7 @@ def test_remove(what: str, before: Any, remove: Any, removed: int, bound: Any, w
     bindings = make(*before)
     then = bound_of(bindings), shadow_of(bindings)
     source, psids, over = remove
-    names = keys((A1, psid) for psid in psids)
+    names = columns((A1, psid) for psid in psids)
     assert bindings.remove(names, source, over=over, validate_only=True).report.removed == removed
     assert (bound_of(bindings), shadow_of(bindings)) == then
     applied = bindings.remove(names, source, over=over)
@@ -220,13 +219,13 @@ def test_conditions(what: str, before: Any, source: int, expected: str, reason: 
     seen = [(r.index, r.reason) for r in report.refused if r.reason in ("already_exists", "etag_mismatch", "not_found")]
     assert seen == ([(1, reason)] if reason else [])
     if what != "whole address instead":
-        removal = bindings.remove(keys([(A1, 9), (A1, 3)]), source, expected=(None, expected)).report
+        removal = bindings.remove(columns([(A1, 9), (A1, 3)]), source, expected=(None, expected)).report
         assert [(r.index, r.reason) for r in removal.refused] == seen
 
 
 def test_an_operator_cannot_remove_what_the_configuration_binds() -> None:
     bindings = make((CONFIG, [row(3)]))
-    report = bindings.remove(keys([(A1, 4), (A1, 3)]), OPERATOR, over=True).report
+    report = bindings.remove(columns([(A1, 4), (A1, 3)]), OPERATOR, over=True).report
     assert [(r.index, r.reason) for r in report.refused] == [(1, "outranked")]
     assert report.refused[0].text == "203.0.113.1 PSID 3/6: it is bound by the configuration; change it there"
 
@@ -247,7 +246,7 @@ def test_rows_that_waited_are_swept_too() -> None:
     bindings = make((CONFIG, [row(3), row(4), row(5)]), (DHCP, [row(n, to=n) for n in (3, 4, 5, 6)]))
     bindings.begin(DHCP)
     assert bindings.put(array([row(4, to=4), row(6, to=6)]), DHCP, replacing=True).report.ok
-    assert bindings.remove(keys([(A1, 5)]), CONFIG).report.removed == 1  # DHCP's old row 5 is bound for the time being
+    assert bindings.remove(columns([(A1, 5)]), CONFIG).report.removed == 1  # DHCP's old row 5 is bound meanwhile
     assert bound_of(bindings)[A1, 5][1] == DHCP
     assert bindings.sweep(DHCP).report.removed == 2
     assert {name[1]: by for name, (_, by) in bound_of(bindings).items()} == {3: CONFIG, 4: CONFIG, 6: DHCP}

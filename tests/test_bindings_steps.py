@@ -21,23 +21,20 @@ from tests.bindings_made import (
     DHCP,
     OPERATOR,
     PCP,
-    array,
     bound_of,
-    keys,
     make,
-    plain,
     row,
     shadow_of,
 )
 from tests.bindings_model import Bound, Model, Wanted
 from tests.table_model import Row
+from tests.table_rows import array, columns, rows_of
 
 
 def replay(bound: Bound, waiting: Wanted, applied: Applied) -> None:
     """The changes as a watcher and the store apply them."""
     for change in applied.changes():
-        for cell in change.rows:
-            one = plain(cell)
+        for one in rows_of(change.rows):
             if change.op is Op.BIND:
                 bound[one.key] = one, change.source
             elif change.op is Op.UNBIND:
@@ -68,7 +65,7 @@ def act(bindings: Bindings, what: str, source: int, given: Any, replacing: bool)
     if what == "put":
         return bindings.put(array(given), source, replacing=replacing)
     if what == "remove":
-        return bindings.remove(keys(given), source)
+        return bindings.remove(columns(given), source)
     if what == "sweep":
         return bindings.sweep(source)
     return bindings.begin(source)
@@ -164,5 +161,5 @@ def test_many_rows_for_an_almost_empty_table(there: Row, source: int) -> None:
     assert report.unchanged == int(own and same)
     assert report.replaced == int(own and among and not same)
     assert report.outranked == int(not own and among)
-    assert [plain(cell) for cell in applied.gone.rows] == ([there] if report.replaced else [])
+    assert rows_of(applied.gone.rows) == ([there] if report.replaced else [])
     assert len(bound_of(bindings)) == len({one.key for one in [*wanted, there]})

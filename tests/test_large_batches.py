@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from pylwaftr import _core
-from tests.table_model import Model, Row
+from tests.table_model import Model
+from tests.table_rows import rows_of
 
 CONFIG, OPERATOR, PCP = _core.SOURCE_CONFIG, _core.SOURCE_OPERATOR, _core.SOURCE_PCP
 N = 70_000  # a table of several parts (binding_judge.cpp)
@@ -21,15 +22,6 @@ def shuffled(rows: Rows) -> Rows:
 
 def in_order(rows: Rows) -> Rows:
     return np.sort(rows, order=["ipv4", "psid"])
-
-
-def plain(rows: Rows) -> list[Row]:
-    fields = zip(rows["ipv4"].tolist(), rows["psid"].tolist(), rows["psid_len"].tolist(), strict=True)
-    offsets = rows["psid_offset"].tolist()
-    return [
-        Row(*first, offset, one["b4"].tobytes(), one["br"].tobytes())
-        for first, offset, one in zip(fields, offsets, rows, strict=True)
-    ]
 
 
 def with_faults() -> Rows:
@@ -55,9 +47,9 @@ def test_refusals_are_those_of_the_rows_in_their_order() -> None:
     table, model = _core.BindingTable(N), Model(N)
     for first, source in ((0, CONFIG), (20, PCP)):
         assert table.bind(standing[first : first + 20], source, 1)["added"] == 20
-        model.bind(plain(standing[first : first + 20]), source, 1)
+        model.bind(rows_of(standing[first : first + 20]), source, 1)
     batch = with_faults()
-    expected = model.bind(plain(batch), OPERATOR, 2)["refused"]
+    expected = model.bind(rows_of(batch), OPERATOR, 2)["refused"]
     reasons = {reason for _, reason in expected}
     assert reasons == {
         "duplicate_in_batch", "other_params_on_address", "psid_range", "bad_address", "outranked", "table_full",
