@@ -16,7 +16,9 @@ from tests.frames import (
     IPIP,
     V6_IF,
     V6_PEER,
+    Seen,
     arp,
+    dissect,
     ethernet,
     group_mac,
     hop,
@@ -60,6 +62,14 @@ def from_b4(
     """An IPv4 packet in the softwire as a B4 sends it."""
     tos = (inner[1] if len(inner) > 1 else 0) if tc is None else tc
     return ipv6(src or by.b4, dst or by.br, first, ext + inner, tc=tos, hop_limit=61)
+
+
+def inner_of(seen: list[Seen]) -> bytes:
+    """The IPv4 packet of the one frame that left."""
+    ((_, frame),) = seen
+    inner = dissect(frame).ipv4
+    assert inner is not None
+    return inner
 
 
 def down(packet: bytes, to: Binding) -> Expected:

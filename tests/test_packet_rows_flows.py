@@ -14,7 +14,6 @@ from tests.frames import (
     SCTP,
     Seen,
     checksum,
-    dissect,
     echo4,
     edit,
     ethernet,
@@ -26,16 +25,8 @@ from tests.frames import (
     udp,
 )
 from tests.lane_router import router
-from tests.softwires import B1, B2, B3, INET, INET2, TUNNEL4, WHOLE, changed, check, encap, from_b4, refused4
+from tests.softwires import B1, B2, B3, INET, INET2, TUNNEL4, WHOLE, changed, check, encap, from_b4, inner_of, refused4
 from tests.vector_config import Binding, settings
-
-
-def _inner(seen: list[Seen]) -> bytes:
-    ((_, frame),) = seen
-    inner = dissect(frame).ipv4
-    assert inner is not None
-    return inner
-
 
 # ---------------------------------------------------------------- flow labels (RFC 6438)
 HASHED = changed(settings(), {"flow_label": "hash"})
@@ -172,6 +163,6 @@ def test_a_checksum_that_becomes_zero_or_all_ones_is_right() -> None:
     with router() as lane:
         for ident in range(0, 65536, 97):
             packet = udp(INET, B1.ipv4, 53, 1500, ident=ident)
-            inner = _inner(lane.send("v4", ethernet("v4", packet)))
+            inner = inner_of(lane.send("v4", ethernet("v4", packet)))
             assert checksum(inner[:20]) == 0
             assert inner == hop(packet)

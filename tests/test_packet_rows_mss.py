@@ -6,9 +6,9 @@ import struct
 
 import pytest
 
-from tests.frames import GRE, MF, SCTP, TCP, UDP, Seen, dissect, edit, ethernet, hop, ipv4, payload4, tcp
+from tests.frames import GRE, MF, SCTP, TCP, UDP, edit, ethernet, hop, ipv4, payload4, tcp
 from tests.lane_router import router
-from tests.softwires import B1, B3, INET, WHOLE, changed, from_b4
+from tests.softwires import B1, B3, INET, WHOLE, changed, from_b4, inner_of
 from tests.vector_config import settings
 
 CLAMP = changed(settings(), {"tcp_mss": 1200})
@@ -56,19 +56,12 @@ def _both_ways(options: bytes, flags: int) -> list[tuple[str, bytes, bytes]]:
     return [("v4", incoming, incoming), ("v6", from_b4(outgoing, B1), outgoing)]
 
 
-def _inner(seen: list[Seen]) -> bytes:
-    ((_, frame),) = seen
-    inner = dissect(frame).ipv4
-    assert inner is not None
-    return inner
-
-
 @pytest.mark.parametrize("before, after", CLAMPED.values(), ids=CLAMPED.keys())
 @pytest.mark.parametrize("flags", [SYN, SYN_ACK], ids=["SYN", "SYN-ACK"])
 def test_mss_is_clamped_both_ways_with_a_right_checksum(before: bytes, after: bytes, flags: int) -> None:
     for (side, packet, _), (_, _, wanted) in zip(_both_ways(before, flags), _both_ways(after, flags), strict=True):
         with router(CLAMP) as lane:
-            assert _inner(lane.send(side, ethernet(side, packet))) == hop(wanted)
+            assert inner_of(lane.send(side, ethernet(side, packet))) == hop(wanted)
             assert lane.count("mss_clamped") == 1
 
 
@@ -76,14 +69,14 @@ def test_mss_is_clamped_both_ways_with_a_right_checksum(before: bytes, after: by
 def test_mss_is_left_alone(flags: int, options: bytes) -> None:
     for side, packet, wanted in _both_ways(options, flags):
         with router(CLAMP) as lane:
-            assert _inner(lane.send(side, ethernet(side, packet))) == hop(wanted)
+            assert inner_of(lane.send(side, ethernet(side, packet))) == hop(wanted)
             assert lane.count("mss_clamped") == 0
 
 
 def test_mss_without_a_clamp_is_left_alone() -> None:
     for side, packet, wanted in _both_ways(_mss(1460), SYN):
         with router() as lane:
-            assert _inner(lane.send(side, ethernet(side, packet))) == hop(wanted)
+            assert inner_of(lane.send(side, ethernet(side, packet))) == hop(wanted)
 
 
 def test_mss_behind_ipv4_options() -> None:
@@ -91,7 +84,7 @@ def test_mss_behind_ipv4_options() -> None:
     clamped = tcp(INET, B1.ipv4, 443, 1500, options=_mss(1200))
     with router(CLAMP) as lane:
         packet = ipv4(INET, B1.ipv4, TCP, payload4(syn), options=NOP * 8)
-        seen = _inner(lane.send("v4", ethernet("v4", packet)))
+        seen = inner_of(lane.send("v4", ethernet("v4", packet)))
         assert seen == hop(ipv4(INET, B1.ipv4, TCP, payload4(clamped), options=NOP * 8))
 
 
@@ -99,7 +92,7 @@ def test_mss_of_hairpinned_traffic_is_clamped_once() -> None:
     with router(CLAMP) as lane:
         syn = _flow(_mss(1460), SYN, B1.ipv4, B3.ipv4, (1500, 1600))
         wanted = _flow(_mss(1200), SYN, B1.ipv4, B3.ipv4, (1500, 1600))
-        assert _inner(lane.send("v6", ethernet("v6", from_b4(syn, B1)))) == hop(wanted)
+        assert inner_of(lane.send("v6", ethernet("v6", from_b4(syn, B1)))) == hop(wanted)
         assert lane.count("mss_clamped") == 1
 
 
@@ -108,7 +101,7 @@ def test_a_wrong_tcp_checksum_stays_wrong(wrong: int) -> None:
     """The update is incremental (RFC 1624): what the clamp changes is accounted for, nothing is repaired."""
     right, clamped = (_flow(_mss(n), SYN, INET, B1.ipv4, (443, 1500)) for n in (1460, 1200))
     with router(CLAMP) as lane:
-        seen = _inner(lane.send("v4", ethernet("v4", edit(right, 36, struct.pack("!H", wrong)))))
+        seen = inner_of(lane.send("v4", ethernet("v4", edit(right, 36, struct.pack("!H", wrong)))))
     (now,) = struct.unpack("!H", seen[36:38])
     before, after = (struct.unpack("!H", packet[36:38])[0] for packet in (right, clamped))
     assert (now - wrong) % 0xFFFF == (after - before) % 0xFFFF
@@ -121,9 +114,9 @@ def test_a_later_fragment_that_looks_like_a_syn_is_not_touched() -> None:
     later = ipv4(INET, B1.ipv4, TCP, syn, offset=32)
     with router(CLAMP) as lane:
         lane.send("v4", ethernet("v4", first))
-        assert _inner(lane.send("v4", ethernet("v4", later))) == hop(later)
+        assert inner_of(lane.send("v4", ethernet("v4", later))) == hop(later)
         upward = ipv4(WHOLE.ipv4, INET, TCP, syn, offset=32)
-        assert _inner(lane.send("v6", ethernet("v6", from_b4(upward, WHOLE)))) == hop(upward)
+        assert inner_of(lane.send("v6", ethernet("v6", from_b4(upward, WHOLE)))) == hop(upward)
         assert lane.count("mss_clamped") == 0
 
 
@@ -132,7 +125,7 @@ def test_a_first_fragment_that_is_a_syn_is_clamped() -> None:
     wanted = tcp(INET, B1.ipv4, 443, 1500, options=_mss(1200), data=bytes(40))
     with router(CLAMP) as lane:
         first = ipv4(INET, B1.ipv4, TCP, payload4(whole)[:48], flags=MF)
-        seen = _inner(lane.send("v4", ethernet("v4", first)))
+        seen = inner_of(lane.send("v4", ethernet("v4", first)))
         assert seen == hop(ipv4(INET, B1.ipv4, TCP, payload4(wanted)[:48], flags=MF))
 
 
@@ -141,7 +134,7 @@ def test_other_protocols_are_not_touched(protocol: int) -> None:
     looks_like = payload4(_flow(_mss(1460), SYN, INET, WHOLE.ipv4, (443, 1500)))
     with router(CLAMP) as lane:
         packet = ipv4(INET, WHOLE.ipv4, protocol, looks_like)
-        assert _inner(lane.send("v4", ethernet("v4", packet))) == hop(packet)
+        assert inner_of(lane.send("v4", ethernet("v4", packet))) == hop(packet)
 
 
 @pytest.mark.parametrize("size", range(20, 28))
@@ -150,4 +143,4 @@ def test_a_syn_cut_anywhere_is_forwarded_as_it_is(size: int) -> None:
     segment = payload4(_flow(_mss(1460) * 2, SYN, INET, B1.ipv4, (443, 1500)))[:size]
     packet = ipv4(INET, B1.ipv4, TCP, segment)
     with router(CLAMP) as lane:
-        assert _inner(lane.send("v4", ethernet("v4", packet))) == hop(packet)
+        assert inner_of(lane.send("v4", ethernet("v4", packet))) == hop(packet)

@@ -62,6 +62,13 @@ class Case:
         return self.what.replace(" ", "-")
 
 
+def check_case(lane: Router, case: Case) -> None:
+    out = lane.send("v6", *(ethernet("v6", packet) for packet in case.packets))
+    assert out == [(one.side, one.frame) for one in case.out]
+    assert taken(lane) == case.punted
+    assert drops(lane) == case.moved
+
+
 ask = from_b4(ASK, B1)
 stranger = from_b4(ASK, B1, src=ALIEN)
 wrapped = from_b4(ASK, B1, ext=fragment_header(IPIP, 0, False, 3), first=FRAGMENT)
@@ -91,10 +98,7 @@ REQUESTS = [
 @pytest.mark.parametrize("case", REQUESTS, ids=str)
 def test_requests(case: Case) -> None:
     with router(changed(settings(), {**SERVER, **case.changes})) as lane:
-        out = lane.send("v6", *(ethernet("v6", packet) for packet in case.packets))
-        assert out == [(one.side, one.frame) for one in case.out]
-        assert taken(lane) == case.punted
-        assert drops(lane) == case.moved
+        check_case(lane, case)
         assert taken(lane) == []
 
 
@@ -171,10 +175,7 @@ NOTICES = [
 @pytest.mark.parametrize("case", NOTICES, ids=str)
 def test_notices(case: Case) -> None:
     with router(changed(settings(), {**EVENTS, **case.changes})) as lane:
-        out = lane.send("v6", *(ethernet("v6", packet) for packet in case.packets))
-        assert out == [(one.side, one.frame) for one in case.out]
-        assert taken(lane) == case.punted
-        assert drops(lane) == case.moved
+        check_case(lane, case)
 
 
 ONE_MISS = {"punted_miss": 1}

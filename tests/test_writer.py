@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from ipaddress import IPv4Address
 from operator import attrgetter
 from pathlib import Path
@@ -26,7 +27,7 @@ from tests.store_rows import A1, EVER, many, opened, row, rows, shown
 
 def test_a_change_forwards_before_those_ahead_of_it_are_durable(tmp_path: Path) -> None:
     async def test(control: Control) -> None:
-        store_of(control).slow_s = 0.1
+        store_of(control).slow_s = 0.4
         first = asyncio.ensure_future(control.bind(row(1), OPERATOR))
         await asyncio.sleep(0.02)  # on its way to the disk
         second = asyncio.ensure_future(control.bind(row(2), OPERATOR))
@@ -65,7 +66,7 @@ def test_a_store_that_fails_takes_back_what_was_done_ahead(tmp_path: Path) -> No
     async def test(control: Control) -> None:
         await control.bind(rows(row(1), row(2)), OPERATOR)
         store = store_of(control)
-        store.slow_s, store.broken = 0.1, True
+        store.slow_s, store.broken = 0.4, True
         first = asyncio.ensure_future(control.bind(row(1, 5), OPERATOR))
         await asyncio.sleep(0.02)
         behind = [
@@ -143,7 +144,7 @@ def test_what_cannot_be_taken_back_stops_nothing_else(tmp_path: Path, monkeypatc
         store.slow_s, store.broken = 0.02, True
         each = ((1, OPERATOR), (2, OPERATOR), (3, DHCP))
         asked = [asyncio.ensure_future(control.bind(row(psid), source)) for psid, source in each]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             answers = await asyncio.gather(*asked, return_exceptions=True)
             assert [str(answer) for answer in answers] == ["the disk is full"] * 3
             assert [psid for psid, _ in await listed(control)] == [2]
@@ -161,7 +162,7 @@ def test_a_writer_that_ends_leaves_nobody_waiting(
     async def test(control: Control) -> None:
         monkeypatch.setattr(attrgetter(part)(control), act, lambda *_: 1 // 0)
         store_of(control).slow_s = 0.02
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             asked = [asyncio.ensure_future(control.bind(many(part, 600), OPERATOR)) for part in (0, 600, 1200)]
             answers = await asyncio.gather(*asked, return_exceptions=True)
             assert all(isinstance(answer, StoreFault) for answer in answers)
@@ -187,27 +188,35 @@ class _Store:
         return None
 
 
-async def _on_disk(act: Callable[[], Any]) -> Any:
-    return act()
+@asynccontextmanager
+async def _kept(busy: bool) -> AsyncIterator[tuple[_Store, Tidying]]:
+    """Upkeep of it that has just been started, while somebody loads or not."""
+
+    async def on_disk(act: Callable[[], Any]) -> Any:
+        return act()
+
+    store = _Store()
+    kept = Tidying(store, on_disk)  # type: ignore[arg-type]
+    if busy:
+        kept.busy()
+    kept.start()
+    yield store, kept
+    await kept.stop()
 
 
 def test_upkeep_waits_until_a_load_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tidying, "_QUIET_S", 0.1)
+    monkeypatch.setattr(tidying, "_QUIET_S", 0.5)
 
     async def test() -> None:
-        store = _Store()
-        kept = Tidying(store, _on_disk)  # type: ignore[arg-type]
-        kept.busy()
-        kept.start()
-        for _ in range(5):
-            await asyncio.sleep(0.02)
-            kept.busy()
-            kept.wanted(1 << 15)
-        busy_until = time.monotonic()
-        while not store.asked:
-            await asyncio.sleep(0.01)
-        assert store.asked[0] >= busy_until
-        await kept.stop()
+        async with _kept(busy=True) as (store, kept):
+            for _ in range(5):
+                await asyncio.sleep(0.02)
+                kept.busy()
+                kept.wanted(1 << 15)
+            busy_until = time.monotonic()
+            while not store.asked:
+                await asyncio.sleep(0.01)
+            assert store.asked[0] >= busy_until
 
     asyncio.run(test())
 
@@ -217,14 +226,10 @@ def test_upkeep_is_not_put_off_for_ever(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(tidying, "_PATIENCE_S", 0.05)
 
     async def test() -> None:
-        store = _Store()
-        kept = Tidying(store, _on_disk)  # type: ignore[arg-type]
-        kept.busy()
-        kept.start()
-        while not store.asked:
-            kept.busy()
-            await asyncio.sleep(0.01)
-        await kept.stop()
+        async with _kept(busy=True) as (store, kept):
+            while not store.asked:
+                kept.busy()
+                await asyncio.sleep(0.01)
 
     asyncio.run(test())
 
@@ -233,18 +238,15 @@ def test_few_changes_do_not_ask_for_upkeep_each_time(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(tidying, "_QUIET_S", 0.0)
 
     async def test() -> None:
-        store = _Store()
-        kept = Tidying(store, _on_disk)  # type: ignore[arg-type]
-        kept.start()
-        await asyncio.sleep(0.01)
-        assert len(store.asked) == 1  # at the start
-        for _ in range(255):
+        async with _kept(busy=False) as (store, kept):
+            while not store.asked:  # at the start
+                await asyncio.sleep(0.01)
+            for _ in range(255):
+                kept.wanted(1)
+            await asyncio.sleep(0.01)
+            assert len(store.asked) == 1
             kept.wanted(1)
-        await asyncio.sleep(0.01)
-        assert len(store.asked) == 1
-        kept.wanted(1)
-        await asyncio.sleep(0.01)
-        assert len(store.asked) == 2
-        await kept.stop()
+            while len(store.asked) < 2:
+                await asyncio.sleep(0.01)
 
     asyncio.run(test())
