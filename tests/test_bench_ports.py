@@ -273,6 +273,24 @@ def test_the_plan_survives_the_way_to_the_child() -> None:
         (["--cpus", "1,2,3,4,5"], "one to four CPUs"),
         (["--resolution", "0"], "never reached"),
         (["--accept-loss", "150%"], "not between 0 and 1"),
+        (["--rate", "0"], "at a rate of 0"),
+        (
+            [
+                "--v4",
+                "net_null0",
+                "--v6",
+                "net_null0",
+                "--router-v4",
+                MACS["router_v4"],
+                "--router-v6",
+                MACS["router_v6"],
+                "--bindings",
+                "1",
+                "--rate",
+                "1",
+            ],
+            "net_null0 is named twice",
+        ),
     ],
 )
 def test_bad_usage_is_exit_status_2(arguments: list[str], complaint: str) -> None:
@@ -330,7 +348,7 @@ def test_frames_that_come_back_where_they_were_sent_are_misdirected() -> None:
 def test_latency_needs_a_rate() -> None:
     done = measured("--router-v4", MACS["router_v4"], "--router-v6", MACS["router_v6"], "--bindings", "1",
                     "--tests", "latency")  # fmt: skip
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "at which rate?" in done.stderr
 
 

@@ -77,14 +77,14 @@ def test_the_teams_are_each_alone_and_so_many_of_the_first() -> None:
     [
         (["--workers", "128"], "128 workers need 128 CPUs"),
         (["--cpus", f"{CPUS[0]},{CPUS[0]}"], "each CPU once"),
-        (["--cpus", "4000"], "CPU 4000 is not available"),
+        (["--cpus", "4000"], "--cpus: CPU 4000 is not available"),
         (["--features", "mss-clamp+binding-counters"], "binding-counters: not with several workers"),
         (["--workers", "0"], "not between 1"),
     ],
 )
 def test_what_cannot_be_measured(arguments: list[str], complaint: str) -> None:
     result = CliRunner().invoke(bench, ["scaling", "--bindings", "1k", *arguments])
-    assert result.exit_code != 0
+    assert result.exit_code == 2
     assert complaint in result.output
     assert "Traceback" not in result.output
 

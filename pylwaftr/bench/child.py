@@ -1,7 +1,7 @@
 """The measuring process: DPDK starts once in the life of a process, so every run of `pylwaftr bench` has its own.
 
 Reads a plan as JSON from standard input. Writes one JSON object a line: {"progress": text} while it measures, at last
-{"document": {machine, results}} or {"fault": sentence}.
+{"document": {machine, results}} or {"fault": sentence, "bad_input": whether another plan would help}.
 """
 
 from __future__ import annotations
@@ -9,25 +9,26 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pylwaftr import _core, eal_args
 from pylwaftr.bench import forward, machine, plan, ports, scaling, table, under_test, updates
 from pylwaftr.bench import start as starting
+from pylwaftr.bench.parent import end_with_parent
 from pylwaftr.config import ConfigFaults
 from pylwaftr.daemon.router import StartFault
 
 LCORE = 1  # the measured one; EAL's main lcore sleeps
 Say = Callable[[str], None]
+_BAD_INPUT = (plan.PlanFault, eal_args.PlacementFault, ConfigFaults)
 _FAULTS = (
-    plan.PlanFault,
-    eal_args.PlacementFault,
+    *_BAD_INPUT,
+    ports.Unanswered,
     eal_args.MemoryFault,
     _core.EalError,
     _core.PortError,
-    ConfigFaults,
     StartFault,
     OSError,
     MemoryError,
@@ -57,8 +58,20 @@ def memory_for(wanted: str, need_mib: int, free_mib: int) -> eal_args.Memory:
 
 
 def start(common: plan.Common, need_mib: int) -> Running:
-    allowed = sorted(os.sched_getaffinity(0))
-    return start_on([allowed[-1] if common.cpu is None else common.cpu], common.hugepages, need_mib)
+    allowed = os.sched_getaffinity(0)
+    if common.cpu is not None:
+        available("--cpu", [common.cpu], allowed)
+    return start_on([max(allowed) if common.cpu is None else common.cpu], common.hugepages, need_mib)
+
+
+def available(option: str, cpus: Iterable[int], allowed: Iterable[int]) -> None:
+    """Raises PlanFault."""
+    if missing := sorted(set(cpus) - set(allowed)):
+        raise plan.PlanFault(f"{option}: CPU {_listed(missing)} is not available here: choose from {_listed(allowed)}")
+
+
+def _listed(cpus: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(cpus)))
 
 
 def start_on(cpus: Sequence[int], hugepages: str, need_mib: int, pci: Sequence[str] = ()) -> Running:
@@ -76,7 +89,9 @@ def _ports(wanted: plan.Ports, say: Say) -> tuple[Running, list[dict[str, Any]],
     say("reading the bindings")
     under = under_test.read(wanted)
     specs = ports.devices(wanted)
-    cpus = wanted.cpus or (max(os.sched_getaffinity(0)),)
+    allowed = os.sched_getaffinity(0)
+    available("--cpus", wanted.cpus, allowed)
+    cpus = wanted.cpus or (max(allowed),)
     pci = [spec.name for spec in specs if spec.pci]
     running = start_on(cpus, wanted.hugepages, ports.need_mib(wanted), pci)
     remarks: list[str] = []
@@ -84,6 +99,7 @@ def _ports(wanted: plan.Ports, say: Say) -> tuple[Running, list[dict[str, Any]],
 
 
 def _scaling(wanted: plan.Scaling, say: Say) -> tuple[Running, list[dict[str, Any]], list[dict[str, Any]]]:
+    available("--cpus", wanted.cpus, os.sched_getaffinity(0))
     cpus = scaling.cpus_of(wanted)
     running = start_on(cpus, wanted.common.hugepages, scaling.need_mib(wanted, cpus))
     host = scaling.Host(cpus, tuple(sorted({*running.placement.control, *cpus})))
@@ -108,7 +124,11 @@ def measure(wanted: plan.Plan, say: Say) -> dict[str, Any]:
             running = start(wanted.common, table.need_mib(wanted))
             results = table.run(wanted, LCORE, say)
         case plan.Updates():
+            updates.check(wanted)
+            available("--writer-cpu", [] if wanted.writer_cpu is None else [wanted.writer_cpu], os.sched_getaffinity(0))
             running = start(wanted.common, updates.need_mib(wanted))
+            if wanted.writer_cpu in running.placement.workers:
+                raise plan.PlanFault("--writer-cpu: that is the CPU that looks up: name another one, or another --cpu")
             results = updates.run(wanted, LCORE, running.placement.control[0], say)
         case plan.Start():
             running = start(wanted.common, starting.need_mib(wanted))
@@ -130,11 +150,12 @@ def _write(message: dict[str, Any]) -> None:
 
 
 def main() -> int:
+    end_with_parent()
     wanted = plan.from_json(json.load(sys.stdin))
     try:
         document = measure(wanted, lambda text: _write({"progress": text}))
     except _FAULTS as fault:
-        _write({"fault": str(fault) or "not enough memory"})
+        _write({"fault": str(fault) or "not enough memory", "bad_input": isinstance(fault, _BAD_INPUT)})
         return 1
     _write({"document": document})
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,7 +23,7 @@ FEATURES: Mapping[str, Mapping[str, Any]] = {
     "pipe-dscp": {"softwire": {"dscp": "pipe:0"}},
     "ecn-compatibility": {"softwire": {"ecn": "compatibility"}},
     "hairpin-external": {"softwire": {"hairpinning": False}},
-    "binding-counters": {},  # of the table, not of the lane
+    "binding-counters": {"dataplane": {"binding_counters": True}},  # of the table, not of the lane
     "filter-in": {"interfaces": {"v4": {"ingress_filter": FILTER}, "v6": {"ingress_filter": FILTER}}},
     "filter-out": {"interfaces": {"v4": {"egress_filter": FILTER}, "v6": {"egress_filter": FILTER}}},
     "capture": {},  # armed with a filter that takes no frame
@@ -166,7 +167,9 @@ def number(text: str) -> int:
     try:
         value = float(text.removesuffix(unit)) * _UNITS[unit]
     except ValueError:
-        raise PlanFault(f"{text!r} is not a number such as 1000, 1k or 2.5M") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise PlanFault(f"{text!r} is not a number such as 1000, 1k or 2.5M")
     if value != int(value) or value < 0:
         raise PlanFault(f"{text!r} is not a whole number of things")
     return int(value)
@@ -177,6 +180,13 @@ def numbers(text: str, least: int = 1, most: int = MOST_BINDINGS) -> tuple[int, 
     for value in found:
         if not least <= value <= most:
             raise PlanFault(f"{value} is not between {least} and {most}")
+    return found
+
+
+def rate(text: str) -> int:
+    """Frames a second."""
+    if not (found := number(text)):
+        raise PlanFault("at a rate of 0 nothing is measured")
     return found
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from pylwaftr.bench.report import short
 
 Result = dict[str, Any]
 Points = list[tuple[float, float, float]]  # x, solid, dotted
@@ -26,6 +29,15 @@ def library() -> Any:
         return importlib.import_module("matplotlib.pyplot")
     except ImportError:
         raise PlotFault("--plot needs matplotlib, which is not installed: pip install matplotlib") from None
+
+
+def obstacle(path: Path) -> str | None:
+    """Why no picture can be put there; asked before anything is measured."""
+    if not path.parent.is_dir():
+        return f"--plot {path}: there is no folder {path.parent}"
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        return f"--plot {path}: may not be written"
+    return None
 
 
 def can_draw(document: dict[str, Any]) -> bool:
@@ -81,7 +93,8 @@ def series(results: Sequence[Result], over: str = BINDINGS) -> dict[str, Points]
         if over != FEATURES:
             parts.append(features if features != "default" else "")
         if "batch" in result:
-            parts.append(f"{result['wanted_updates_per_second']:g}/s" if result["wanted_updates_per_second"] else "")
+            rate = result["wanted_updates_per_second"]
+            parts.append(f"{short(rate)}/s" if rate else "")
         cost = result["cycles_per_packet"]
         x = names.index(features) if over == FEATURES else result["frame_octets" if over == OCTETS else "bindings"]
         lines.setdefault(" ".join(filter(None, parts)), []).append((x, cost["best"], cost["median"]))

@@ -40,6 +40,10 @@ RFC_SECONDS, RFC_REPEAT = 60, 20
 MOST_TRIAL = 1 << 15
 
 
+class Unanswered(Exception):
+    """The router under test, its link or its API is not there; the text says what was asked."""
+
+
 def need_mib(plan: Ports) -> int:
     largest = max(octets for size in plan.sizes for octets in wire_frames(size))
     return NEED_MIB + (MBUFS * (data_room(largest + IPV6) + 1024) >> 20)
@@ -63,6 +67,8 @@ def devices(plan: Ports) -> list[ports.PortSpec]:
         if (reason := ports.obstacle(spec, interfaces)) is not None:
             raise PlanFault(f"{option}: {reason}")
         specs.append(ports.fitted(spec, mtu, 1))
+    if specs[0].name == specs[1].name:
+        raise PlanFault(f"--v4, --v6: {specs[0].name} is named twice: each side of the router has a port of its own")
     return specs
 
 
@@ -125,11 +131,11 @@ class Bench:
         return True
 
     def find(self, say: Say) -> None:
-        """Waits for the links and resolves the router's MAC addresses. Raises PlanFault."""
+        """Waits for the links and resolves the router's MAC addresses. Raises Unanswered."""
         for side in ("v4", "v6"):
             say(f"waiting for the link of --{side}")
             if not self.wait(LINK_S, partial(self._link_is_up, side)):
-                raise PlanFault(f"--{side}: the link is down: check cable and port, and that the router is up")
+                raise Unanswered(f"--{side}: the link is down: check cable and port, and that the router is up")
         self._resolve("v4", self._arp, self._under.v4.router, say)
         self._resolve("v6", self._ndp, self._under.v6.router, say)
 
@@ -141,7 +147,7 @@ class Bench:
             assert question is not None  # it has both addresses, or the MAC
             self._tester.send(side, question)
             if not self.wait(ASK_EVERY_S, lambda: link.router_mac is not None) and time.monotonic() > end:
-                raise PlanFault(
+                raise Unanswered(
                     f"--{side}: {router} does not answer: check cable and port, or say its MAC in --router-{side}"
                 )
 
@@ -376,7 +382,7 @@ class _Workers:
             with Client(self._target) as router:
                 parts = router.workers()
         except CallFailed as fault:
-            raise PlanFault(f"--api: {fault}") from None
+            raise Unanswered(f"--api: {fault}") from None
         queues = {part.name: plain(part)["facts"]["queues"] for part in parts}
         return {name: int(sum(queue["rx_packets"] for queue in of)) for name, of in queues.items()}
 

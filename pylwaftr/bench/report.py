@@ -24,6 +24,10 @@ def short(count: float) -> str:
     return f"{count:g}"
 
 
+def _bindings(count: int) -> str:
+    return f"{short(count)} binding{'' if count == 1 else 's'}"
+
+
 def _pair(values: dict[str, float] | None, digits: int = 1) -> str:
     return "-" if values is None else f"{values['best']:.{digits}f} ({values['median']:.{digits}f})"
 
@@ -185,7 +189,7 @@ def _show_shares(results: Iterable[Result], console: Console) -> None:
     for result in results:
         first.setdefault((result["name"], result["bindings"]), result)
     for result in first.values():
-        case = f"{result['name'].removeprefix('forward.')}, {short(result['bindings'])} bindings"
+        case = f"{result['name'].removeprefix('forward.')}, {_bindings(result['bindings'])}"
         console.print(f"  {case}: {share_lines.line(result['spread'])}", soft_wrap=True, highlight=False)
 
 
@@ -195,11 +199,12 @@ def _show_spread(results: Iterable[Result], console: Console) -> None:
     for result in {(one["direction"], one["size"]): one for one in results}.values():
         for way, one in result["spread"].items():
             each = one["frames_each"]
+            addresses = share_lines.counted(one["addresses"], "address")
             silent = f"; nothing back of {one['silent']}: {', '.join(one['silent_first'])}" if one["silent"] else ""
             more = ", …" if one["silent"] > len(one["silent_first"]) else ""
             console.print(
                 f"  {result['direction']} {result['size']}, {way}: {one['used']} of {one['bindings']} bindings at "
-                f"{one['addresses']} addresses, {each['least']} to {each['most']} frames each{silent}{more}",
+                f"{addresses}, {each['least']} to {each['most']} frames each{silent}{more}",
                 soft_wrap=True,
                 highlight=False,
             )

@@ -14,6 +14,7 @@ from typing import Any
 
 from pylwaftr import _core
 from pylwaftr.bench.paced import SIDES, Words
+from pylwaftr.bench.parent import end_with_parent
 from pylwaftr.config import Config, ConfigFaults, load
 from pylwaftr.daemon import run, start
 from pylwaftr.daemon.router import Router, StartFault
@@ -38,6 +39,7 @@ class _Sources:
 
 
 def main(config_file: str, words_file: str, bindings: str) -> int:
+    end_with_parent()
     try:
         config = load(config_file)
         logging.basicConfig(level=config.logging.level.upper(), format="%(asctime)s %(levelname)s %(message)s")

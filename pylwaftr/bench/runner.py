@@ -12,7 +12,11 @@ from pylwaftr.bench.plan import Plan, to_json
 
 
 class RunFault(Exception):
-    """Nothing was measured; the text says why."""
+    """Nothing was measured; the text says why. `bad_input`: what was asked for cannot be had."""
+
+    def __init__(self, text: str, bad_input: bool = False) -> None:
+        super().__init__(text)
+        self.bad_input = bad_input
 
 
 def run(plan: Plan, progress: Callable[[str], None]) -> dict[str, Any]:
@@ -40,7 +44,7 @@ def _heard(child: subprocess.Popen[str], plan: Plan, progress: Callable[[str], N
             document: dict[str, Any] = message["document"]
             return document
         if "fault" in message:
-            raise RunFault(message["fault"])
+            raise RunFault(message["fault"], message["bad_input"])
         progress(message["progress"])
     last = child.stderr.read().strip().rpartition("\n")[2]
     raise RunFault(f"the measuring process ended with {child.wait()}: {last or 'it said nothing'}")

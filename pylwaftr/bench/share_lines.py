@@ -19,14 +19,14 @@ def line(spread: dict[str, Any]) -> str:
     ]
     queues = next(iter(next(iter(spread["queues"].values())).values()))
     return (
-        f"{packets}, {one['packets_each']:,.2f} for each of {_counted(one['bindings'], 'binding')} a way; "
-        f"of {sample['packets']:,}: {each['least']} to {each['most']} each, {_counted(sample['used'], 'binding')}, "
-        f"{_counted(sample['addresses'], 'address')}; {100 * spread['buckets']['first']:.1f} % of the keys in their "
+        f"{packets}, {one['packets_each']:,.2f} for each of {counted(one['bindings'], 'binding')} a way; "
+        f"of {sample['packets']:,}: {each['least']} to {each['most']} each, {counted(sample['used'], 'binding')}, "
+        f"{counted(sample['addresses'], 'address')}; {100 * spread['buckets']['first']:.1f} % of the keys in their "
         f"first bucket; most load of {list(queues)[-1]} queues by RSS: {', '.join(loads)}"
     )
 
 
-def _counted(count: int, what: str) -> str:
+def counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 'es' if what.endswith('s') else 's'}"
 
 

@@ -20,12 +20,22 @@ def need_mib(plan: Updates) -> int:
     return 64  # the tables are not in DPDK's memory
 
 
+def check(plan: Updates) -> None:
+    """Raises PlanFault."""
+    if plan.batch > min(plan.bindings) // 8:
+        raise PlanFault(f"--batch {plan.batch}: more than an eighth of {min(plan.bindings)} bindings")
+    seconds = plan.common.seconds
+    if slow := [rate for rate in plan.rates if rate and plan.batch / rate > seconds]:
+        raise PlanFault(
+            f"--rates {slow[0]:g}: {plan.batch} updates, a batch, take longer than a window of {seconds:g} s: "
+            "ask for a smaller --batch or more --seconds"
+        )
+
+
 def run(plan: Updates, lcore: int, control: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
     writer = control if plan.writer_cpu is None else plan.writer_cpu
     results: list[dict[str, Any]] = []
     for bindings in plan.bindings:
-        if plan.batch > bindings // 8:
-            raise PlanFault(f"a batch of {plan.batch} is more than an eighth of {bindings} bindings")
         for at, rate in enumerate(plan.rates):
             say(
                 f"{bindings} bindings, {f'{rate:g} updates/s' if rate else 'updates flat out'}, batches of {plan.batch}"

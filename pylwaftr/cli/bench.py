@@ -240,7 +240,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 @click.option("--times", type=click.IntRange(1, 1000), default=5, show_default=True)
 @common_options
 def start(bindings: tuple[int, ...], times: int, **common: Any) -> None:
-    """From a binary snapshot to forwarding, after DPDK is up."""
+    """From a binary snapshot to forwarding, after DPDK is up: --times starts, no windows."""
     _run(lambda of: plan.Start(of, bindings, times), **common)
 
 

@@ -76,7 +76,7 @@ _WHAT = (
         "64,128,256,512,768,1024,1280,1518.",
     ),
     click.option(
-        "--rate", callback=parsed(plan.number), metavar="FRAMES",
+        "--rate", callback=parsed(plan.rate), metavar="FRAMES",
         help="The greatest rate, frames a second of each direction.  [default: what the slower link carries]",
     ),
     click.option(

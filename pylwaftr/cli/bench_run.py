@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 from pylwaftr.bench import plan, plot, report, runner
-from pylwaftr.cli.common import FAILED, end
+from pylwaftr.cli.common import BAD_INPUT, FAILED, end
 
 
 def run_plan(wanted: plan.Plan, as_json: bool, picture: Path | None) -> dict[str, Any]:
@@ -19,10 +19,14 @@ def run_plan(wanted: plan.Plan, as_json: bool, picture: Path | None) -> dict[str
     notes = Console(stderr=True, highlight=False)
     try:
         if picture is not None:
+            if (reason := plot.obstacle(picture)) is not None:
+                end(reason, BAD_INPUT)
             pyplot = plot.library()
         with notes.status("starting") as status:
             document = runner.run(wanted, status.update)
-    except (plot.PlotFault, runner.RunFault) as fault:
+    except runner.RunFault as fault:
+        end(str(fault), BAD_INPUT if fault.bad_input else FAILED)
+    except plot.PlotFault as fault:
         end(str(fault), FAILED)
     if as_json:
         click.echo(json.dumps(document, indent=2))
