@@ -39,8 +39,12 @@ def numbers_of(result: Result) -> tuple[Numbers, bool] | None:
 
 def documents(path: Path) -> Iterator[Result]:
     for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
-        document = json.loads(file.read_text())
-        yield from document.get("results", [])
+        try:
+            yield from json.loads(file.read_text()).get("results", [])
+        except OSError as fault:
+            raise SystemExit(f"bench_compare.py: {file}: {fault.strerror}") from None
+        except (ValueError, AttributeError):
+            raise SystemExit(f"bench_compare.py: {file} is no JSON of `pylwaftr bench`") from None
 
 
 def cases(path: Path) -> dict[Case, tuple[Numbers, bool]]:
@@ -61,7 +65,7 @@ def main() -> int:
     old, new = cases(given.old), cases(given.new)
     both = [case for case in old if case in new]
     if not both:
-        raise SystemExit("bench_compare.py: no case is in both")
+        raise SystemExit(f"bench_compare.py: no case is in both: {len(old)} in {given.old}, {len(new)} in {given.new}")
     worse = 0
     print(f"{'best':>12} {'was':>12} {'%':>7}   {'median':>12} {'was':>12} {'%':>7}   case")
     for case in both:

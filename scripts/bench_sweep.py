@@ -6,7 +6,7 @@ ARGUMENTS are added to each command but `scaling`, for those of a router on the 
   .venv/bin/python scripts/bench_sweep.py quick
   … bench_sweep.py forward-sizes forward-features --out /tmp/new -- --cpu 3
   … bench_sweep.py ports -- --v4 0000:81:00.0 --v6 0000:81:00.1 -c router.yaml --cpus 2,4,6,8
-  … bench_sweep.py --draw bench/results/2026-11-22
+  … bench_sweep.py --draw bench/results/2026-11-22-final
 
 Pictures need matplotlib in the Python that runs this (.venv/bin/pip install matplotlib); without it there is JSON only.
 Compare two folders with scripts/bench_compare.py.
@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -131,12 +132,13 @@ def measured(sweep: Sweep, out: Path, more: Sequence[str], pictures: bool) -> bo
         words += ["--plot", str(out / f"{sweep.name}.png")]
     print(f"== {sweep.name}: {sweep.command} {shlex.join(more)}".rstrip(), flush=True)
     began = time.monotonic()
-    with part.open("wb") as file:
-        status = subprocess.run(words, cwd=ROOT, stdout=file, check=False).returncode
-    if status == 0:
-        part.rename(out / f"{sweep.name}.json")
-    else:
-        part.unlink()
+    try:
+        with part.open("wb") as file:
+            status = subprocess.run(words, cwd=ROOT, stdout=file, check=False).returncode
+        if status == 0:
+            part.rename(out / f"{sweep.name}.json")
+    finally:  # Ctrl-C, too
+        part.unlink(missing_ok=True)
     print(
         f"   {'done' if status == 0 else f'FAILED with status {status}'}, {time.monotonic() - began:.0f} s", flush=True
     )
@@ -151,7 +153,10 @@ def draw(folder: Path) -> None:
         pyplot = plot.library()
     except plot.PlotFault as fault:
         raise SystemExit(f"bench_sweep.py: {fault}") from None
-    for file in sorted(folder.glob("*.json")):
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise SystemExit(f"bench_sweep.py: there are no results in {folder}")
+    for file in files:
         document = json.loads(file.read_text())
         if plot.can_draw(document):
             plot.draw(document, file.with_suffix(".png"), pyplot)
@@ -184,7 +189,14 @@ def main() -> int:
         print("no pictures: matplotlib is not installed (.venv/bin/pip install matplotlib)")
     if given.resume:
         sweeps = [sweep for sweep in sweeps if not (out / f"{sweep.name}.json").exists()]
-    failed = [sweep.name for sweep in sweeps if not measured(sweep, out, more, pictures)]
+    try:
+        failed = [sweep.name for sweep in sweeps if not measured(sweep, out, more, pictures)]
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    finally:
+        with suppress(OSError):  # there are results
+            out.rmdir()
     print(f"results: {out}" + (f"; FAILED: {', '.join(failed)}" if failed else ""))
     return 1 if failed else 0
 

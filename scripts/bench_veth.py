@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,12 +125,43 @@ def veth() -> Iterator[Veth]:
         remove_namespace(name)
 
 
+def argument(parse: Callable[[str], str]) -> Callable[[str], str]:
+    def convert(text: str) -> str:
+        try:
+            return parse(text)
+        except plan.PlanFault as fault:
+            raise argparse.ArgumentTypeError(str(fault)) from None
+
+    return convert
+
+
+def fleet(text: str) -> str:
+    """So many bindings."""
+    plan.numbers(text)
+    return text
+
+
+def feature(text: str) -> str:
+    """That a configuration can say."""
+    plan.settings_of(text)
+    if "capture" in text.split("+"):
+        raise plan.PlanFault("'capture' is no setting of a router: run `pylwaftr capture` beside it")
+    return text
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bindings", default="1k", help="so many by the benchmarks' formula (1k)")
-    parser.add_argument("--feature", default="default", help=f"of the router: {', '.join(plan.FEATURES)}; a+b is both")
+    parser.add_argument(
+        "--bindings", type=argument(fleet), default="1k", help="so many by the benchmarks' formula (1k)"
+    )
+    of_router = ", ".join(name for name in plan.FEATURES if name != "capture")
+    parser.add_argument(
+        "--feature", type=argument(feature), default="default", help=f"of the router: {of_router}; a+b is both"
+    )
     parser.add_argument("arguments", nargs="*", help="of `pylwaftr bench ports`, after --")
     given = parser.parse_args()
+    if os.geteuid() != 0:
+        raise LabError("it makes a network namespace: start it as root (sudo)")
     with veth() as made:
         table = made.folder / "bindings.snapshot"
         command = [sys.executable, "-m", "pylwaftr", "bench", "ports"]

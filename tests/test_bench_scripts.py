@@ -77,6 +77,34 @@ def test_a_script_says_what_it_is_for(script: str) -> None:
     assert script in done.stdout
 
 
+@pytest.mark.parametrize(
+    "script, words, complaint",
+    [
+        ("bench_sweep.py", ["--draw", "/nowhere"], "no results in /nowhere"),
+        ("bench_compare.py", ["/nowhere", "/nowhere"], "/nowhere: No such file"),
+        ("bench_compare.py", [__file__, __file__], "is no JSON of `pylwaftr bench`"),
+        ("bench_veth.py", ["--bindings", "many"], "'many' is not a number"),
+        ("bench_veth.py", ["--feature", "magic"], "'magic' is none of"),
+        ("bench_veth.py", ["--feature", "mss-clamp+capture"], "'capture' is no setting of a router"),
+    ],
+)
+def test_a_script_refuses_in_one_sentence(script: str, words: list[str], complaint: str) -> None:
+    done = subprocess.run([sys.executable, str(ROOT / "scripts" / script), *words], capture_output=True, text=True)
+    assert done.returncode
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_nothing_stays_of_a_sweep_that_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench_sweep.subprocess, "run", stopped)
+    monkeypatch.setattr(sys, "argv", ["bench_sweep.py", "quick", "--out", str(tmp_path / "new")])
+    assert bench_sweep.main() == 130
+    assert not (tmp_path / "new").exists()
+
+
 def a_result(bindings: int, best: float, **more: Any) -> dict[str, Any]:
     cost = {"cycles_per_packet": {"best": best, "median": 2 * best}}
     return {"name": "forward.encap", "bindings": bindings, "size": "64", "features": [], **cost, **more}
