@@ -102,6 +102,32 @@ def test_settings_are_swapped_under_traffic(tmp_path: Path) -> None:
     assert found["longest"] < 1
 
 
+GROW = """
+engine = engine_of(v4, "net_null1,no-rx=1")
+engine.start()
+wait_for(lambda: counter("encap") > 1000)
+for _ in range(100):
+    now = counter("encap")
+    table.grow(table.capacity + 20)
+    wait_for(lambda: counter("encap") > now)
+missed = counter("drop_no_binding")
+address, psid = int.from_bytes(ip4(sys.argv[2])), int(sys.argv[3])
+table.unbind(np.array([address], np.uint32), np.array([psid], np.uint16), 0)
+wait_for(lambda: counter("drop_no_binding") > 1000)
+after = counter("encap")
+wait_for(lambda: counter("drop_no_binding") > 2000)
+done(missed=missed, late=counter("encap") - after, capacity=table.capacity)
+"""
+
+
+def test_the_table_grows_under_traffic(tmp_path: Path) -> None:
+    """A worker is in the middle of a burst whenever the old table goes: it is given back only behind that. All is
+    found all the time, and what changes then changes for the worker."""
+    pcap_files.write(tmp_path / "v4.pcap", [DOWN] * 64)
+    found = told(TRAFFIC + GROW, tmp_path, B1.ipv4, str(B1.psid))
+    assert found == {"missed": 0, "late": 0, "capacity": 3000}
+
+
 FIXED = """
 engine = engine_of(v4, "net_null1,no-rx=1", hop_limit(10))
 faults = []
