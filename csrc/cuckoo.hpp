@@ -199,7 +199,7 @@ class Cuckoo {
     cuckoo::Bucket& bucket = buckets_[slot / cuckoo::kSlots];
     std::uint64_t& word = bucket.word[slot % cuckoo::kSlots];
     cuckoo::put(flight_.word, word);
-    store_value(flight_.value.data(), load_value(cells(slot)));
+    store_value(flight_.value.data(), cuckoo::copy_of<Value>(cells(slot)));
     cuckoo::put(bucket.version, bucket.version + 1);
     store_value(cells(slot), value);
     cuckoo::put(word, cuckoo::word_of(cuckoo::key_of(word), tag));
@@ -214,7 +214,7 @@ class Cuckoo {
   bool occupied(Slot slot) const { return word_at(slot) != 0; }
   std::uint64_t key(Slot slot) const { return cuckoo::key_of(word_at(slot)); }
   std::uint16_t tag(Slot slot) const { return cuckoo::tag_of(word_at(slot)); }
-  Value value(Slot slot) const { return load_value(cells(slot)); }
+  Value value(Slot slot) const { return cuckoo::copy_of<Value>(cells(slot)); }
   Note& note(Slot slot) { return notes_[slot]; }
   const Note& note(Slot slot) const { return notes_[slot]; }
 
@@ -232,11 +232,6 @@ class Cuckoo {
   std::uint64_t& word_at(Slot slot) const { return buckets_[slot / cuckoo::kSlots].word[slot % cuckoo::kSlots]; }
   std::uint64_t version_of(std::uint32_t bucket) const { return cuckoo::get(buckets_[bucket].version); }
 
-  static Value load_value(const std::uint64_t* from) {
-    Cells copy;
-    for (std::size_t i = 0; i < copy.size(); ++i) copy[i] = cuckoo::get(from[i]);
-    return std::bit_cast<Value>(copy);
-  }
   static void store_value(std::uint64_t* to, const Value& value) {
     const auto copy = std::bit_cast<Cells>(value);
     for (std::size_t i = 0; i < copy.size(); ++i) cuckoo::put(to[i], copy[i]);
@@ -245,14 +240,15 @@ class Cuckoo {
   // One slot under a version that was noted before.
   [[gnu::always_inline]] bool copy(std::uint32_t b, unsigned i, std::uint64_t noted, std::uint64_t key,
                                    Found& found) const {
-    const std::uint64_t word = cuckoo::get(buckets_[b].word[i]);
+    const cuckoo::Bucket& bucket = buckets_[b];
+    const std::uint64_t word = cuckoo::get(bucket.word[i]);
     if (cuckoo::key_of(word) != key || word == 0) return false;
-    found = {cuckoo::tag_of(word), load_value(cells(cuckoo::slot_of(b, i)))};
+    found = {cuckoo::tag_of(word), cuckoo::copy_of<Value>(cells(cuckoo::slot_of(b, i)))};
     if ((noted & 1) != 0) [[unlikely]] {
       const std::uint64_t flown = cuckoo::get(flight_.word);
-      if (cuckoo::key_of(flown) == key) found = {cuckoo::tag_of(flown), load_value(flight_.value.data())};
+      if (cuckoo::key_of(flown) == key) found = {cuckoo::tag_of(flown), cuckoo::copy_of<Value>(flight_.value.data())};
     }
-    return version_of(b) == noted;
+    return cuckoo::get(bucket.version) == noted;
   }
 
   // What searches buckets, by how they are searched.
@@ -347,7 +343,7 @@ class Cuckoo {
   }
 
   void move(Slot from, Slot to) {
-    write(to, word_at(from), load_value(cells(from)));
+    write(to, word_at(from), cuckoo::copy_of<Value>(cells(from)));
     notes_[to] = notes_[from];
     bump(from / cuckoo::kSlots);
     cuckoo::put(word_at(from), 0);

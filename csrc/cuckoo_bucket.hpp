@@ -1,8 +1,15 @@
 // One cache line of a cuckoo table: a version and seven keys. cuckoo_scan.hpp looks for a key in it.
 #pragma once
 
+#include <array>
 #include <atomic>
+#include <bit>
+#include <cstddef>
 #include <cstdint>
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 namespace lw::cuckoo {
 
@@ -22,6 +29,9 @@ constexpr std::uint16_t tag_of(std::uint64_t word) { return static_cast<std::uin
 // A test may put a pause here, between any two steps that another thread can see (tests/native/fibers.hpp).
 #if !defined(LW_SHARED_STEP)
 #define LW_SHARED_STEP()
+inline constexpr bool kStepped = false;
+#else
+inline constexpr bool kStepped = true;
 #endif
 
 // All that the writer and the readers share is touched through these two. Acquire and release on every cell stand
@@ -34,6 +44,22 @@ inline std::uint64_t get(const std::uint64_t& cell) {
 inline void put(std::uint64_t& cell, std::uint64_t value) {
   LW_SHARED_STEP();
   std::atomic_ref<std::uint64_t>(cell).store(value, std::memory_order_release);
+}
+
+// A value as a reader copies it. Of 16 octets x86 loads each aligned half at once, so one load does for two; which
+// tenant's they are, the version tells. (ThreadSanitizer sees atomics alone, and steps lie between the halves.)
+template <class Value>
+[[gnu::always_inline]] inline Value copy_of(const std::uint64_t* cells) {
+#if defined(__SSE2__) && !defined(__SANITIZE_THREAD__)
+  if constexpr (sizeof(Value) == sizeof(__m128i) && !kStepped) {
+    const __m128i both = _mm_load_si128(reinterpret_cast<const __m128i*>(cells));
+    std::atomic_signal_fence(std::memory_order_seq_cst);  // the compiler keeps the order too
+    return std::bit_cast<Value>(both);
+  }
+#endif
+  std::array<std::uint64_t, sizeof(Value) / 8> copy;
+  for (std::size_t i = 0; i < copy.size(); ++i) copy[i] = get(cells[i]);
+  return std::bit_cast<Value>(copy);
 }
 
 // For the writer: nobody else stores, so its own loads need no order.

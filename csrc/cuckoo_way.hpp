@@ -32,7 +32,7 @@ inline std::uint32_t bucket_count(std::size_t slots) {
 // Both factors depend on the key: with a constant for one, keys in a lattice (every 2,048th address, four PSIDs each)
 // came in lattices of buckets, and the table was full at 83 %. So it fills to 98 % with every stride.
 inline std::uint64_t mixed(std::uint64_t key) { return hash::mix(key, std::rotl(key, 40)); }
-inline Home home_of(std::uint64_t key, std::uint32_t buckets) {
+[[gnu::always_inline]] inline Home home_of(std::uint64_t key, std::uint32_t buckets) {
   const std::uint64_t mixed = cuckoo::mixed(key);
   const auto first = static_cast<std::uint32_t>((mixed & 0xffffffff) * buckets >> 32);
   auto second = static_cast<std::uint32_t>((mixed >> 32) * buckets >> 32);
