@@ -33,6 +33,11 @@ class AddressMap {
     return AddressClass::from_code(std::atomic_ref<std::uint8_t>(code).load(std::memory_order_acquire));
   }
 
+  // False: no address of its /24 was ever used.
+  [[gnu::always_inline]] bool near(Ipv4 address) const noexcept {
+    return entry(address).load(std::memory_order_acquire) != 0;
+  }
+
   // --- the writer ---
 
   // What the writer knows of an address beside the class that readers see.

@@ -109,6 +109,8 @@ class BindingTable {
   // --- readers: any thread, never waiting ---
 
   [[gnu::always_inline]] AddressClass classify(Ipv4 address) const noexcept { return addresses_.at(address); }
+  // False: an address that has no class for certain, told sooner.
+  [[gnu::always_inline]] bool near(Ipv4 address) const noexcept { return addresses_.near(address); }
   bool find(BindingKey key, Softwire& out) const noexcept;
   static constexpr unsigned kBulk = 64;
   // n <= kBulk. Bit i of the answer: keys[i] is bound, and out[i] was filled.

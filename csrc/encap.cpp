@@ -17,11 +17,11 @@ std::uint8_t outer_class(const Settings& settings, std::uint8_t tos) {
 std::uint32_t flow_label(const Context& ctx, const std::uint8_t* ip, std::uint32_t readable) {
   if (ctx.settings.flow_label_mode == FlowLabelMode::fixed) return ctx.settings.flow_label;
   const std::uint16_t header = ipv4::header_length(ip);
-  std::uint64_t rest = ip[ipv4::kProtocol];
+  std::uint64_t third = load<std::uint32_t>(ip + ipv4::kDestination);
   if (proto::has_ports(ip[ipv4::kProtocol]) && !ipv4::is_fragment(ip) && readable >= header + 4U) {
-    rest |= std::uint64_t{load<std::uint32_t>(ip + header)} << 8;
+    third |= std::uint64_t{load<std::uint32_t>(ip + header)} << 32;
   }
-  return flow_label_of(ctx.shared.secret, load<std::uint64_t>(ip + ipv4::kSource), rest);
+  return flow_label_of(ctx.shared.secret, load<std::uint64_t>(ip + ipv4::kTtl), third);
 }
 
 }  // namespace

@@ -23,8 +23,6 @@ struct Burst {
   std::array<std::uint8_t, Lane::kBurst> key_of;  // item of a key
 };
 
-constexpr std::uint64_t all_of(unsigned n) { return n == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << n) - 1; }
-static_assert(Lane::kBurst <= 64);
 }  // namespace
 
 struct Lane::Inside {
@@ -311,11 +309,12 @@ void Lane::receive(PortRole role, rte_mbuf** frames, unsigned n, std::uint64_t n
   Context& ctx = in.ctx;
   ctx.now_ns = now_ns;
   refresh_links(ctx);
+#pragma GCC unroll 4
   for (unsigned i = 0; i < n; ++i) rte_prefetch0(rte_pktmbuf_mtod(frames[i], void*));
   const std::uint64_t plain = in.short_way() ? in.plain.read(ctx, role, frames, n) : 0;
   std::uint64_t rest = 0;
-  if (plain != all_of(n)) {
-    rest = ~plain & all_of(n);
+  if (plain != Lane::all_of(n)) {
+    rest = ~plain & Lane::all_of(n);
     in.look_up(in.burst, in.parse_rest(role, frames, n, rest));
   }
   if (plain != 0) in.plain.locate(ctx);

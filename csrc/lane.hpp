@@ -57,6 +57,10 @@ class Lane {
   Lane& operator=(const Lane&) = delete;
 
   static constexpr unsigned kBurst = 64;
+  // One bit for each packet of a burst.
+  static constexpr std::uint64_t all_of(unsigned n) {
+    return n == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << n) - 1;
+  }
 
   // n <= kBurst. Takes ownership of the frames. Everything that can leave has been sent on return.
   void receive(PortRole role, rte_mbuf** frames, unsigned n, std::uint64_t now_ns);

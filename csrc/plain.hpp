@@ -11,6 +11,7 @@
 #include <array>
 #include <cstdint>
 
+#include "pattern.hpp"
 #include "stage.hpp"
 #include "transmit.hpp"
 
@@ -34,57 +35,61 @@ class PlainWay {
   unsigned act(Context& ctx, unsigned first, unsigned last);
 
  private:
-  struct Packet {
-    rte_mbuf* frame;
-    std::uint8_t* ip;  // the IPv4 header
-  };
   // What the frames of a side look like.
   struct Link {
-    bool usable;          // false: a filter would need the tag moved away
-    std::uint8_t header;  // octets of the link header
-    std::uint64_t mac;    // our own, as it lies in the low 48 bits of the first eight octets
-    std::uint32_t tag;    // octets 12 to 15 under tag_mask
-    std::uint32_t tag_mask;
-    const Filter* ingress;
+    bool usable{};          // false: a filter would need the tag moved away
+    std::uint8_t header{};  // octets of the link header
+    Pattern begin;          // of the frame, as far as the packet's is the same for all
+    const Filter* ingress{};
+    bool further{};  // there is more to be looked at than one address
   };
   // How the outer header is made.
   struct Outer {
-    std::uint64_t fixed;     // version, next header and hop limit of the first eight octets, host order
-    std::uint64_t option;    // the encapsulation limit's header
-    std::uint16_t overhead;  // of octets before the IPv4 header
-    std::uint8_t class_and, class_or;
+    std::uint64_t fixed;      // the first eight octets, host order, for an IPv4 packet of no octets
+    std::uint64_t class_and;  // what of the inner traffic class is copied, at its place in them
+    std::uint64_t option;     // the encapsulation limit's header
+    std::uint16_t overhead;   // of octets before the IPv4 header
     bool hash;
-    std::uint32_t label;
   };
   // The addresses that a burst is compared with.
   struct Own {
     std::uint32_t first4;
     bool more4;
-    Ipv6 first_br;
     bool more_br;
+    Pattern inside;  // from 16 octets before a softwire's IPv4 packet on: the one BR address, and how that begins
   };
   enum Kind : std::uint8_t { kEncap, kDecap, kHairpin };  // hairpin + n: its second look-up is number n
 
+  template <bool kBare>
   struct Run;  // one call of act()
 
-  bool read4(const Context& ctx, const Link& link, const Own& own, rte_mbuf* frame, unsigned k);
-  bool read6(const Context& ctx, const Link& link, const Own& own, rte_mbuf* frame, unsigned k);
+  void use_outer(const Settings& settings);
+
+  bool read4(const BindingTable& table, const Link& link, const Own& own, rte_mbuf* frame, unsigned k);
+  bool read6(const BindingTable& table, const Link& link, const Own& own, rte_mbuf* frame, unsigned k);
+  bool further(const Link& link, const Own& own, rte_mbuf* frame, const std::uint8_t* ip) const;
+  template <bool kBare>
+  unsigned act_as(Context& ctx, unsigned first, unsigned last);
+  template <bool kBare>
   unsigned encap(Context& ctx, unsigned k, unsigned last);
+  template <bool kBare>
   unsigned decap(Context& ctx, unsigned k, unsigned last);
+  template <bool kBare>
   unsigned hairpin(Context& ctx, unsigned k, unsigned last);
   void count_run(Context& ctx, unsigned first, unsigned last) const;
+  template <bool kBare>
   bool vouched(const Context& ctx, unsigned k, std::uint64_t first, std::uint8_t& tos) const;
-  bool is_own(const Own& own, std::uint32_t raw) const;
-  bool is_br(const Own& own, const Ipv6& address) const;
 
   const Settings* settings_{};
   Link v4_{}, v6_{};
   Outer outer_{};
   Own own_{};
+  bool bare_{};  // no filter at the way out, no MSS clamp, no option; flow labels are hashed, DSCP is copied
 
   unsigned n_{};
   unsigned onward_{};
-  std::array<Packet, Lane::kBurst> packets_;
+  std::array<rte_mbuf*, Lane::kBurst> frames_;
+  std::array<std::uint8_t*, Lane::kBurst> ips_;  // their IPv4 headers
   std::array<std::uint8_t, Lane::kBurst> kinds_;
   BindingTable::Query first_;
   BindingTable::Query second_;

@@ -25,41 +25,44 @@ struct LinkEnd {
     before = load<std::uint16_t>(octets.data() + 14);
     last = load<Half>(octets.data() + 16);
   }
-  std::uint8_t* write(std::uint8_t* end) const {
+  void write(std::uint8_t* end) const {
     store(end - 16, last);
     if (length > 16) store(end - 18, before);
-    return end - length;
   }
 };
 
-// RFC 1624 for a TTL that goes down by one: ~m + m' is 0xfffe whatever the word, for the TTL is its low octet.
-std::uint64_t less_ttl(std::uint64_t second) {
-  const auto check = static_cast<std::uint16_t>(second >> 16);
-  std::uint32_t sum = std::uint32_t{static_cast<std::uint16_t>(~check)} + 0xfffe;
-  sum = (sum & 0xffff) + (sum >> 16);
-  const std::uint64_t mended = static_cast<std::uint16_t>(~sum);
-  return ((second - 1) & ~std::uint64_t{0xffff0000}) | mended << 16;
+// Octets 8 to 11 of an IPv4 header with the TTL down by one: a word of the sum is less by one, so the checksum is more
+// by one, as RFC 1624 equation 3 counts: of the two zeros it leaves the one that is all zeros.
+std::uint32_t less_ttl(std::uint32_t ttl_to_checksum) {
+  const std::uint32_t carry = ttl_to_checksum >= 0xfffe0000 ? 0x10000 : 0;
+  return ttl_to_checksum - 1 + 0x10000 + carry;
 }
 
 }  // namespace
 
-// Packets that leave by one side, one behind the other.
+// Packets that leave by one side, one behind the other. kBare: there is nothing to be done that few ask for.
+template <bool kBare>
 struct PlainWay::Run {
-  [[gnu::always_inline]] Run(const PlainWay& plain_way, Context& context, SideId out, unsigned most)
+  // `begins`: how far before its IPv4 header a packet begins when it comes, and when it leaves.
+  [[gnu::always_inline]] Run(const PlainWay& plain_way, Context& context, SideId out, unsigned most, unsigned came,
+                             unsigned overhead)
       : way(plain_way),
         ctx(context),
         settings(*plain_way.settings_),
         outer(plain_way.outer_),
         to(context.out.link(out)),
         side(out),
+        secret(context.shared.secret),
         egress((out == SideId::v4 ? settings.v4 : settings.v6).egress_filter.get()),
-        clamp(settings.tcp_mss != 0) {
+        further_in(static_cast<std::uint16_t>(came - overhead - to.length)) {
     if (ctx.out.queue(side).n + most > Transmitter::kQueue) flush(ctx);
     auto& queue = ctx.out.queue(side);
     start = next = queue.frames.data() + queue.n;
   }
-  [[gnu::always_inline]] void end(unsigned taken, Counter rx, Counter rx_bytes, Counter edge) {
+  // `taken` packets from number `from` on have left, or a filter has them.
+  [[gnu::always_inline]] void end(unsigned from, unsigned taken, Counter rx, Counter rx_bytes, Counter edge) {
     auto& queue = ctx.out.queue(side);
+    if (kBare) next = std::copy_n(&way.frames_[from], taken, start);
     queue.n = static_cast<std::uint16_t>(queue.n + (next - start));
     queue.octets += octets_out;
     ctx.count(rx, taken);
@@ -68,71 +71,72 @@ struct PlainWay::Run {
   }
 
   // The IPv4 header of a packet that goes on: TTL, TOS, MSS.
-  [[gnu::always_inline]] void rewrite(std::uint8_t* ip, std::uint64_t second, std::uint8_t tos) {
-    store(ip + ipv4::kTtl, less_ttl(second));
-    if (ip[ipv4::kTos] != tos) [[unlikely]] {
+  [[gnu::always_inline]] void rewrite(std::uint8_t* ip, std::uint64_t first, std::uint64_t second, std::uint8_t tos) {
+    store(ip + ipv4::kTtl, less_ttl(static_cast<std::uint32_t>(second)));
+    if (static_cast<std::uint8_t>(first >> 8) != tos) [[unlikely]] {
       rewrite_ttl_tos(ip, ip[ipv4::kTtl], tos);
     }
-    if (clamp) [[unlikely]] {
+    if (!kBare && settings.tcp_mss != 0) {
       clamp_mss(ctx, ip, std::min<std::uint32_t>(ipv4::total_length(ip), packet::kWindow));
     }
   }
 
   // False: nothing was done.
-  [[gnu::always_inline]] bool wrap(const Packet& packet, const BindingTable::Found& found, std::uint64_t first,
-                                   std::uint8_t tos) {
-    std::uint8_t* ip = packet.ip;
+  [[gnu::always_inline]] bool wrap(rte_mbuf* frame, std::uint8_t* ip, const BindingTable::Found& found,
+                                   std::uint64_t first, std::uint8_t tos) {
     const auto second = load<std::uint64_t>(ip + ipv4::kTtl);
-    const std::uint32_t length = total_length(first) + outer.overhead;
+    const std::uint32_t total = total_length(first), length = total + outer.overhead;
     if ((second & 0xff) <= 1) return false;
     if (length > ipv6::kMinimumMtu) {
       const Ipv6 copy = found.b4;  // its address is given away: `found` can stay in registers
       if (length > path_mtu(ctx, copy)) return false;
     }
-    const std::uint64_t begin = begin_outer(ip, second, tos, length);
-    rewrite(ip, second, tos);
-    std::uint8_t* at = ip - outer.overhead;
-    if (outer.option != 0) store(ip - sizeof outer.option, outer.option);
+    const std::uint64_t begin = begin_outer(ip, second, tos, total);
+    rewrite(ip, first, second, tos);
+    std::uint8_t* at = ip - (kBare ? ipv6::kHeader : outer.overhead);
+    if (!kBare && outer.option != 0) store(ip - sizeof outer.option, outer.option);
     store(at, begin);
     store(at + ipv6::kSource, *found.br);
     store(at + ipv6::kDestination, found.b4);
-    leave(packet.frame, to.write(at), length + to.length);
+    to.write(at);
+    leave(frame, length);
     return true;
   }
 
-  [[gnu::always_inline]] bool unwrap(const Packet& packet, std::uint64_t first, std::uint8_t tos) {
-    const auto second = load<std::uint64_t>(packet.ip + ipv4::kTtl);
+  [[gnu::always_inline]] bool unwrap(rte_mbuf* frame, std::uint8_t* ip, std::uint64_t first, std::uint8_t tos) {
+    const auto second = load<std::uint64_t>(ip + ipv4::kTtl);
     const std::uint32_t length = total_length(first);
     if ((second & 0xff) <= 1 || length > settings.v4.mtu) return false;
-    rewrite(packet.ip, second, tos);
-    leave(packet.frame, to.write(packet.ip), length + to.length);
+    rewrite(ip, first, second, tos);
+    to.write(ip);
+    leave(frame, length);
     return true;
   }
 
   // The first eight octets of the outer header.
   [[gnu::always_inline]] std::uint64_t begin_outer(const std::uint8_t* ip, std::uint64_t second, std::uint8_t tos,
-                                                   std::uint32_t length) const {
-    std::uint32_t label = outer.label;
-    if (outer.hash) {
-      const std::uint64_t rest = (second >> 8 & 0xff) | std::uint64_t{load<std::uint32_t>(ip + ipv4::kHeader)} << 8;
-      label = flow_label_of(ctx.shared.secret, load<std::uint64_t>(ip + ipv4::kSource), rest);
+                                                   std::uint32_t total) const {
+    std::uint64_t label = 0;
+    if (kBare || outer.hash) {
+      label = flow_label_of(secret, second, load<std::uint64_t>(ip + ipv4::kDestination));
     }
-    const std::uint64_t traffic_class = (tos & outer.class_and) | outer.class_or;
-    const std::uint64_t payload = length - ipv6::kHeader;
-    return byte_swap(outer.fixed | traffic_class << 52 | std::uint64_t{label} << 32 | payload << 16);
+    const std::uint64_t traffic_class = std::uint64_t{tos} << 52 & outer.class_and;
+    return byte_swap((outer.fixed | traffic_class | label << 32) + (std::uint64_t{total} << 16));
   }
 
-  [[gnu::always_inline]] void leave(rte_mbuf* frame, const std::uint8_t* begins, std::uint32_t octets) {
+  // `packet`: octets behind the link header.
+  [[gnu::always_inline]] void leave(rte_mbuf* frame, std::uint32_t packet) {
+    const std::uint32_t octets = packet + to.length;
     octets_in += frame->pkt_len;
-    frame->data_off = static_cast<std::uint16_t>(begins - static_cast<const std::uint8_t*>(frame->buf_addr));
+    frame->data_off = static_cast<std::uint16_t>(frame->data_off + further_in);
     frame->data_len = static_cast<std::uint16_t>(octets);
     frame->pkt_len = octets;
-    if (egress != nullptr && !passes_untagged(*egress, frame)) [[unlikely]] {
+    if (!kBare && egress != nullptr && !passes_untagged(*egress, frame)) {
       ctx.count(Counter::drop_filter_out);
       return rte_pktmbuf_free(frame);
     }
     octets_out += octets;
-    *next++ = frame;
+    if (!kBare) *next++ = frame;
   }
 
   const PlainWay& way;
@@ -141,68 +145,72 @@ struct PlainWay::Run {
   const Outer outer;
   const LinkEnd to;
   const SideId side;
+  const std::uint64_t secret;
   const Filter* const egress;
-  const bool clamp;
+  const std::uint16_t further_in;  // a packet begins when it leaves than when it came; modulo 2^16
   rte_mbuf** start{};
   rte_mbuf** next{};
   std::uint64_t octets_in{};
   std::uint32_t octets_out{};
 };
 
+template <bool kBare>
 unsigned PlainWay::encap(Context& ctx, const unsigned from, unsigned last) {
-  Run run(*this, ctx, SideId::v6, last - from);
+  Run<kBare> run(*this, ctx, SideId::v6, last - from, v4_.header, outer_.overhead);
   if (!run.to.resolved) return from;
   unsigned k = from;
   for (; k < last && kinds_[k] == kEncap; ++k) {
-    const Packet packet = packets_[k];
     BindingTable::Found found;
     if (!ctx.table.take(first_, k, found)) break;
-    const auto first = load<std::uint64_t>(packet.ip);
-    if (!run.wrap(packet, found, first, static_cast<std::uint8_t>(first >> 8))) break;
+    const auto first = load<std::uint64_t>(ips_[k]);
+    if (!run.wrap(frames_[k], ips_[k], found, first, static_cast<std::uint8_t>(first >> 8))) break;
   }
-  run.end(k - from, Counter::rx_v4, Counter::rx_v4_bytes, Counter::encap);
+  run.end(from, k - from, Counter::rx_v4, Counter::rx_v4_bytes, Counter::encap);
   return k;
 }
 
 // Whether the binding vouches for a packet from a softwire; then tos is what the IPv4 packet goes on with.
+template <bool kBare>
 [[gnu::always_inline]] inline bool PlainWay::vouched(const Context& ctx, unsigned k, std::uint64_t first,
                                                      std::uint8_t& tos) const {
   BindingTable::Found found;
   if (!ctx.table.take(first_, k, found)) return false;
-  const std::uint8_t* outer = packets_[k].ip - ipv6::kHeader;
-  if (ipv6::source(outer) != found.b4 || ipv6::destination(outer) != *found.br) return false;
+  const std::uint8_t* outer = ips_[k] - ipv6::kHeader;
+  if (!are(outer + ipv6::kSource, found.b4, *found.br)) return false;
   // Equal marks combine to themselves and are suspicious in no cell (RFC 6040 figure 4).
   const auto inside = static_cast<std::uint8_t>(first >> 8);
   const std::uint8_t outside = ipv6::traffic_class(outer);
-  tos = settings_->dscp == DscpMode::pipe ? inside : outside;
+  tos = !kBare && settings_->dscp == DscpMode::pipe ? inside : outside;
   return ((outside ^ inside) & 3) == 0;
 }
 
+template <bool kBare>
 unsigned PlainWay::decap(Context& ctx, const unsigned from, unsigned last) {
-  Run run(*this, ctx, SideId::v4, last - from);
+  Run<kBare> run(*this, ctx, SideId::v4, last - from, v6_.header + unsigned{ipv6::kHeader}, 0);
   if (!run.to.resolved) return from;
   unsigned k = from;
   for (; k < last && kinds_[k] == kDecap; ++k) {
-    const auto first = load<std::uint64_t>(packets_[k].ip);
+    const auto first = load<std::uint64_t>(ips_[k]);
     std::uint8_t tos;
-    if (!vouched(ctx, k, first, tos) || !run.unwrap(packets_[k], first, tos)) break;
+    if (!vouched<kBare>(ctx, k, first, tos) || !run.unwrap(frames_[k], ips_[k], first, tos)) break;
   }
-  run.end(k - from, Counter::rx_v6, Counter::rx_v6_bytes, Counter::decap);
+  run.end(from, k - from, Counter::rx_v6, Counter::rx_v6_bytes, Counter::decap);
   return k;
 }
 
+template <bool kBare>
 unsigned PlainWay::hairpin(Context& ctx, const unsigned from, unsigned last) {
-  Run run(*this, ctx, SideId::v6, last - from);
+  Run<kBare> run(*this, ctx, SideId::v6, last - from, v6_.header + unsigned{ipv6::kHeader}, outer_.overhead);
   if (!run.to.resolved) return from;
   unsigned k = from;
   for (; k < last && kinds_[k] >= kHairpin; ++k) {
-    const auto first = load<std::uint64_t>(packets_[k].ip);
+    const auto first = load<std::uint64_t>(ips_[k]);
     std::uint8_t tos;
     BindingTable::Found onward;
-    if (!vouched(ctx, k, first, tos) || !ctx.table.take(second_, kinds_[k] - unsigned{kHairpin}, onward)) break;
-    if (!run.wrap(packets_[k], onward, first, tos)) break;
+    if (!vouched<kBare>(ctx, k, first, tos) || !ctx.table.take(second_, kinds_[k] - unsigned{kHairpin}, onward)) break;
+    if (!run.wrap(frames_[k], ips_[k], onward, first, tos)) break;
   }
-  run.end(k - from, Counter::rx_v6, Counter::rx_v6_bytes, Counter::hairpin);
+  run.end(from, k - from, Counter::rx_v6, Counter::rx_v6_bytes, Counter::hairpin);
   // Of those that no filter refused, less what was put before them.
   const auto queued = static_cast<std::uint32_t>(run.next - run.start);
   ctx.count(Counter::hairpin_bytes, run.octets_out - queued * (std::uint32_t{run.outer.overhead} + run.to.length));
@@ -212,7 +220,7 @@ unsigned PlainWay::hairpin(Context& ctx, const unsigned from, unsigned last) {
 // Those that have just been queued for the way out, where no filter waits for them: their headers are still there.
 void PlainWay::count_run(Context& ctx, unsigned first, unsigned last) const {
   for (unsigned k = first; k < last; ++k) {
-    const std::uint16_t octets = ipv4::total_length(packets_[k].ip);
+    const std::uint16_t octets = ipv4::total_length(ips_[k]);
     const auto count = [&](BindingAccounts::Number number, Account::Way way) {
       if (number != 0) ctx.book[number].add(way, octets);
     };
@@ -221,13 +229,14 @@ void PlainWay::count_run(Context& ctx, unsigned first, unsigned last) const {
   }
 }
 
-unsigned PlainWay::act(Context& ctx, unsigned first, unsigned last) {
+template <bool kBare>
+unsigned PlainWay::act_as(Context& ctx, unsigned first, unsigned last) {
   unsigned k = first;
   while (k < last) {
     const std::uint8_t kind = kinds_[k];
-    const unsigned done = kind == kEncap   ? encap(ctx, k, last)
-                          : kind == kDecap ? decap(ctx, k, last)
-                                           : hairpin(ctx, k, last);
+    const unsigned done = kind == kEncap   ? encap<kBare>(ctx, k, last)
+                          : kind == kDecap ? decap<kBare>(ctx, k, last)
+                                           : hairpin<kBare>(ctx, k, last);
     if (done == k) break;
     if (ctx.book != nullptr) [[unlikely]] {
       count_run(ctx, k, done);
@@ -235,6 +244,10 @@ unsigned PlainWay::act(Context& ctx, unsigned first, unsigned last) {
     k = done;
   }
   return k;
+}
+
+unsigned PlainWay::act(Context& ctx, unsigned first, unsigned last) {
+  return bare_ ? act_as<true>(ctx, first, last) : act_as<false>(ctx, first, last);
 }
 
 }  // namespace lw

@@ -186,9 +186,11 @@ std::uint16_t tunnel_overhead(const Settings& settings);
 constexpr std::array<std::uint8_t, 8> limit_option(std::uint8_t limit) {
   return {proto::kIpv4, 0, 4, 1, limit, 1, 1, 0};
 }
-// RFC 6438: a keyed hash of the inner flow, never 0 (RFC 6437 appendix A). `rest`: protocol, and above it the ports.
-inline std::uint32_t flow_label_of(std::uint64_t secret, std::uint64_t addresses, std::uint64_t rest) {
-  const auto label = static_cast<std::uint32_t>(hash::mix(addresses ^ secret, rest) & 0xfffff);
+// RFC 6438: a keyed hash of the inner flow, never 0 (RFC 6437 appendix A). `second` are octets 8 to 15 of the IPv4
+// header, of which protocol and source belong to the flow; `third` has the destination, and above it the ports.
+inline std::uint32_t flow_label_of(std::uint64_t secret, std::uint64_t second, std::uint64_t third) {
+  constexpr std::uint64_t kProtocolAndSource = 0xffffffff0000ff00;
+  const auto label = static_cast<std::uint32_t>(hash::mix((second & kProtocolAndSource) ^ secret, third) & 0xfffff);
   return label == 0 ? 1 : label;
 }
 std::uint16_t configured_path_mtu(const Settings& settings);
