@@ -7,6 +7,7 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -290,6 +291,15 @@ def test_loads_of_queues() -> None:
         _core.bench_queues("hairpin", "inner", np.zeros(1, np.uint32), 2)
     with pytest.raises(ValueError, match="1 to 128"):
         _core.bench_queues("encap", "outer", np.zeros(1, np.uint32), 129)
+
+
+def test_a_few_addresses_in_a_row_are_spread_as_by_lot() -> None:
+    """Whatever the secret is: 16 addresses over four workers."""
+    random = Random(1)
+    first_of_each = np.arange(16, dtype=np.uint32) * 64
+    for _ in range(200):
+        queues = _core.bench_queues("encap", "software", first_of_each, 4, secret=random.getrandbits(64))
+        assert np.bincount(queues).max() <= 11
 
 
 def test_forward_tells_how_its_packets_were_spread() -> None:
