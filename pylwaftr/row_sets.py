@@ -113,6 +113,15 @@ def found(needles: Ids, hay: Ids) -> tuple[Mask, Index]:
     return np.asarray(hay[at] == needles), at
 
 
+def among_few(needles: Ids, hay: Ids) -> Mask:
+    """Which needles are in the sorted hay, which is so short that it stays in the cache: they are not sorted for it."""
+    if not len(hay):
+        return np.zeros(len(needles), np.bool_)
+    at = np.searchsorted(hay, needles)
+    at[at == len(hay)] = 0
+    return np.asarray(hay[at] == needles)
+
+
 def among(rows: Rows, others: Rows) -> Mask:
     """Which have keys of the others."""
     return found(keys(rows), distinct(keys(others)))[0]
@@ -176,7 +185,7 @@ class Sourced:
     def by_source(self) -> Iterator[tuple[int, Rows]]:
         if not len(self):
             return
-        if (self.sources == self.sources[0]).all():
+        if len(self) == 1 or (self.sources == self.sources[0]).all():
             yield int(self.sources[0]), self.rows
             return
         for source in np.flatnonzero(np.bincount(self.sources)).tolist():
