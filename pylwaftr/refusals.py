@@ -16,14 +16,14 @@ TEXTS = {
     "psid_range": "the PSID has to be less than 2 to the power of psid_len",
     "bad_address": "one of its addresses is never forwarded (martian, multicast or unspecified); correct it",
     "own_address": "one of its addresses is this router's own, or B4 and BR are the same; correct it",
-    "overlap": "a whole address cannot be bound beside other bindings of it; remove those first",
+    "overlap": "an address is bound whole or in sets of ports, not both; remove what is bound of it first",
     "other_params_on_address": "all bindings of an address have the same psid_offset and psid_len; remove those that "
     "differ first",
     "duplicate_in_batch": "its key is in the batch already; remove one",
     "outranked": "it is bound by the configuration; change it there",
     "too_many_br": "the table knows as many BR addresses as it can (65535); use one of them",
     "table_full": "the table is full; raise dataplane.max_bindings or remove bindings",
-    "already_exists": "it is bound already; leave out the condition, or update it",
+    "already_exists": "it is bound already; update it, or remove it first",
     "etag_mismatch": "it has been changed since it was read; read it again",
     "not_found": "it is not bound",
 }

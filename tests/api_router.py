@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pytest
+from click.testing import CliRunner, Result
 
 from pylwaftr import _core
 from pylwaftr.api import server
@@ -32,6 +34,7 @@ from pylwaftr.api.backend import (
     Overview,
     Parts,
     PcpMapping,
+    Planned,
     PoolUse,
     Replacement,
     RestartNeeded,
@@ -39,10 +42,13 @@ from pylwaftr.api.backend import (
     SettingsNow,
     SourceStatus,
 )
+from pylwaftr.api.client import CallFailed
 from pylwaftr.api.limits import Limits
 from pylwaftr.capture import CaptureFault, State, Wanted
 from pylwaftr.changes import Report
+from pylwaftr.cli.main import main
 from pylwaftr.config import Fault
+from pylwaftr.config.row_checks import Surroundings, anywhere
 from pylwaftr.config.services import Api
 from pylwaftr.config.values import Endpoint
 from pylwaftr.daemon.control import Control
@@ -58,6 +64,7 @@ BR = IPv6Address("2001:db8:aa::1").packed
 LOCAL = Api(listen=Endpoint("127.0.0.1", 0), tls=None, allow_plaintext=False, roles=())
 
 Key = tuple[int, int]
+Run = Callable[..., Result]  # a command, word by word
 
 
 def one(ipv4: str, psid_len: int = 0, psid: int = 0, b4: str = "2001:db8:1::1", offset: int = 0) -> Rows:
@@ -191,7 +198,7 @@ class Machine:
 
 @dataclass
 class Settings:
-    brs: tuple[bytes, ...] = (BR,)
+    around: Surroundings = field(default_factory=lambda: anywhere((BR,)))
     yaml: str = "api: {}\n"
     etag: str = "e1"
 
@@ -201,20 +208,22 @@ class Settings:
     async def validate(self, text: str | None) -> Sequence[Fault]:
         return [Fault("f.yaml", 3, "softwire.hop_limit", "is 300", "warn" in (text or ""))] if text else []
 
-    async def diff(self, text: str | None) -> Sequence[Difference]:
+    async def diff(self, text: str | None) -> Planned:
         if text == "bad":
             raise SettingsFaulty(await self.validate(text))
-        return [Difference("softwire.hop_limit", "64", "63"), Difference("dataplane.lcores", "1", "2", True)]
+        changed = Difference("softwire.hop_limit", "64", "63"), Difference("dataplane.lcores", "1", "2", True)
+        return Planned(changed, tuple(await self.validate(text)) if "warn" in (text or "") else ())
 
     async def apply(self, text: str | None, etag: str | None, *, validate_only: bool = False) -> Applied:
-        found = await self.diff(text)
+        planned = await self.diff(text)
+        found = planned.differences
         if etag not in (None, self.etag):
             raise OtherSettings
         if text == "restart":
             raise RestartNeeded(found[1:])
         if not validate_only:
             self.etag, self.yaml = "e2", text or self.yaml
-        return Applied(tuple(found[:1]), self.etag, 9)
+        return Applied(found[:1], self.etag, 9, planned.warnings)
 
 
 @dataclass
@@ -311,6 +320,12 @@ class Leases:
         return leases
 
 
+def refusal(call: Callable[[], object]) -> CallFailed:
+    with pytest.raises(CallFailed) as caught:
+        call()
+    return caught.value
+
+
 def parts(bindings: Any = None, machine: Machine | None = None) -> Parts:
     return Parts(bindings or Bindings(), machine or Machine(), Settings(), Diagnostics(), Pcp(), Leases())
 
@@ -345,9 +360,14 @@ class Served:
         """Runs a coroutine on the server's loop."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(10)
 
+    def command(self, *words: object, **rest: Any) -> Result:
+        """`pylwaftr` and these words, asked of this server."""
+        environment = {"PYLWAFTR_SERVER": self.target, "COLUMNS": "200"}
+        return CliRunner().invoke(main, [str(word) for word in words], env=environment, **rest)
+
     def __enter__(self) -> Served:
         self._thread.start()
-        self._ready.wait(20)
+        self._ready.wait(60)
         if self._fault is not None:
             self._thread.join()
             raise self._fault

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,13 +14,14 @@ from pylwaftr.api.client import Binding, BindingFilter, CallFailed, Client, Sour
 from pylwaftr.rows import BINDING_ROW
 from tests.api_router import Bindings, Served, many, one, parts
 
+pytest_plugins = ("tests.api_fixtures",)
+
 B4 = "2001:db8:1::1"
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> Iterator[Client]:
-    with Served(parts(Bindings(tmp_path, config=one("203.0.113.9")))) as served, Client(served.target) as made:
-        yield made
+def bindings(tmp_path: Path) -> Bindings:
+    return Bindings(tmp_path, config=one("203.0.113.9"))
 
 
 def reason(caught: pytest.ExceptionInfo[CallFailed]) -> tuple[str, str]:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
 from pylwaftr import _core
 from pylwaftr.api.client import CallFailed, Client, LoadProgress
 from pylwaftr.binding_files import save
 from pylwaftr.changes import Source
-from pylwaftr.cli.main import main
 from pylwaftr.daemon.replacing import Divisions
 from pylwaftr.rows import Rows
-from tests.api_router import Bindings, Served, many, one, parts
+from tests.api_router import Bindings, Run, Served, many, one, parts
+
+pytest_plugins = ("tests.api_fixtures",)
 
 ROOM = 20
 
@@ -26,18 +25,6 @@ ROOM = 20
 @pytest.fixture
 def bindings() -> Bindings:
     return Bindings(capacity=ROOM)
-
-
-@pytest.fixture
-def served(bindings: Bindings) -> Iterator[Served]:
-    with Served(parts(bindings)) as running:
-        yield running
-
-
-@pytest.fixture
-def client(served: Served) -> Iterator[Client]:
-    with Client(served.target) as made:
-        yield made
 
 
 def pieces(rows: Rows, size: int = 5) -> list[bytes]:
@@ -270,20 +257,14 @@ def test_rows_of_two_messages_overlap_as_those_of_one_do(
 # --- the command line
 
 
-def cli(served: Served, *words: str) -> Result:
-    return CliRunner().invoke(main, ["bindings", *words], env={"PYLWAFTR_SERVER": served.target})
-
-
-def test_a_file_replaces_all_of_a_full_table(
-    client: Client, served: Served, bindings: Bindings, tmp_path: Path
-) -> None:
+def test_a_file_replaces_all_of_a_full_table(client: Client, run: Run, bindings: Bindings, tmp_path: Path) -> None:
     fits, too_long = tmp_path / "fits.csv", tmp_path / "long.csv"
     save(fits, elsewhere(20))
     save(too_long, elsewhere(21))
     client.load(many(20).tobytes())
     full = "10.1.0.20 (whole): the table is full; raise dataplane.max_bindings or remove bindings"
     for words in (["--dry-run"], ["--yes"]):
-        result = cli(served, "replace", str(too_long), *words)
+        result = run("bindings", "replace", too_long, *words)
         assert (result.exit_code, result.stderr.splitlines()) == (
             1,
             [
@@ -292,20 +273,20 @@ def test_a_file_replaces_all_of_a_full_table(
             ],
         )
     assert packed(bindings) == of(many(20))
-    assert cli(served, "replace", str(fits), "--dry-run").stdout == f"{fits}: would be 20 added, 20 removed\n"
-    assert cli(served, "replace", str(fits), "--yes").stdout == f"{fits}: 20 added, 20 removed\n"
+    assert run("bindings", "replace", fits, "--dry-run").stdout == f"{fits}: would be 20 added, 20 removed\n"
+    assert run("bindings", "replace", fits, "--yes").stdout == f"{fits}: 20 added, 20 removed\n"
     assert packed(bindings) == of(elsewhere(20))
 
 
-def test_an_import_beyond_the_room_is_refused_as_a_whole(client: Client, served: Served, tmp_path: Path) -> None:
+def test_an_import_beyond_the_room_is_refused_as_a_whole(client: Client, run: Run, tmp_path: Path) -> None:
     file = tmp_path / "many.csv"
     client.load(many(10).tobytes())
     save(file, many(21))
-    result = cli(served, "import", str(file))
+    result = run("bindings", "import", file)
     assert result.exit_code == 1
     assert result.stderr.endswith("[TABLE_FULL]; nothing was changed\n")
     save(file, many(20))
-    assert cli(served, "import", str(file)).stdout == f"{file}: 10 added, 10 unchanged\n"
+    assert run("bindings", "import", file).stdout == f"{file}: 10 added, 10 unchanged\n"
 
 
 def test_rows_without_room_are_named_by_their_lines_as_far_as_an_error_goes(tmp_path: Path) -> None:
@@ -313,7 +294,7 @@ def test_rows_without_room_are_named_by_their_lines_as_far_as_an_error_goes(tmp_
     with Served(parts(Bindings(capacity=room))) as served:
         for more in (3, 90):
             save(file, many(room + more))
-            *lines, last = cli(served, "replace", str(file), "--dry-run").stderr.splitlines()
+            *lines, last = served.command("bindings", "replace", file, "--dry-run").stderr.splitlines()
             assert [line.split(": ")[0] for line in lines] == [f"{file}:{room + 2 + n}" for n in range(len(lines))]
             said[more] = lines, last
     assert (len(said[3][0]), said[3][1]) == (3, f"pylwaftr: {file}: the router refuses 3 rows; nothing was changed")
@@ -332,7 +313,7 @@ def test_a_replacement_that_finds_no_room_at_its_end_says_what_was_held(tmp_path
     save(file, elsewhere(20))
     with Served(parts(bindings)) as served, Client(served.target) as client:
         client.load(many(19).tobytes())
-        result = cli(served, "replace", str(file), "--yes")
+        result = served.command("bindings", "replace", file, "--yes")
         assert len(bindings.held) == 20
     full = "10.1.0.19 (whole): the table is full; raise dataplane.max_bindings or remove bindings"
     assert result.stderr.splitlines() == [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,22 +19,7 @@ from pylwaftr.api.generated.lwaftr.v1 import router_pb2 as pb
 from pylwaftr.api.plain import plain as plain_values
 from tests.api_router import Diagnostics, Leases, Pcp, Served, many, parts
 
-
-@pytest.fixture
-def router() -> Any:
-    return parts()
-
-
-@pytest.fixture
-def served(router: Any) -> Iterator[Served]:
-    with Served(router) as running:
-        yield running
-
-
-@pytest.fixture
-def client(served: Served) -> Iterator[Client]:
-    with Client(served.target) as made:
-        yield made
+pytest_plugins = ("tests.api_fixtures",)
 
 
 def plain(message: Any) -> Any:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from pylwaftr.api.client import Binding, BindingFilter, BindingKey, CallFailed, Client, Source
 from pylwaftr.api.generated.lwaftr.v1 import bindings_pb2 as pb
-from pylwaftr.cli.main import main
-from tests.api_router import Bindings, Served, one, parts
+from tests.api_router import Bindings, Run, Served, one, refusal
+
+pytest_plugins = ("tests.api_fixtures",)
 
 WHOLE, SHARED = "203.0.113.9", "203.0.113.8"
 OPERATOR = Source.SOURCE_OPERATOR
@@ -24,26 +24,12 @@ def bindings() -> Bindings:
     return Bindings(config=np.concatenate([one(WHOLE), one(SHARED, 6, 5)]))
 
 
-@pytest.fixture
-def served(bindings: Bindings) -> Iterator[Served]:
-    with Served(parts(bindings)) as running:
-        yield running
-
-
-@pytest.fixture
-def client(served: Served) -> Iterator[Client]:
-    with Client(served.target) as made:
-        yield made
-
-
 def to(b4: str, ipv4: str = WHOLE, psid_len: int = 0, psid: int = 0) -> Binding:
     return Binding(ipv4=ipv4, psid_len=psid_len, psid=psid, b4_ipv6=b4)
 
 
 def reason(call: Callable[[], object]) -> str:
-    with pytest.raises(CallFailed) as caught:
-        call()
-    return caught.value.reason
+    return refusal(call).reason
 
 
 # What waits: a whole address behind the same, a PSID behind the same, and rows that nothing else has the key of.
@@ -145,9 +131,9 @@ def test_a_psid_is_not_the_whole_address(client: Client) -> None:
     assert client.get("203.0.113.1").b4_ipv6 == "2001:db8:2::1"
 
 
-def test_the_command_line_says_that_it_waits(served: Served) -> None:
+def test_the_command_line_says_that_it_waits(run: Run) -> None:
     def said(*words: str) -> list[str]:
-        result = CliRunner().invoke(main, ["bindings", *words], env={"PYLWAFTR_SERVER": served.target})
+        result = run("bindings", *words)
         assert result.exit_code == 0, result.output
         return result.output.splitlines()
 

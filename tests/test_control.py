@@ -110,7 +110,7 @@ def test_a_store_that_fails_takes_the_whole_group_back(tmp_path: Path) -> None:
     async def test(control: Control) -> None:
         await control.bind(rows(row(1), row(2)), OPERATOR)
         store = store_of(control)
-        store.slow_s, before = 0.05, asyncio.ensure_future(control.bind(row(9), OPERATOR))
+        store.slow_s, before = 0.3, asyncio.ensure_future(control.bind(row(9), OPERATOR))
         await asyncio.sleep(0.01)  # that one is on its way: what follows is one group
         group = [
             control.bind(row(3), OPERATOR),
@@ -169,18 +169,22 @@ def test_the_health_of_the_store_is_that_of_its_last_commit(tmp_path: Path, monk
         router = object.__new__(services.Services)
         router.machine, router.control = SimpleNamespace(healthy=healthy), control  # type: ignore[assignment]
         router.settings = SimpleNamespace(config=SimpleNamespace(pcp=SimpleNamespace(enabled=False)))  # type: ignore[assignment]
-        router.leases = router._api = None
+        router.leases = router._api = router.pcp = None
         watched = asyncio.create_task(router._watch_health())
-        await asyncio.sleep(0.05)
-        assert healthy == {"store": True}
+
+        async def until(store: bool) -> None:
+            while healthy.get("store") is not store:
+                assert not watched.done(), watched.exception()
+                await asyncio.sleep(0.01)
+
+        await until(True)
         store_of(control).broken = True
         with pytest.raises(StoreFault):
             await control.bind(row(1), OPERATOR)
-        await asyncio.sleep(0.1)
-        assert healthy == {"store": False}
+        await until(False)
         store_of(control).broken = False
-        while not healthy["store"]:
-            await asyncio.sleep(0.01)
+        await until(True)
+        assert healthy.keys() == {"store"}
         watched.cancel()
 
     run(tmp_path, test)
@@ -211,7 +215,7 @@ def test_an_engine_s_records_and_bindings_are_one_revision(tmp_path: Path) -> No
 def test_small_operations_that_wait_are_one_commit(tmp_path: Path) -> None:
     async def test(control: Control) -> None:
         store = store_of(control)
-        store.slow_s = 0.05
+        store.slow_s = 0.3
         first = asyncio.ensure_future(control.bind(row(0), OPERATOR))
         await asyncio.sleep(0.01)
         reports = await asyncio.gather(*(control.bind(row(n % 60, n // 60), DHCP) for n in range(1, 100)))
@@ -259,7 +263,7 @@ def test_operations_at_once_are_as_one_after_the_other(tmp_path: Path, what: str
 def test_whole_addresses_that_go_at_once_go_by_any_psid(tmp_path: Path) -> None:
     async def test(control: Control) -> None:
         await control.bind(rows(*(row(k=0, ipv4=A1 + n) for n in range(3))), DHCP)
-        store_of(control).slow_s = 0.05
+        store_of(control).slow_s = 0.3
         first = asyncio.ensure_future(control.bind(row(1, ipv4=A1 + 9), DHCP))
         await asyncio.sleep(0.01)  # that one is on its way: what follows waits, and may be one
         named = [(np.array([A1 + n], np.uint32), np.array([psid], np.uint16)) for n, psid in ((0, 5), (1, 0), (2, 7))]
@@ -283,7 +287,7 @@ def _history(folder: Path) -> list[tuple[int, int]]:
 
 def test_who_goes_away_leaves_no_half_work(tmp_path: Path) -> None:
     async def test(control: Control) -> None:
-        store_of(control).slow_s = 0.1
+        store_of(control).slow_s = 0.3
         asked = [asyncio.ensure_future(control.bind(row(n), DHCP)) for n in range(3)]
         await asyncio.sleep(0.02)
         for task in asked:

@@ -173,7 +173,7 @@ def test_a_watch_ends_with_the_router(tmp_path: Path) -> None:
         waiting = asyncio.ensure_future(_all(control.watch(0)))
         await asyncio.sleep(0.01)
         await control.stop()
-        return await asyncio.wait_for(waiting, 5)
+        return await asyncio.wait_for(waiting, 30)
 
     assert asyncio.run(life()) == []
 

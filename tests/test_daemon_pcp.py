@@ -108,20 +108,20 @@ def test_a_grant_is_kept_before_its_answer_leaves() -> None:
 
 
 def test_what_comes_shortly_after_another_is_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pylwaftr.daemon.pcp._GATHER_S", 0.15)
+    monkeypatch.setattr("pylwaftr.daemon.pcp._GATHER_S", 0.6)
 
     async def run() -> None:
         world = World(max_sets=9)
         task = asyncio.create_task(world.service.run())
         world.service.punted([request()])
-        await asyncio.sleep(0.05)
-        assert len(world.sent) == 1  # nothing to wait for
+        while len(world.sent) < 1:  # nothing to wait for
+            await asyncio.sleep(0.01)
         for _ in range(3):
             world.service.punted([request()])
             await asyncio.sleep(0.01)
         assert len(world.sent) == 1
-        await settled()
-        assert len(world.sent) == 4
+        while len(world.sent) < 4:
+            await asyncio.sleep(0.01)
         task.cancel()
 
     asyncio.run(run())

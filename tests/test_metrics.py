@@ -14,7 +14,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from pylwaftr.telemetry.histogram import Histogram, Reading
-from pylwaftr.telemetry.metrics import Fill, RouterCollector, Value
+from pylwaftr.telemetry.metrics import RouterCollector
+from pylwaftr.telemetry.values import Fill, Value
 
 BUILD = {"version": "1.2.3", "march": "x86-64-v3", "dpdk": "22.11"}
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from pylwaftr import config
+from pylwaftr import config, rows
+from pylwaftr.api.backend import SettingsFaulty
 from pylwaftr.changes import Source
 from pylwaftr.daemon import leases
 from pylwaftr.daemon.router import Router, empty_table
 from pylwaftr.daemon.services import Services
+from pylwaftr.rows import Rows
 from pylwaftr.store import StoreFault
-from tests.config_text import E1, entries, text
+from tests.config_text import E1, SOFTWIRE, V4, V6, entries, text
 from tests.control_life import FailingStore, keys, store_of
 from tests.store_rows import b4, row
 
@@ -34,14 +37,18 @@ class _Engine:
         self.told.append(settings)
 
 
-def _life(folder: Path, test: Callable[[Services, Callable[[str], Awaitable[Any]], _Engine], Awaitable[None]]) -> None:
-    """One life of a control side. The test gets what reloads it with this at the end of its file."""
+def _life(
+    folder: Path,
+    test: Callable[[Services, Callable[..., Awaitable[Any]], _Engine], Awaitable[None]],
+    first: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """One life of a control side. The test gets what reloads it with this at the end of its file, and other sides."""
     file = folder / "router.yaml"
 
-    def written(more: str) -> str:
-        return text(f"state: {{directory: {folder / 'state'}}}\n{more}")
+    def written(more: str = "", **sides: str) -> str:
+        return text(f"state: {{directory: {folder / 'state'}}}\n{more}", **sides)
 
-    file.write_text(written(""))
+    file.write_text(written(**first))
     loaded = config.load(file)
 
     async def life() -> None:
@@ -51,7 +58,9 @@ def _life(folder: Path, test: Callable[[Services, Callable[[str], Awaitable[Any]
         await services.restore()
         try:
             async with asyncio.timeout(30):
-                await test(services, lambda more: services.settings.apply(written(more), None), engine)
+                await test(
+                    services, lambda *more, **sides: services.settings.apply(written(*more, **sides), None), engine
+                )
         finally:
             await services.stop()
 
@@ -121,3 +130,155 @@ def test_a_writer_that_has_ended_is_no_healthy_store(tmp_path: Path) -> None:
         watching.cancel()
 
     _life(tmp_path, test)
+
+
+# --- what is bound and in no file
+
+BR1, BR2 = (IPv6Address(f"2001:db8:aa::{n}") for n in (1, 2))
+TWO, SECOND, FIRST = ({"softwire": f"br_addresses: {[str(br) for br in brs]}"} for brs in ((BR1, BR2), (BR2,), (BR1,)))
+OPERATOR, DHCP, PCP = Source.OPERATOR, Source.DHCP, Source.PCP
+OWN4 = {"v4": V4.replace("[192.0.2.1/24]", "[192.0.2.1/24, 203.0.113.5/32]")}
+OWN6 = {"v6": V6.replace('["2001:db8:ffff::2/64"]', '["2001:db8:ffff::2/64", "2001:db8:1::5/64"]')}
+OWN_BR = {"softwire": SOFTWIRE.replace("]", ', "2001:db8:1::5"]')}
+
+
+def bound(*psids: int, br: IPv6Address = BR1) -> Rows:
+    """Sets of 203.0.113.5, each for the B4 2001:db8:1::5."""
+    b4_address = IPv6Address("2001:db8:1::5").packed
+    return rows.array([rows.row(int(IPv4Address("203.0.113.5")), 0, 6, psid, b4_address, br.packed) for psid in psids])
+
+
+SET = "203.0.113.5 PSID {}/6".format
+GONE = f"4: softwire.br_addresses: {BR1} is no longer served, but used by"
+GONE_WARNED = GONE.replace(": 2001", ": warning: 2001")
+OWN = "would be the router's own address, but is that of"
+OTHERS = "give them another, or remove them, and reload then"
+# what, bound by whom, configuration before, the one to come, what is said (with "warning: ": it is taken over)
+IN_NO_FILE: list[tuple[str, list[tuple[Source, Rows]], dict[str, str], dict[str, str], list[str]]] = [
+    ("a BR address goes that nobody has", [(OPERATOR, bound(1))], TWO, FIRST, []),
+    (
+        "a BR address goes that an operator's binding has",
+        [(OPERATOR, bound(7)), (OPERATOR, bound(9, br=BR2))],
+        TWO,
+        SECOND,
+        [f"{GONE} 1 binding of an operator ({SET(7)}); they would forward nothing: {OTHERS}"],
+    ),
+    (
+        "one that many have",
+        [(OPERATOR, bound(*range(1, 41)))],
+        TWO,
+        SECOND,
+        [
+            f"{GONE} 40 bindings of an operator (such as {SET(1)}, {SET(2)}, {SET(3)}); they would forward nothing: "
+            f"{OTHERS}"
+        ],
+    ),
+    (
+        "one that leases and PCP's mappings have",
+        [(DHCP, bound(1, 2)), (PCP, bound(3))],
+        TWO,
+        SECOND,
+        [
+            f"{GONE_WARNED} 2 bindings of DHCP ({SET(1)}, {SET(2)}); they get {BR2}, and their B4s have to use it",
+            f"{GONE_WARNED} 1 binding of PCP ({SET(3)}); they forward nothing until their B4s ask again "
+            "through another",
+        ],
+    ),
+    (
+        "one that a binding has which waits behind the configuration",
+        [(Source.CONFIG, bound(1, br=BR2)), (OPERATOR, bound(1))],
+        TWO,
+        SECOND,
+        [f"{GONE} 1 binding of an operator ({SET(1)}); they would forward nothing: {OTHERS}"],
+    ),
+    (
+        "an own IPv4 address that is bound",
+        [(OPERATOR, bound(1)), (DHCP, bound(2))],
+        {},
+        OWN4,
+        [
+            f"2: interfaces.v4.addresses: {OWN} 1 binding of an operator and 1 binding of DHCP ({SET(1)}, {SET(2)}); "
+            f"{OTHERS}"
+        ],
+    ),
+    (
+        "an own IPv6 address that is a B4's",
+        [(OPERATOR, bound(1))],
+        {},
+        OWN6,
+        [f"3: interfaces.v6.addresses: {OWN} 1 binding of an operator ({SET(1)}); {OTHERS}"],
+    ),
+    (
+        "a BR address that is a B4's",
+        [(PCP, bound(1))],
+        {},
+        OWN_BR,
+        [f"4: softwire.br_addresses: {OWN} 1 binding of PCP ({SET(1)}); {OTHERS}"],
+    ),
+    (
+        "an address of the PCP server that is bound",
+        [(OPERATOR, bound(1))],
+        {},
+        {"more": "pcp: {server_addresses: [192.0.0.1, 203.0.113.5]}"},
+        [
+            "6: pcp.server_addresses: would be the PCP server's address, but is that of 1 binding of an operator "
+            f"({SET(1)}); {OTHERS}"
+        ],
+    ),
+    ("what is wrong already", [(OPERATOR, bound(1, br=BR2))], FIRST, FIRST | {"more": "icmp: {unbound_v4: false}"}, []),
+]
+
+
+@pytest.mark.parametrize("what, held, before, after, said", IN_NO_FILE, ids=[row[0] for row in IN_NO_FILE])
+def test_a_reload_names_the_bindings_that_it_would_break(
+    tmp_path: Path,
+    what: str,
+    held: list[tuple[Source, Rows]],
+    before: dict[str, str],
+    after: dict[str, str],
+    said: list[str],
+) -> None:
+    async def test(services: Services, reload: Callable[..., Awaitable[Any]], engine: _Engine) -> None:
+        for source, given in held:
+            assert (await services.control.bind(given, source)).ok
+        in_force = services.config
+        told: list[str] = []
+        try:
+            done = await reload(**after)
+            told = [str(warning) for warning in done.warnings]
+        except SettingsFaulty as faulty:
+            told = [str(fault) for fault in faulty.faults]
+            assert engine.told == []
+        assert [line.removeprefix(f"{tmp_path / 'router.yaml'}:") for line in told] == said
+        assert (services.config is not in_force) == all("warning: " in line for line in said)
+
+    _life(tmp_path, test, before)
+
+
+def test_a_binding_that_came_in_between_is_no_fault_of_the_program(tmp_path: Path) -> None:
+    async def test(services: Services, reload: Callable[..., Awaitable[Any]], engine: _Engine) -> None:
+        def refuse(settings: Any) -> None:
+            if len(engine.told) == 0:
+                engine.told.append(settings)
+                raise ValueError("settings: addresses: a binding has one of the own addresses: unbind it first")
+
+        engine.apply = refuse  # type: ignore[method-assign]
+        with pytest.raises(SettingsFaulty, match="a binding has one of the own addresses"):
+            await reload("icmp: {unbound_v4: false}")
+        assert services.config.icmp.unbound_v4
+
+    _life(tmp_path, test)
+
+
+def test_a_start_names_what_a_lost_br_address_cuts_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def bind(services: Services, reload: Callable[..., Awaitable[Any]], engine: _Engine) -> None:
+        assert (await services.control.bind(bound(1, 2), Source.OPERATOR)).added == 2
+
+    async def look(services: Services, reload: Callable[..., Awaitable[Any]], engine: _Engine) -> None:
+        await services._name_unserved()
+
+    _life(tmp_path, bind, TWO)
+    _life(tmp_path, look, TWO)
+    assert "not served" not in caplog.text
+    _life(tmp_path, look, SECOND)
+    assert f"not served is used by 2 bindings of an operator ({SET(1)}, {SET(2)}), which forward" in caplog.text

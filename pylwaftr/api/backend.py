@@ -1,24 +1,29 @@
 """What the servicers ask of the router. daemon.control has it for the running router; tests build it without ports."""
 
+from __future__ import annotations
+
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from pylwaftr.capture import State as CaptureState
-from pylwaftr.capture import Wanted as CaptureWanted
 from pylwaftr.changes import Chain, Change, Keys
 from pylwaftr.changes import Refusal as Refusal
 from pylwaftr.changes import Report as Report
 from pylwaftr.config import Fault
-from pylwaftr.dhcp.codec_lease import Lease
-from pylwaftr.explain.story import Given, Story
+from pylwaftr.config.row_checks import Surroundings
 from pylwaftr.rows import Rows
 from pylwaftr.store import Life
-from pylwaftr.telemetry.counter_names import Described
+from pylwaftr.telemetry.values import Described
+
+if TYPE_CHECKING:  # a router that forwards needs none of them
+    from pylwaftr.capture import State as CaptureState
+    from pylwaftr.capture import Wanted as CaptureWanted
+    from pylwaftr.dhcp.codec_lease import Lease
+    from pylwaftr.explain.story import Given, Story
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,10 +182,17 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
+class Planned:
+    differences: tuple[Difference, ...]
+    warnings: tuple[Fault, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Applied:
     differences: tuple[Difference, ...]
     etag: str
     revision: int
+    warnings: tuple[Fault, ...] = ()
 
 
 class SettingsFaulty(Exception):
@@ -205,13 +217,13 @@ class SettingsView(Protocol):
     """`text` None: the file on the router as it is now."""
 
     @property
-    def brs(self) -> tuple[bytes, ...]:
-        """softwire.br_addresses."""
+    def around(self) -> Surroundings:
+        """What bindings are checked against; the first BR address is that of bindings which name none."""
         ...
 
     def now(self) -> SettingsNow: ...
     async def validate(self, text: str | None) -> Sequence[Fault]: ...
-    async def diff(self, text: str | None) -> Sequence[Difference]:
+    async def diff(self, text: str | None) -> Planned:
         """Raises SettingsFaulty."""
         ...
 

@@ -13,7 +13,7 @@ import grpc
 from grpc import aio
 
 from pylwaftr.api import errors, translate
-from pylwaftr.api.backend import Event, Listed, ListFilter, Parts, Replacement, Report
+from pylwaftr.api.backend import Event, Listed, ListFilter, Parts, Replacement, Report, SettingsView
 from pylwaftr.api.errors import ApiError
 from pylwaftr.api.gate import Incoming
 from pylwaftr.api.generated.lwaftr.v1 import bindings_pb2 as pb
@@ -21,6 +21,7 @@ from pylwaftr.api.generated.lwaftr.v1 import bindings_pb2_grpc
 from pylwaftr.api.limits import Limits, Mutex, Slots
 from pylwaftr.api.translate import Invalid, invalid
 from pylwaftr.changes import Chain, Op, Source, summed
+from pylwaftr.config.row_checks import Surroundings
 from pylwaftr.rows import BINDING_ROW, Rows
 
 DUMP_ROWS = 65536  # in one message
@@ -44,8 +45,8 @@ class BindingStreams(bindings_pb2_grpc.BindingServiceServicer):
         )
 
     @property
-    def _brs(self) -> translate.Addresses6:
-        return self._settings.brs
+    def _around(self) -> Surroundings:
+        return self._settings.around
 
     async def LoadBindings(self, requests: Requests, context: Context) -> Answers:
         with self._loads.one():
@@ -65,7 +66,7 @@ class BindingStreams(bindings_pb2_grpc.BindingServiceServicer):
 
     async def _load(self, requests: Requests) -> Answers:
         chain = Chain()
-        load = _Load(self._brs, lambda rows: self._backend.bind(rows, Source.OPERATOR, chain=chain), go_on=False)
+        load = _Load(self._settings, lambda rows: self._backend.bind(rows, Source.OPERATOR, chain=chain), go_on=False)
         try:
             async with aclosing(load.run(requests)) as answers:
                 async for progress in answers:
@@ -78,7 +79,7 @@ class BindingStreams(bindings_pb2_grpc.BindingServiceServicer):
     async def _whole(self, requests: Requests, replacement: Replacement | None, replacing: bool = False) -> Answers:
         """Has an end of its own, which may refuse too. Without a replacement it is only judged."""
         whole = replacement or self._backend.rehearse(Source.OPERATOR, replacing=replacing)
-        load = _Load(self._brs, whole.feed, go_on=replacement is None)
+        load = _Load(self._settings, whole.feed, go_on=replacement is None)
         try:
             async with aclosing(load.run(requests)) as answers:
                 async for progress in answers:
@@ -197,8 +198,8 @@ class _Batch:
 class _Load:
     """Feeds the batches of a stream, some at once, and answers each in its turn."""
 
-    def __init__(self, brs: translate.Addresses6, feed: Feed, go_on: bool) -> None:
-        self._brs, self._feed, self._go_on = brs, feed, go_on
+    def __init__(self, settings: SettingsView, feed: Feed, go_on: bool) -> None:
+        self._settings, self._feed, self._go_on = settings, feed, go_on
         self._begun = self._rows = self._refused = 0
         self._total = Report()
         self._fault: ApiError | None = None
@@ -256,7 +257,7 @@ class _Load:
         first, count = self._begun, len(octets) // BINDING_ROW.itemsize
         self._begun += count
         try:
-            rows = translate.from_packed(octets, self._brs, first, translate.MAX_REFUSALS)
+            rows = translate.from_packed(octets, self._settings.around, first, translate.MAX_REFUSALS)
         except Invalid as fault:
             return _Batch(first, count, fault)
         running = asyncio.ensure_future(self._feed(rows))

@@ -36,7 +36,7 @@ class BindingService(BindingStreams):
         self._once = once
 
     async def CreateBinding(self, request: pb.CreateBindingRequest, context: Context) -> common_pb2.Binding:
-        rows = translate.from_binding(request.binding, self._brs)
+        rows = translate.from_binding(request.binding, self._around)
 
         def work() -> Coroutine[Any, Any, common_pb2.Binding]:
             how: dict[str, Any] = {"validate_only": request.validate_only, "expected": ("",)}
@@ -76,7 +76,7 @@ class BindingService(BindingStreams):
         )
 
     async def UpdateBinding(self, request: pb.UpdateBindingRequest, context: Context) -> common_pb2.Binding:
-        rows = translate.from_binding(request.binding, self._brs)
+        rows = translate.from_binding(request.binding, self._around)
 
         # What is there has to be there still when it is replaced.
         expected = request.etag or (None if request.allow_missing else THERE)
@@ -110,9 +110,9 @@ class BindingService(BindingStreams):
     async def BatchBind(self, request: pb.BatchBindRequest, context: Context) -> pb.BatchReport:
         packed = _either(bool(request.bindings), request.rows, "bindings")
         if packed:
-            rows = translate.from_packed(request.rows, self._brs)
+            rows = translate.from_packed(request.rows, self._around)
         else:
-            rows = translate.from_bindings(request.bindings, self._brs)
+            rows = translate.from_bindings(request.bindings, self._around)
         expected = _etags(request.etags, len(rows))
 
         async def work() -> pb.BatchReport:

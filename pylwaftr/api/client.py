@@ -36,6 +36,7 @@ from pylwaftr.api.generated.lwaftr.v1.bindings_pb2 import BatchReport, BindingFi
 from pylwaftr.api.generated.lwaftr.v1.bindings_pb2 import WatchBindingsResponse as WatchEvent
 from pylwaftr.api.generated.lwaftr.v1.common_pb2 import Binding, BindingKey, Life, Source
 from pylwaftr.api.generated.lwaftr.v1.counters_pb2 import CounterSample
+from pylwaftr.api.generated.lwaftr.v1.router_pb2 import DiffSettingsResponse as SettingsPlan
 from pylwaftr.api.rows_plain import ROW, pack, unpack
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "CounterSample",
     "Life",
     "LoadProgress",
+    "SettingsPlan",
     "Source",
     "Stubs",
     "Tls",
@@ -200,15 +202,23 @@ class Client:
             time.sleep(pause)
             pause = min(2 * pause, 10.0)
 
-    def lookup_port(self, ipv4: str, port: int | None = None, at: Moment = None) -> list[Life]:
+    def lookup_port(self, ipv4: str, port: int | None = None, at: Moment = None) -> Iterable[Life]:
         """Who has the port (None: any port of the address), or had it then."""
         request = bindings_pb2.LookupRequest(endpoint=bindings_pb2.Endpoint(ipv4=ipv4, port=port), at=_moment(at))
-        return list(self._ask(self.stubs.bindings.Lookup, request).lives)
+        answer = self._ask(self.stubs.bindings.Lookup, request)
+        if answer.truncated and at is not None:
+            return self.who_held(ipv4, port, at, at)
+        return self._now(BindingFilter(ipv4=ipv4)) if answer.truncated else list(answer.lives)
 
-    def lookup_b4(self, b4: str, at: Moment = None) -> list[Life]:
-        """What a B4, or all B4s of a prefix, have; or had then."""
-        request = bindings_pb2.LookupRequest(b4_ipv6=b4, at=_moment(at))
-        return list(self._ask(self.stubs.bindings.Lookup, request).lives)
+    def lookup_b4(self, b4: str, at: Moment = None) -> Iterable[Life]:
+        """What a B4, or all B4s of a prefix, have; or had then. Very many come as they are asked for."""
+        answer = self._ask(self.stubs.bindings.Lookup, bindings_pb2.LookupRequest(b4_ipv6=b4, at=_moment(at)))
+        if answer.truncated and at is not None:
+            return self.lives_of(b4, at, at)
+        return self._now(BindingFilter(b4_ipv6=b4)) if answer.truncated else list(answer.lives)
+
+    def _now(self, wanted: BindingFilter) -> Iterator[Life]:
+        return (Life(binding=one) for one in self.bindings(wanted))
 
     # --- history
 
@@ -264,7 +274,7 @@ class Client:
     def validate_settings(self, yaml: str = "") -> router_pb2.ValidateSettingsResponse:
         return self._ask(self.stubs.router.ValidateSettings, router_pb2.ValidateSettingsRequest(yaml=yaml))
 
-    def diff_settings(self, yaml: str = "") -> router_pb2.DiffSettingsResponse:
+    def diff_settings(self, yaml: str = "") -> SettingsPlan:
         return self._ask(self.stubs.router.DiffSettings, router_pb2.DiffSettingsRequest(yaml=yaml))
 
     def apply_settings(

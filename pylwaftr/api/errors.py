@@ -88,9 +88,10 @@ def api_error(fault: BaseException) -> ApiError | None:
         case Ended():
             return ApiError(Code.FAILED_PRECONDITION, "PART_ENDED", str(fault))
         case SettingsFaulty():
-            listed = [Violation(one.path, f"{one.file}:{one.line}: {one.message}") for one in fault.faults]
-            count = {"violations": str(len(listed))}
-            return ApiError(Code.INVALID_ARGUMENT, "SETTINGS_FAULTY", str(fault), count, listed)
+            errors = [one for one in fault.faults if not one.warning]
+            listed = [Violation(one.path, f"{one.file}:{one.line}: {one.message}") for one in errors]
+            message = str(errors[0]) + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else "")
+            return ApiError(Code.INVALID_ARGUMENT, "SETTINGS_FAULTY", message, {"violations": str(len(errors))}, listed)
         case RestartNeeded():
             message = f"only a restart can change {fault}; nothing was applied"
             return ApiError(Code.FAILED_PRECONDITION, "RESTART_NEEDED", message, {"paths": str(fault)[:1024]})

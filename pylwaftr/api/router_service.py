@@ -23,6 +23,7 @@ from pylwaftr.api.limits import Limits, Slots
 from pylwaftr.api.once import Once
 from pylwaftr.api.translate import invalid
 from pylwaftr.capture import Wanted
+from pylwaftr.config import Fault
 from pylwaftr.explain.story import Given, Story
 from pylwaftr.rows import text6
 
@@ -114,20 +115,14 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         self, request: pb.ValidateSettingsRequest, context: Context
     ) -> pb.ValidateSettingsResponse:
         faults = await self._parts.settings.validate(request.yaml or None)
-        return pb.ValidateSettingsResponse(
-            valid=all(fault.warning for fault in faults),
-            faults=[
-                pb.SettingsFault(
-                    file=fault.file, line=fault.line, path=fault.path, message=fault.message, warning=fault.warning
-                )
-                for fault in faults
-            ],
-        )
+        return pb.ValidateSettingsResponse(valid=all(fault.warning for fault in faults), faults=_faults(faults))
 
     async def DiffSettings(self, request: pb.DiffSettingsRequest, context: Context) -> pb.DiffSettingsResponse:
         etag = self._parts.settings.now().etag
         found = await self._parts.settings.diff(request.yaml or None)
-        return pb.DiffSettingsResponse(differences=_differences(found), etag=etag)
+        return pb.DiffSettingsResponse(
+            differences=_differences(found.differences), etag=etag, warnings=_faults(found.warnings)
+        )
 
     async def ApplySettings(self, request: pb.ApplySettingsRequest, context: Context) -> pb.ApplySettingsResponse:
         async def work() -> pb.ApplySettingsResponse:
@@ -135,7 +130,10 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
                 request.yaml or None, request.etag or None, validate_only=request.validate_only
             )
             return pb.ApplySettingsResponse(
-                applied=_differences(done.differences), etag=done.etag, revision=done.revision
+                applied=_differences(done.differences),
+                etag=done.etag,
+                revision=done.revision,
+                warnings=_faults(done.warnings),
             )
 
         return await self._once.do(gate.caller.get().name, "ApplySettings", request, work)
@@ -194,6 +192,13 @@ def _plain(value: Any) -> Any:
 def _differences(found: Sequence[Difference]) -> list[pb.SettingsDifference]:
     return [
         pb.SettingsDifference(path=one.path, before=one.before, after=one.after, needs_restart=one.needs_restart)
+        for one in found
+    ]
+
+
+def _faults(found: Sequence[Fault]) -> list[pb.SettingsFault]:
+    return [
+        pb.SettingsFault(file=one.file, line=one.line, path=one.path, message=one.message, warning=one.warning)
         for one in found
     ]
 

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from pylwaftr import addresses, rows
+from pylwaftr import addresses, row_sets, rows
 from pylwaftr.api.generated.lwaftr.v1 import bindings_pb2, common_pb2
 from pylwaftr.binding_files import columns
 from pylwaftr.binding_files.records import Chunk, Collector
 from pylwaftr.changes import Keys, Refusal, Report, Sources, etag
-from pylwaftr.config.row_checks import Finding, anywhere, field_findings
+from pylwaftr.config.row_checks import Finding, Surroundings, field_findings
 from pylwaftr.rows import BINDING_ROW, Rows
 from pylwaftr.store import Life
 
@@ -31,8 +31,6 @@ MAX_REFUSALS = 1000  # of one batch of a stream
 _FEW = 32  # bindings
 
 _NO_LENGTH = "is given without psid_len; for the whole address both are 0"
-
-Addresses6 = tuple[bytes, ...]  # softwire.br_addresses; the first is taken where none is given
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +60,21 @@ def page_size(wanted: int) -> int:
     return wanted or DEFAULT_PAGE
 
 
-def from_bindings(given: Sequence[common_pb2.Binding], brs: Addresses6, path: str = "bindings") -> Rows:
+def from_bindings(given: Sequence[common_pb2.Binding], around: Surroundings, path: str = "bindings") -> Rows:
     """Raises Invalid with every bad field, such as bindings[3].psid."""
     if len(given) > MAX_BINDINGS:
         raise invalid(path, f"has {len(given)} elements, at most {MAX_BINDINGS} are taken; send rows", "TOO_MANY")
-    return _parsed(given, brs, lambda index, field: f"{path}[{index}].{field}")
+    return _parsed(given, around, lambda index, field: f"{path}[{index}].{field}")
 
 
-def from_binding(given: common_pb2.Binding, brs: Addresses6) -> Rows:
-    octets = _plain(given, brs)
+def from_binding(given: common_pb2.Binding, around: Surroundings) -> Rows:
+    octets = _plain(given, around)
     if octets is not None:
         return np.frombuffer(octets, BINDING_ROW)
-    return _parsed([given], brs, lambda _, field: f"binding.{field}")
+    return _parsed([given], around, lambda _, field: f"binding.{field}")
 
 
-def _plain(given: common_pb2.Binding, brs: Addresses6) -> bytes | None:
+def _plain(given: common_pb2.Binding, around: Surroundings) -> bytes | None:
     """One sound binding whose B4 is an address, without the columns, which cost 30 times as much for one.
 
     None: look closer. What is taken here is taken there, and comes to the same row.
@@ -84,22 +82,25 @@ def _plain(given: common_pb2.Binding, brs: Addresses6) -> bytes | None:
     try:
         ipv4 = socket.inet_pton(socket.AF_INET, given.ipv4)
         b4 = socket.inet_pton(socket.AF_INET6, given.b4_ipv6)
-        br = socket.inet_pton(socket.AF_INET6, given.br_ipv6) if given.br_ipv6 else brs[0]
+        br = socket.inet_pton(socket.AF_INET6, given.br_ipv6) if given.br_ipv6 else around.br[0]
     except (OSError, ValueError):
         return None
     offset, length, psid = given.psid_offset, given.psid_len, given.psid
     if ipv4[0] in (0, 127) or ipv4[0] >= 224 or ipv4[:3] == b"\xc0\0\0" or not any(b4[:10]) or b4[0] >= 0xFE:
         return None
-    if br not in brs or b4 in brs:
+    address = int.from_bytes(ipv4)
+    if br not in around.br or b4 in around.br or b4 in around.own_v6:
+        return None
+    if address in around.own_v4 or address in around.server_v4:
         return None
     if length == 0:
-        return rows.PACKED.pack(int.from_bytes(ipv4), 0, 0, 0, b4, br) if offset <= 16 and not psid else None
+        return rows.PACKED.pack(address, 0, 0, 0, b4, br) if offset <= 16 and not psid else None
     if offset + length > 16 or psid >> length:
         return None
-    return rows.PACKED.pack(int.from_bytes(ipv4), psid, length, offset, b4, br)
+    return rows.PACKED.pack(address, psid, length, offset, b4, br)
 
 
-def _parsed(given: Sequence[common_pb2.Binding], brs: Addresses6, path: Callable[[int, str], str]) -> Rows:
+def _parsed(given: Sequence[common_pb2.Binding], around: Surroundings, path: Callable[[int, str], str]) -> Rows:
     named: list[str] = []
     if len(given) <= _FEW:  # the readable parser takes them all: 50 us each, where columns cost 2 ms in all
         none = np.zeros(len(given), np.bool_)
@@ -114,7 +115,7 @@ def _parsed(given: Sequence[common_pb2.Binding], brs: Addresses6, path: Callable
         octets, length, taken = columns.parse_ipv6(columns.from_texts(named))
         br = octets, taken & (length < 0)
     numbers = [_numbers([getattr(b, name) for b in given]) for name in ("psid_offset", "psid_len", "psid")]
-    collector = Collector(brs[0])
+    collector = Collector(around.br[0])
     lines = np.arange(len(given))
     collector.add(Chunk(ipv4, b4, br, *numbers), lines, lambda index: _record(given[index]))
     loaded = collector.loaded()
@@ -123,7 +124,7 @@ def _parsed(given: Sequence[common_pb2.Binding], brs: Addresses6, path: Callable
     for index in np.flatnonzero((numbers[1][0] == 0) & (numbers[2][0] != 0)).tolist():
         violations.append(Violation(path(index, "psid"), _NO_LENGTH))
     more = len(violations) + loaded.more_faults
-    found = _field_findings(loaded.rows, brs)
+    found = field_findings(loaded.rows, around)
     _refuse(violations, more, found, lambda index, field: path(int(loaded.lines[index]), field))
     return loaded.rows
 
@@ -138,24 +139,19 @@ def _numbers(values: list[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.b
     return array, array <= 65535
 
 
-def from_packed(octets: bytes, brs: Addresses6, first: int = 0, shown: int = MAX_SHOWN) -> Rows:
+def from_packed(octets: bytes, around: Surroundings, first: int = 0, shown: int = MAX_SHOWN) -> Rows:
     """Packed rows; `first` is the number of the first one, for the paths of refusals."""
     found = unchecked_rows(octets)
     whole = found["psid_len"] == 0
-    without = ~found["br"].any(1)
+    without = ~row_sets.words(found)[:, 3:].any(1)
     forgotten = Finding(np.flatnonzero(whole & (found["psid"] != 0)), "psid", lambda _: _NO_LENGTH)
     if without.any() or (found["psid_offset"][whole]).any():
         found = found.copy()
-        found["br"][without] = np.frombuffer(brs[0], np.uint8)
+        found["br"][without] = np.frombuffer(around.br[0], np.uint8)
         found["psid_offset"][whole] = 0
-    checks = [forgotten, *_field_findings(found, brs)]
+    checks = [forgotten, *field_findings(found, around)]
     _refuse([], 0, checks, lambda index, field: f"rows[{first + index}].{field}", shown)
     return found
-
-
-def _field_findings(found: Rows, brs: Addresses6) -> list[Finding]:
-    """Of the router's other addresses the table knows."""
-    return field_findings(found, anywhere(brs))
 
 
 def unchecked_rows(octets: bytes) -> Rows:

@@ -15,7 +15,7 @@ from pylwaftr.config.values import Endpoint
 from pylwaftr.daemon.metrics_port import MetricsPort
 from pylwaftr.daemon.router import COUNTERS
 from pylwaftr.telemetry.histogram import Reading
-from pylwaftr.telemetry.metrics import Fill, Value
+from pylwaftr.telemetry.values import Fill, Value
 
 
 def scraped(name: str, url: str, count: int, goal: str = "") -> dict[str, Any]:

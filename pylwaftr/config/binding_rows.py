@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from pylwaftr import binding_files, rows
 from pylwaftr.config.faults import Fault, Report
-from pylwaftr.config.model import Bindings, Entry, Interfaces, Softwire
+from pylwaftr.config.model import Bindings, Config, Entry, Interfaces, Softwire
 from pylwaftr.config.row_checks import Finding, Surroundings, findings
 from pylwaftr.config.services import Pcp, Subscribers
 from pylwaftr.rows import Rows
@@ -101,6 +101,10 @@ def surroundings(sides: Interfaces, softwire: Softwire, subscribers: Subscribers
         mask=subscribers.mask,
         max_softwires=subscribers.max_softwires,
     )
+
+
+def around(config: Config) -> Surroundings:
+    return surroundings(config.interfaces, config.softwire, config.subscribers, config.pcp)
 
 
 def check_pools(report: Report, table: Rows, pcp: Pcp) -> None:

@@ -55,6 +55,18 @@ def compose(text: str) -> Node | None:
         raise SyntaxFault(1, " ".join(str(fault).split())) from None
 
 
+def line_of(text: str, path: str) -> int:
+    """Where a key of a sound document is written, `softwire.br_addresses`, or what is around it."""
+    node, line = compose(text), 1
+    for name in path.split("."):
+        pairs = node.pairs if isinstance(node, Mapping) else []
+        found = [(key, value) for key, value in pairs if isinstance(key, Scalar) and key.text == name]
+        if not found:
+            break
+        line, node = found[0][0].line, found[0][1]
+    return line
+
+
 def _worded(fault: yaml.MarkedYAMLError, text: str) -> SyntaxFault:
     mark = fault.problem_mark or fault.context_mark
     line = min(mark.line, len(text.splitlines()) - 1) + 1 if mark else 1

@@ -247,6 +247,10 @@ class Control:
 
     # --- questions ---
 
+    def everything(self) -> Sourced:
+        """All that is wanted, bound or waiting. Of many it takes a while: to be called in a thread."""
+        return self._bindings.everything()
+
     def get(self, ipv4: int, psid: int) -> tuple[Rows, int] | None:
         return self._bindings.get(ipv4, psid)
 

@@ -31,7 +31,7 @@ from pylwaftr.row_sets import Sourced
 from pylwaftr.rows import Rows, no_rows
 from pylwaftr.store import StoreFault
 from pylwaftr.table import ALL
-from pylwaftr.telemetry.metrics import Value
+from pylwaftr.telemetry.values import Value
 
 log = logging.getLogger("pylwaftr")
 

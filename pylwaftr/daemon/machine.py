@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pylwaftr.api.backend import Overview
 from pylwaftr.daemon.router import COUNTERS, CounterInfo, Router
 from pylwaftr.telemetry.histogram import Reading
-from pylwaftr.telemetry.metrics import Fill, Value
+from pylwaftr.telemetry.values import Fill, Value
 
 T = TypeVar("T")
 

@@ -14,7 +14,8 @@ from pylwaftr.config.values import Endpoint
 from pylwaftr.daemon.router import COUNTERS, StartFault
 from pylwaftr.telemetry.counter_names import families
 from pylwaftr.telemetry.exposition import Exposition
-from pylwaftr.telemetry.metrics import Families, RouterCollector, Watched
+from pylwaftr.telemetry.metrics import Families, RouterCollector
+from pylwaftr.telemetry.values import Watched
 
 
 class MetricsPort:

@@ -11,13 +11,17 @@ _SWITCH_S = 0.001  # threads that work on arrays give way to the event loop so s
 # Young objects are those of requests under way and have no cycles, so looking at them often finds nothing. A look at
 # all objects takes 0.1 s with 100,000 mappings.
 _THRESHOLDS = 20_000, 20, 20
+# gRPC's server reads its sockets in the thread that waits for calls, not in a pool of threads where each hop costs a
+# switch: beside a busy worker a single create forwards 7 % sooner (four pairs of runs).
+_GRPC = "-event_engine_listener"
 _BACKGROUND = 10  # nice: a tenth of the weight of the others
 
 
 def shorten() -> None:
-    """Once, when the process begins."""
+    """Once, when the process begins, before gRPC is loaded. What the environment says of gRPC is left as it is."""
     sys.setswitchinterval(_SWITCH_S)
     gc.set_threshold(*_THRESHOLDS)
+    os.environ.setdefault("GRPC_EXPERIMENTS", _GRPC)
 
 
 def settled() -> None:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from ipaddress import IPv6Address, ip_address
 from typing import Any, Protocol, cast
 
@@ -23,7 +23,7 @@ from pylwaftr.pcp.numbers import IPV4_MAPPED, SERVER_PORT, address16, ipv4_of
 from pylwaftr.pcp.outcome import Outcome, Send, Sender
 from pylwaftr.pcp.server import PcpServer
 from pylwaftr.store import StoreFault
-from pylwaftr.telemetry.metrics import Value
+from pylwaftr.telemetry.values import Value
 
 log = logging.getLogger("pylwaftr")
 
@@ -52,9 +52,12 @@ class PcpService:
         self._moves: list[framing.InnerSource] = []
         self._strangers = 0  # that wait
         self._wake = asyncio.Event()
+        self._due: float | None = None  # what `run` waits for, if for nothing else
         self._turn = asyncio.Lock()  # an outcome is settled before the next is made
         self._management: asyncio.DatagramTransport | None = None
         self.healthy = True
+        # What others did is taken over before PCP decides anything. False: not all of it could be.
+        self.catch_up: Callable[[], Awaitable[bool]] = _nothing
 
     # --- in
 
@@ -115,20 +118,23 @@ class PcpService:
                 await asyncio.sleep(_RETRY_S)
 
     async def _pause(self) -> None:
-        due = self.server.timer()
+        due = self._due = self.server.timer()
         wait = None if due is None else max(0.0, due - time.time())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), wait)
         self._wake.clear()
 
     async def _take_turn(self) -> None:
+        if not await self.catch_up():
+            self._wake.set()
+            return
         now = time.time()
         due = self.server.timer()
         if due is not None and due <= now:
-            await self._settled(self.server.handle_timer(now))
+            await self.settled(self.server.handle_timer(now))
         moves, self._moves = self._moves, []
         for ipv4, port, tunnel, br in moves:
-            await self._settled(self.server.follow(ipv4, port, tunnel, br, now))
+            await self.settled(self.server.follow(ipv4, port, tunnel, br, now))
         waiting, self._waiting = self._waiting[:_TURN], self._waiting[_TURN:]
         if self._waiting:
             self._wake.set()
@@ -137,7 +143,7 @@ class PcpService:
         if not waiting:
             return
         outcome = self.server.receive_many([(datagram, sender) for datagram, sender, _ in waiting], now)
-        if not await self._settled(outcome):
+        if not await self.settled(outcome):
             return
         packets: list[bytes] = []
         answers = [(index, reply) for index, reply in enumerate(outcome.replies) if reply is not None]
@@ -157,13 +163,14 @@ class PcpService:
     async def settle(self, make: Callable[[float], Outcome]) -> Outcome:
         """An outcome asked for by others (the operator, bindings of other sources), in its turn. Raises StoreFault."""
         async with self._turn:
-            outcome = make(time.time())
-            if not await self._settled(outcome):
+            if not await self.catch_up() or not await self.settled(outcome := make(time.time())):
                 raise StoreFault("the PCP change could not be made durable: see the log")
-            self.wake()
+            if self.server.timer() != self._due:
+                self.wake()
             return outcome
 
-    async def _settled(self, outcome: Outcome) -> bool:
+    async def settled(self, outcome: Outcome) -> bool:
+        """For `catch_up`, whose turn it is; others ask `settle`."""
         for event in outcome.events:
             about = str(IPv6Address(event.tunnel)) if event.tunnel else "-"
             log.warning("PCP %s: %s: %s", event.kind, about, event.text)
@@ -233,6 +240,10 @@ class _Management(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
         self._received(data, addr, lambda answer: self._transport.sendto(answer, addr))
+
+
+async def _nothing() -> bool:
+    return True
 
 
 def _commit(outcome: Outcome) -> tuple[list[Change], list[Record]]:

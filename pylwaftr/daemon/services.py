@@ -1,6 +1,7 @@
 """The control side of a running router, put together: store, bindings, PCP, API, metrics, binding log.
 
-restore() before the workers run: what was bound forwards from the first packet on. start() after it. A service that
+restore() before the workers run: what was bound forwards from the first packet on. start() after it, also the loading
+of what the services are made of (gRPC, Prometheus, PCP), which takes as long as all that comes before. A service that
 fails is named and the router forwards on; what cannot start at all raises StartFault.
 """
 
@@ -12,40 +13,27 @@ import time
 from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from pylwaftr import row_sets
-from pylwaftr.api import server as api_server
 from pylwaftr.api.backend import Parts, RestartNeeded, SettingsFaulty
-from pylwaftr.api.server import ApiFault
-from pylwaftr.applied import Applied
 from pylwaftr.changes import Source
 from pylwaftr.config import Config, Fault, binding_rows, core_settings
 from pylwaftr.config.diff import Plan
-from pylwaftr.daemon import binding_log
+from pylwaftr.daemon import binding_log, bound_checks
 from pylwaftr.daemon.control import Control
-from pylwaftr.daemon.diagnostics import Diagnostics
-from pylwaftr.daemon.leases import Found, LeaseService, b4s_of, found
 from pylwaftr.daemon.machine import Machine
-from pylwaftr.daemon.metrics_port import MetricsPort
-from pylwaftr.daemon.pcp import PcpService
-from pylwaftr.daemon.pcp_view import PcpView
 from pylwaftr.daemon.punts import Punts
 from pylwaftr.daemon.restoring import ConfigRefused
 from pylwaftr.daemon.router import Router, StartFault
 from pylwaftr.daemon.settings import Settings
 from pylwaftr.icmp_policy import IcmpPolicy, Policy
-from pylwaftr.pcp import settings as pcp_settings
-from pylwaftr.pcp.mapping import EPOCH_KEY
-from pylwaftr.pcp.outcome import Outcome
-from pylwaftr.pcp.server import PcpServer
-from pylwaftr.row_sets import Sourced
-from pylwaftr.rows import Rows
 from pylwaftr.store import StoreFault
 from pylwaftr.store.sqlite import SqliteStore
-from pylwaftr.table import ALL
+
+if TYPE_CHECKING:
+    from pylwaftr.api import server as api_server
+    from pylwaftr.daemon.leases import Found, LeaseService
+    from pylwaftr.daemon.pcp_beside import PcpBeside
 
 log = logging.getLogger("pylwaftr")
 
@@ -69,13 +57,13 @@ class Services:
         self.control = Control(router.table, store)
         self.machine = Machine(router)
         self.policy = IcmpPolicy(Policy.from_config(config.icmp))
-        self.settings = Settings(config, [self._take], lambda: self.control.revision)
-        self.pcp = PcpService(PcpServer(_pcp_settings(config), time.time()), self.control, router.inject)
-        self._applied: asyncio.Queue[Applied] = asyncio.Queue()
-        self.control.observe(self._applied.put_nowait)
+        judge = partial(bound_checks.faults, bound=self.control.everything)
+        self.settings = Settings(config, [self._take], judge, lambda: self.control.revision)
+        self.pcp: PcpBeside | None = None
         self.leases: LeaseService | None = None
         self._api: api_server.Running | None = None
         self._parts: Parts | None = None
+        self._damaged = False  # the state was, in part
         self._pcp_task: asyncio.Task[None] | None = None
         self._log_task: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -93,35 +81,22 @@ class Services:
             restored = await self.control.start(binding_rows(self.config))
             self.machine.remarks += restored.set_aside
             await self._limit_operator(self.config)
-            records = self.control.records.get("pcp", {})
-            damaged = bool(restored.set_aside)
-            loaded = await self.pcp.settle(lambda now: self.pcp.server.load(records, now, damaged))
-            others = await self._rows_of_others()
-            await self.pcp.settle(lambda now: self.pcp.server.reserve(others, now))
             await self._hold_back()
         except (StoreFault, ConfigRefused) as fault:
             raise StartFault(str(fault)) from None
+        self._damaged = bool(restored.set_aside)
         log.info("%d bindings, revision %d", restored.bound, self.control.revision)
-        began_anew = EPOCH_KEY in loaded.records  # mappings that B4s still use may be unknown here
-        if self.config.pcp.enabled and began_anew:
-            self.pcp.server.announce(time.time(), others)
 
     async def start(self) -> None:
         """Raises StartFault."""
         config = self.config
         self._start_leases()
-        punts = Punts(self._router, self.pcp.punted, self._missed, self.pcp.moved)
-        punts.start()
-        self._stack.callback(punts.stop)
-        self._pcp_task = self._run(self.pcp.run(), "PCP")
-        self._stack.callback(self.pcp.close)
-        if config.pcp.third_party.listen is not None:
-            await self.pcp.listen(config.pcp.third_party.listen)
-        self._run(self._follow(), "PCP's view of other bindings")
+        pcp = await self._start_pcp(config)
         self._run(self._forget(), "retention of the history")
+        self._run(self._name_unserved(), "a look at BR addresses")
         self._log_task = self._start_log(config)
-        self._start_metrics()
-        await self._start_api()
+        self._start_metrics(pcp)
+        await self._start_api(pcp)
         self._run(self._watch_health(), "health")
 
     async def stop(self) -> None:
@@ -135,11 +110,31 @@ class Services:
         await self._stack.aclose()
         await self.control.stop()
 
+    async def _start_pcp(self, config: Config) -> PcpBeside:
+        from pylwaftr.daemon.pcp_beside import PcpBeside
+
+        self.pcp = pcp = PcpBeside(config, self.control, self._router.inject)
+        try:
+            await pcp.begin(self._damaged, config.pcp.enabled)
+        except StoreFault as fault:
+            raise StartFault(str(fault)) from None
+        punts = Punts(self._router, pcp.service.punted, self._missed, pcp.service.moved)
+        punts.start()
+        self._stack.callback(punts.stop)
+        self._pcp_task = self._run(pcp.service.run(), "PCP")
+        self._stack.callback(pcp.service.close)
+        if config.pcp.third_party.listen is not None:
+            await pcp.service.listen(config.pcp.third_party.listen)
+        self._run(pcp.follow(), "PCP's view of other bindings")
+        return pcp
+
     async def _hold_back(self) -> None:
         """Before a worker runs: no B4 whose lease is still to be read gets ICMPv6 1/5."""
         if not self.config.leasequery.servers:
             return
-        servers = found(self.config)
+        from pylwaftr.daemon.leases import LeaseService
+
+        servers = _servers(self.config)
         self.leases = LeaseService(self.config, servers, self.control, self._router.table)
         await self.leases.begin()
         self._hold_for(servers[1])
@@ -167,6 +162,8 @@ class Services:
                 self.policy.restored(name)
             self._run(self._watch_restoring(self.leases), "hold of ICMPv6 1/5")
         elif new.leasequery.servers:
+            from pylwaftr.daemon.leases import LeaseService
+
             leases = LeaseService(new, servers, self.control, self._router.table)
             await leases.begin()
             self.leases = leases
@@ -186,10 +183,15 @@ class Services:
         await self.settings.again(self._apply_settings)
 
     async def _apply_settings(self, config: Config) -> None:
-        await asyncio.to_thread(self._router.engine.apply, self._core_settings(config))
+        try:
+            await asyncio.to_thread(self._router.engine.apply, self._core_settings(config))
+        except ValueError as fault:  # a binding that came since the settings were judged
+            raise SettingsFaulty([Fault(config.source, 1, "interfaces", str(fault))]) from None
 
     def _missed(self, packets: Iterable[bytes]) -> None:
         if self.leases is not None:
+            from pylwaftr.daemon.leases import b4s_of
+
             for b4 in b4s_of(packets):
                 self._run(self.leases.ask(b4), "a question about a B4")
 
@@ -199,24 +201,30 @@ class Services:
         settings = core_settings(config, miss_events=miss, hold_code5_ms=_ASK_MS if miss else 0)
         return self.policy.applied(settings, time.time())
 
-    def _start_metrics(self) -> None:
+    def _start_metrics(self, pcp: PcpBeside) -> None:
         machine, listen = self.machine, self.config.metrics.listen
-        machine.values.append(self.pcp.values)
+        machine.values.append(pcp.service.values)
         machine.sources = self._bindings_by_source
         machine.updates = self.control.update_seconds
         if listen is not None:
+            from pylwaftr.daemon.metrics_port import MetricsPort
+
             port = MetricsPort(listen, machine)
             self._stack.push_async_callback(asyncio.to_thread, port.close)
 
-    async def _start_api(self) -> None:
+    async def _start_api(self, pcp: PcpBeside) -> None:
         if self.config.api.listen is None:
             return
-        pcp = PcpView(self.pcp, lambda: self.config, self._announce)
+        from pylwaftr.api import server as api_server
+        from pylwaftr.daemon.diagnostics import Diagnostics
+        from pylwaftr.daemon.pcp_view import PcpView
+
+        view = PcpView(pcp.service, lambda: self.config, partial(self._announce, pcp))
         diagnostics = Diagnostics(self._router.table, lambda: self.config)
-        self._parts = Parts(self.control, self.machine, self.settings, diagnostics, pcp, self.leases)
+        self._parts = Parts(self.control, self.machine, self.settings, diagnostics, view, self.leases)
         try:
             self._api = await api_server.start(self.config.api, self._parts)
-        except ApiFault as fault:
+        except api_server.ApiFault as fault:
             raise StartFault(str(fault)) from None
 
     def _run(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -229,8 +237,8 @@ class Services:
         self._tasks.discard(task)
         if not task.cancelled() and (fault := task.exception()) is not None:
             log.error("%s has ended, the router forwards on: %r", task.get_name(), fault, exc_info=fault)
-            if task is self._pcp_task:
-                self.pcp.healthy = False
+            if task is self._pcp_task and self.pcp is not None:
+                self.pcp.service.healthy = False
             if (remark := f"{task.get_name()} has ended: {fault!r}") not in self.machine.remarks:
                 self.machine.remarks.append(remark)
 
@@ -240,21 +248,11 @@ class Services:
         limits = config.subscribers
         await self.control.limit_operator(limits.mask, limits.max_softwires if limits.limit_operator else None)
 
-    async def _follow(self) -> None:
-        """PCP leaves alone what others bind, also when they bind it now."""
-        server = self.pcp.server
-        while True:
-            applied = await self._applied.get()
-            gone, come = _without(applied.gone, Source.PCP), _without(applied.come, Source.PCP)
-            if len(gone):
-                await self.pcp.settle(partial(_unreserved, server, gone, come))
-            while len(come):
-                try:
-                    await self.pcp.settle(partial(server.reserve, come))
-                    break
-                except StoreFault:  # what was noted of it goes before the next try
-                    await self.pcp.settle(partial(_unreserved, server, come, gone[:0]))
-                    await asyncio.sleep(_HEALTH_S)
+    async def _name_unserved(self) -> None:
+        """The configuration may have lost a BR address while the router was down."""
+        bound = await asyncio.to_thread(self.control.everything)
+        for text in await asyncio.to_thread(bound_checks.unserved, self.config, bound):
+            log.warning("%s", text)
 
     async def _forget(self) -> None:
         while True:
@@ -272,8 +270,8 @@ class Services:
             healthy["store"] = self.control.store_serves
             if not healthy["store"] and not self.control.failed and (trial is None or trial.done()):
                 trial = asyncio.create_task(self.control.try_store())  # a disk may keep it waiting
-            if self.config.pcp.enabled:
-                healthy["pcp"] = self.pcp.healthy
+            if self.pcp is not None and self.config.pcp.enabled:
+                healthy["pcp"] = self.pcp.service.healthy
             if self.leases is not None:
                 healthy["leasequery"] = bool(self.leases.live()) or not self.config.leasequery.servers
             if self._api is not None:
@@ -288,15 +286,8 @@ class Services:
     def _bindings_by_source(self) -> Mapping[str, int]:
         return {source.name.lower(): self._router.table.size_of(source) for source in Source}
 
-    async def _announce(self) -> int:
-        softwires = await asyncio.to_thread(self._router.table.dump)
-        count = self.pcp.server.announce(time.time(), softwires)
-        self.pcp.wake()
-        return count
-
-    async def _rows_of_others(self) -> Rows:
-        rows, sources, _ = await asyncio.to_thread(self._router.table.dump_chunk, 0, ALL)
-        return np.asarray(rows[sources != Source.PCP])
+    async def _announce(self, pcp: PcpBeside) -> int:
+        return pcp.announce(await asyncio.to_thread(self._router.table.dump))
 
     # --- reload
 
@@ -319,7 +310,7 @@ class Services:
 
     async def _take(self, old: Config, new: Config, plan: Plan) -> None:
         try:
-            servers = found(new)
+            servers = _servers(new)
         except StartFault as fault:
             raise SettingsFaulty([Fault(new.source, 1, "leasequery.servers", str(fault))]) from None
         if new.dataplane.max_bindings > old.dataplane.max_bindings:
@@ -343,7 +334,8 @@ class Services:
                     await self._limit_operator(old)
             await self._apply_settings(old)
             raise
-        self.pcp.server.reconfigure(_pcp_settings(new))
+        if self.pcp is not None:
+            self.pcp.reconfigure(new)
         await self._take_leases(old, new, servers)
         logging.getLogger().setLevel(new.logging.level.upper())
         if self._api is not None:
@@ -354,14 +346,10 @@ class Services:
             self._log_task = self._start_log(new)
 
 
-def _without(rows: Sourced, source: Source) -> Rows:
-    return row_sets.select(rows.rows, rows.sources != source)
+def _servers(config: Config) -> Found:
+    """Raises StartFault."""
+    if not config.leasequery.servers:
+        return [], {}
+    from pylwaftr.daemon.leases import found
 
-
-def _unreserved(server: PcpServer, rows: Rows, come: Rows, now: float) -> Outcome:
-    server.unreserve(rows, now, come)
-    return Outcome()
-
-
-def _pcp_settings(config: Config) -> pcp_settings.Settings:
-    return pcp_settings.from_config(config.pcp, config.subscribers, config.softwire.br_addresses[0])
+    return found(config)

@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pylwaftr import config as configuration
@@ -15,24 +16,31 @@ from pylwaftr.api.backend import (
     Applied,
     Difference,
     OtherSettings,
+    Planned,
     RestartNeeded,
     SettingsFaulty,
     SettingsNow,
 )
 from pylwaftr.config import Config, ConfigFaults, Fault
+from pylwaftr.config.binding_rows import around
 from pylwaftr.config.diff import Plan, diff
+from pylwaftr.config.nodes import line_of
+from pylwaftr.config.row_checks import Surroundings
 
 log = logging.getLogger("pylwaftr")
 
 # Takes over what differs. Raises without having changed anything.
 Taker = Callable[[Config, Config, Plan], Awaitable[None]]
+# What is wrong with other settings beside what the router has bound under the present ones; called in a thread.
+Judge = Callable[[Config, Config], Sequence[Fault]]
 
 
 class Settings:
     """Implements api.backend.SettingsView. One change at a time; readers see the old or the new."""
 
-    def __init__(self, config: Config, takers: Sequence[Taker], revision: Callable[[], int]) -> None:
-        self._config, self._takers, self._revision = config, takers, revision
+    def __init__(self, config: Config, takers: Sequence[Taker], judge: Judge, revision: Callable[[], int]) -> None:
+        self._config, self._takers, self._judge, self._revision = config, takers, judge, revision
+        self._around = around(config)
         self._file = Path(config.source)
         self._text = self._file.read_text(errors="replace")
         self._applied = time.time()
@@ -43,8 +51,8 @@ class Settings:
         return self._config
 
     @property
-    def brs(self) -> tuple[bytes, ...]:
-        return tuple(address.packed for address in self._config.softwire.br_addresses)
+    def around(self) -> Surroundings:
+        return self._around
 
     def now(self) -> SettingsNow:
         return SettingsNow(self._text, str(self._file), _etag(self._text), self._applied)
@@ -59,8 +67,9 @@ class Settings:
         except ConfigFaults as faulty:
             return faulty.faults
 
-    async def diff(self, text: str | None) -> Sequence[Difference]:
-        return _shown((await self._compared(text))[2])
+    async def diff(self, text: str | None) -> Planned:
+        _, new, plan = await self._compared(text)
+        return Planned(_shown(plan), new.warnings)
 
     async def apply(self, text: str | None, etag: str | None, *, validate_only: bool = False) -> Applied:
         async with self._lock:
@@ -71,7 +80,7 @@ class Settings:
                 raise RestartNeeded([difference for difference in _shown(plan) if difference.needs_restart])
             if not validate_only:
                 await self._take(found, new, plan, write=text is not None)
-            return Applied(_shown(plan), _etag(found), self._revision())
+            return Applied(_shown(plan), _etag(found), self._revision(), new.warnings)
 
     async def again(self, act: Callable[[Config], Awaitable[None]]) -> None:
         """Something beside the configuration changed what follows from it."""
@@ -90,6 +99,9 @@ class Settings:
                 part.unlink(missing_ok=True)
             raise
         self._config, self._text, self._applied = new, text, time.time()
+        self._around = around(new)
+        for warning in new.warnings:
+            log.warning("reload: %s", warning)
         for difference in plan.differences:
             log.info("reload: %s", difference)
         log.info(
@@ -124,8 +136,15 @@ class Settings:
 
         def read() -> tuple[str, Config]:
             if text is not None:
-                return text, configuration.load_text(text, str(self._file), self._file.parent)
-            return self._file.read_text(errors="replace"), configuration.load(self._file)
+                return text, judged(text, configuration.load_text(text, str(self._file), self._file.parent))
+            new = configuration.load(self._file)
+            return (found := self._file.read_text(errors="replace")), judged(found, new)
+
+        def judged(text: str, new: Config) -> Config:
+            told = [replace(one, line=line_of(text, one.path)) for one in self._judge(self._config, new)]
+            if any(not one.warning for one in told):
+                raise ConfigFaults((*new.warnings, *told))
+            return replace(new, warnings=(*new.warnings, *told))
 
         try:
             return await asyncio.to_thread(read)

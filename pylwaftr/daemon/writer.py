@@ -247,13 +247,14 @@ class Writer:
             if len(run) == 1 or not batching.together(self._bindings, run):
                 for operation in run:
                     self._apply(operation)
+        at = self._clock()
         commits: list[Commit] = []
         for operation in group:
             if operation.fault is None and (operation.done or operation.records):
                 changes = tuple(change for applied in operation.done for change in applied.changes())
                 commits.append(Commit(changes, tuple(operation.records)))
             operation.revision = self._applied_revision + len(commits)
-        return _Group(group, commits, self._clock())
+        return _Group(group, commits, at)
 
     def _apply(self, operation: _Operation) -> None:
         try:

@@ -11,25 +11,15 @@ info        lwaftr_NAME_total               side, for names with v4 or v6 before
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from pylwaftr.telemetry.values import Described
+
 _SIDES = ("v4", "v6")
-
-
-class Described(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def unit(self) -> str: ...
-    @property
-    def help(self) -> str: ...
 
 
 _DIRECTION = {"rx": "received", "tx": "sent"}

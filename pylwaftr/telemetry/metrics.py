@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -12,50 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from pylwaftr.telemetry.histogram import Reading
-
-
-@dataclass(frozen=True, slots=True)
-class Fill:
-    """Of the binding table. Memory in octets."""
-
-    bindings: int
-    room: int  # dataplane.max_bindings
-    slots: int
-    memory: int
-    reader_memory: int
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """One sample of a service. `kind`: counter | gauge; the name of a counter has no _total."""
-
-    name: str
-    help: str
-    kind: str
-    labels: Mapping[str, str]
-    value: float
-
-
-class Watched(Protocol):
-    """The router, as far as it is measured. None of it blocks or disturbs a worker."""
-
-    def counters(self) -> npt.NDArray[np.uint64]:
-        """[worker, counter]"""
-        ...
-
-    def workers(self) -> Sequence[Mapping[str, Any]]: ...
-    def ports(self) -> Sequence[Mapping[str, Any]]: ...
-    def neighbors(self) -> Mapping[str, Mapping[str, Any]]: ...
-    def fill(self) -> Fill: ...
-    def bindings_by_source(self) -> Mapping[str, int]: ...
-    def health(self) -> Mapping[str, bool]: ...
-    def update_seconds(self) -> Mapping[str, Reading]:
-        """By source: from a change's arrival to its being durable and in the fast path."""
-        ...
-
-    def services(self) -> Iterable[Value]: ...
-
+from pylwaftr.telemetry.values import Value, Watched
 
 Families = Callable[[npt.NDArray[np.uint64]], Iterable[Metric]]
 
