@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,34 +15,11 @@ from pylwaftr import capture_client
 from pylwaftr.capture import State
 from pylwaftr.cli.connection import MOMENT
 from pylwaftr.cli.main import main
-from tests.api_router import Bindings, Served, Settings, one, parts
+from tests.api_router import Bindings, Run, Served, Settings, one
+
+pytest_plugins = ("tests.api_fixtures",)
 
 B4 = "2001:db8:1::1"
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def router() -> Any:
-    return parts()
-
-
-@pytest.fixture
-def bindings(router: Any) -> Bindings:
-    found = router.backend
-    assert isinstance(found, Bindings)
-    return found
-
-
-@pytest.fixture
-def served(router: Any) -> Iterator[Served]:
-    with Served(router) as running:
-        yield running
-
-
-@pytest.fixture
-def run(served: Served) -> Run:
-    environment = {"PYLWAFTR_SERVER": served.target, "COLUMNS": "200"}
-    return lambda *words, **rest: CliRunner().invoke(main, [str(word) for word in words], env=environment, **rest)
 
 
 def lines(result: Result) -> list[dict[str, Any]]:
@@ -216,6 +192,9 @@ def test_reload(run: Run, router: Any, tmp_path: Path) -> None:
         file.write_text(text)
         result = run("reload", file)
         assert (result.exit_code, result.stderr, settings.etag) == (status, said, "e1")
+    file.write_text("warn")
+    result = run("reload", file)
+    assert (result.exit_code, result.stderr) == (0, "f.yaml:3: softwire.hop_limit: warning: is 300\n")
     file.write_text("x: 1")
     result = run("reload", file)
     assert (result.exit_code, result.stdout.splitlines()[-1], settings.yaml) == (0, "1 difference applied", "x: 1")
@@ -238,7 +217,8 @@ def test_pcp_and_leasequery(run: Run) -> None:
         for psid in (0, 2)
     )
     assert [one["standing"] for one in lines(run("leasequery", "leases", "--json"))] == ["no_b4", "bound"] * 2
-    assert run("leasequery", "leases", "--from", "nobody", status=3).stdout == ""
+    result = run("leasequery", "leases", "--from", "nobody")
+    assert (result.exit_code, result.stdout) == (3, "")
     assert run("leasequery", "resync").stdout == "asked: [2001:db8::67]:547\n"
     server = "[2001:db8::67]:547"
     assert run("leasequery", "drop", server, "--dry-run").stdout == "1000 leases would be dropped\n"

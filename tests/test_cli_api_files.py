@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,11 @@ from pylwaftr.binding_files import load, save
 from pylwaftr.changes import Report
 from pylwaftr.cli.main import main
 from pylwaftr.rows import Rows
-from tests.api_router import Bindings, Served, many, one, parts
+from tests.api_router import Bindings, Run, Served, many, one, parts
+
+pytest_plugins = ("tests.api_fixtures",)
 
 B4 = "2001:db8:1::1"
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def bindings() -> Bindings:
-    return Bindings()
-
-
-@pytest.fixture
-def run(bindings: Bindings) -> Iterator[Run]:
-    with Served(parts(bindings)) as served:
-        environment = {"PYLWAFTR_SERVER": served.target}
-        yield lambda *words: CliRunner().invoke(main, [str(word) for word in words], env=environment)
 
 
 def lines(result: Result) -> list[dict[str, Any]]:
@@ -86,7 +75,7 @@ def test_a_file_that_the_router_refuses_changes_nothing(tmp_path: Path, words: l
     file, bindings = tmp_path / "many.csv", Bindings(own=["10.0.156.64", "10.0.156.65", "10.1.0.5"])
     save(file, many(70_000))
     with Served(parts(bindings)) as served:
-        result = CliRunner().invoke(main, ["bindings", *words, str(file), "--server", served.target])
+        result = served.command("bindings", *words, file)
     assert (result.exit_code, bindings.held, bindings.revision) == (1, {}, 0)
     said = [f"{file}:{line}: OWN_ADDRESS: " for line in (40002, 40003, 65543)]  # the last of another message
     lines = result.stderr.splitlines()
@@ -104,9 +93,11 @@ def test_what_others_change_between_check_and_load_is_told(tmp_path: Path) -> No
     file, bindings = tmp_path / "many.csv", Shared()
     save(file, many(50_000))
     with Served(parts(bindings)) as served:
-        result = CliRunner().invoke(main, ["bindings", "import", str(file), "--server", served.target])
+        result = served.command("bindings", "import", file)
     assert (result.exit_code, len(bindings.held)) == (1, 32769)
-    text = "10.0.156.64 (whole): a whole address cannot be bound beside other bindings of it; remove those first"
+    text = (
+        "10.0.156.64 (whole): an address is bound whole or in sets of ports, not both; remove what is bound of it first"
+    )
     assert result.stderr.splitlines() == [
         f"{file}:40002: OVERLAP: {text}",
         f"pylwaftr: {file}: {text} [OVERLAP]; 32768 added before that. All of it passed the check at "
@@ -148,7 +139,7 @@ def test_a_replacement_divides_an_address_anew(tmp_path: Path) -> None:
         client.load(before.tobytes())
 
         def said(*words: str) -> str:
-            return CliRunner().invoke(main, ["bindings", *words, str(file), "--server", served.target]).output
+            return served.command("bindings", *words, file).output
 
         assert "OTHER_PARAMS_ON_ADDRESS" in said("import")
         assert "would be" in said("replace", "--dry-run")
@@ -167,7 +158,7 @@ def test_the_check_counts_the_softwires_of_the_whole_file(tmp_path: Path, words:
     real = Bindings(tmp_path / "state")
     with Served(parts(real)) as served, Client(served.target) as client:
         served.do(real.control.limit_operator(56, 1))
-        result = CliRunner().invoke(main, ["bindings", *words, str(file), "--server", served.target])
+        result = served.command("bindings", *words, file)
         assert (result.exit_code, client.status().revision) == (1, 0)
     assert result.stderr.splitlines()[0].startswith(f"{file}:40001: SUBSCRIBER_LIMIT")
     assert result.stderr.splitlines()[1].endswith("[SUBSCRIBER_LIMIT]; nothing was changed")
@@ -218,7 +209,7 @@ def test_a_configuration_of_snabb_is_imported(run: Run, bindings: Bindings, tmp_
 
 SNABB_FAULTS = [  # the table, line, what is said
     ("softwire { ipv4 1.2.3; psid 1; b4-ipv6 ::a:1; port-set { psid-length 6; } }", "2: ipv4: '1.2.3' is not an IPv4"),
-    ("softwire { ipv4 1.2.3.4; b4-ipv6 2001:db8::1; port-set { } }", "2: psid-length: is 'missing'"),
+    ("softwire { ipv4 1.2.3.4; b4-ipv6 2001:db8::1; port-set { } }", "2: psid-length: is missing; write"),
     ("softwire { ipv4 1.2.3.4; psid 1; b4-ipv6 2001:db8::1; }", "2: ipv4: 1.2.3.4 is in no psid-map"),
     (
         "softwire { ipv4 1.2.3.4; psid 1; colour red; b4-ipv6 2001:db8::1; port-set { psid-length 6; } }",

@@ -10,11 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from pylwaftr.api.client import CallFailed, Client
 from pylwaftr.changes import Source
-from pylwaftr.cli.main import main
 from pylwaftr.store import history, segments
 from tests.api_router import Bindings, Served, many, parts
 
@@ -41,7 +39,7 @@ def peak_of(folder: Path, count: int) -> int:
         tracemalloc.start()
         try:
             before, _ = tracemalloc.get_traced_memory()
-            done = CliRunner().invoke(main, ["history", "-o", str(file), "--server", served.target])
+            done = served.command("history", "-o", file)
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -60,9 +58,9 @@ def test_an_export_of_ten_times_as_many_lives_takes_no_more_memory(tmp_path: Pat
 
 def test_lines_come_while_others_are_still_read(tmp_path: Path) -> None:
     with Served(parts(WithHistory(tmp_path, FEW))) as served:
-        done = CliRunner().invoke(main, ["history", "--json", "--server", served.target])
+        done = served.command("history", "--json")
         assert len([json.loads(line) for line in done.stdout.splitlines()]) == FEW
-        done = CliRunner().invoke(main, ["history", "--server", served.target])
+        done = served.command("history")
         assert len(done.stdout.splitlines()) == FEW
 
 

@@ -11,13 +11,12 @@ from pathlib import Path
 import click
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pylwaftr import binding_files
 from pylwaftr.api.client import ROWS_A_MESSAGE, BindingFilter, CallFailed, Client, LoadProgress, Source
 from pylwaftr.api.plain import plain
-from pylwaftr.cli.common import BAD_INPUT, FAILED, end
+from pylwaftr.cli.common import BAD_INPUT, FAILED, counted, end, screen
 from pylwaftr.cli.connection import NOT_THERE, as_json, connected, print_json
 from pylwaftr.rows import BINDING_ROW, FIELDS, Rows, describe, text4, text6
 
@@ -58,7 +57,7 @@ def read(file: Path) -> Read:
         click.echo(f"{file}:{line}: {field}: {message}", err=True)
     if total:
         more = f", {total - MAX_SHOWN} are not shown" if total > MAX_SHOWN else ""
-        end(f"{file}: {total} faults{more}; nothing was sent", BAD_INPUT)
+        end(f"{file}: {counted(total, 'fault')}{more}; nothing was sent", BAD_INPUT)
     return found
 
 
@@ -195,10 +194,10 @@ def _counts(seen: LoadProgress) -> str:
 
 @contextmanager
 def _bar(total: int, name: str) -> Iterator[Callable[[int], None]]:
-    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = screen(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=total)
+        task = progress.add_task(name, total=total)
         yield lambda done: progress.update(task, completed=done)
 
 
@@ -275,9 +274,22 @@ def _lines(found: Difference) -> Iterator[str]:
         if len(rows) > MAX_SHOWN:
             yield f"{sign} {len(rows) - MAX_SHOWN} more"
     for old, new in zip(before[:MAX_SHOWN], after[:MAX_SHOWN], strict=True):
-        yield f"~ {describe(new)} {text6(old['b4'].tobytes())} -> {text6(new['b4'].tobytes())}"
+        yield f"~ {describe(new)} {'; '.join(_changes(old, new))}"
     if len(before) > MAX_SHOWN:
         yield f"~ {len(before) - MAX_SHOWN} more"
+
+
+def _changes(old: np.void, new: np.void) -> Iterator[str]:
+    if (b4 := text6(old["b4"].tobytes())) != (other := text6(new["b4"].tobytes())):
+        yield f"{b4} -> {other}"
+    if any(new["br"]) and (br := text6(old["br"].tobytes())) != (other := text6(new["br"].tobytes())):
+        yield f"BR {br} -> {other}"
+    if (division := _division(old)) != (other := _division(new)):
+        yield f"{division} -> {other}"
+
+
+def _division(row: np.void) -> str:
+    return f"offset {row['psid_offset']}, length {row['psid_len']}"
 
 
 def _fields(row: np.void) -> dict[str, object]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 FAILED, BAD_INPUT = 1, 2
 
@@ -15,6 +18,13 @@ FAILED, BAD_INPUT = 1, 2
 def end(message: str, status: int) -> NoReturn:
     click.echo(f"pylwaftr: {message}", err=True)
     sys.exit(status)
+
+
+def screen(*, stderr: bool = False, width: int | None = None) -> Console:
+    """Shows text as it is: `:100:` and `[x]` are parts of addresses and of names of files."""
+    from rich.console import Console  # here, for most commands have no use for it
+
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, width=width)
 
 
 def counted(number: int, noun: str) -> str:

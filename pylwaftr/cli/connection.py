@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from pylwaftr.api.channel import DEFAULT_TARGET, CallFailed, Tls
 from pylwaftr.api.client import Client
-from pylwaftr.cli.common import BAD_INPUT, FAILED, end
+from pylwaftr.cli.common import BAD_INPUT, FAILED, end, screen
 
 AT_ONCE = 1000  # rows of a list are laid out together: there may be a million
+_WIDE = 100_000  # columns: of what a table has, nothing is cut
 
 NOT_THERE = 3  # what was asked for is not there; files and router differ
 
@@ -97,7 +97,7 @@ def connected(command: F) -> F:
 def end_with(fault: CallFailed, server: str) -> None:
     """One sentence, then each violation on a line of its own; the exit status tells whose fault it is."""
     if fault.unreachable:
-        end(f"{server} does not answer ({fault.message.rpartition(': ')[2]}): is the router running?", FAILED)
+        end(f"{server} does not answer ({_unreachable(fault.message)}", FAILED)
     click.echo(f"pylwaftr: {fault.message}" + (f" [{fault.reason}]" if fault.reason else ""), err=True)
     for path, text in fault.violations if len(fault.violations) > 1 else ():
         click.echo(f"  {path}: {text}", err=True)
@@ -106,13 +106,32 @@ def end_with(fault: CallFailed, server: str) -> None:
     sys.exit(BAD_INPUT if fault.code in _BAD_INPUT_CODES else FAILED)
 
 
+# What gRPC says of a connection that did not come up, what that is, and what helps.
+_CAUSES = (
+    ("CERTIFICATE_VERIFY_FAILED", "its certificate is not of this CA): give --ca the one that signed it"),
+    ("Hostname Verification", "its certificate is for another name): call it by that name, or give --server-name"),
+    ("security handshaker", "TLS cannot begin): are --cert and --key, and --ca, what they should be?"),
+    ("Socket closed", "it closed the connection): does it want TLS (--ca), or another certificate (--cert, --key)?"),
+)
+
+
+def _unreachable(said: str) -> str:
+    for sign, cause in _CAUSES:
+        if sign in said:
+            return cause
+    return f"{said.rpartition(': ')[2]}): is the router running?"
+
+
 def print_json(value: Any) -> None:
     click.echo(json.dumps(value, ensure_ascii=False))
 
 
 def print_rows(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
-    """Tables of AT_ONCE rows on a terminal, else columns with tabs between them; how many rows there were."""
-    count, left, console = 0, iter(rows), Console()
+    """Tables of AT_ONCE rows on a terminal, else columns with tabs between them; how many rows there were.
+
+    What is wider than the terminal goes on in its next line: half an address is none.
+    """
+    count, left, console = 0, iter(rows), screen(width=_WIDE)
     while part := list(islice(left, AT_ONCE)):
         count += len(part)
         if not console.is_terminal:

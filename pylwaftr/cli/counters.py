@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +12,9 @@ from types import TracebackType
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
+from pylwaftr.cli.common import screen
 from pylwaftr.daemon.router import COUNTERS, Sample, Totals
 
 log = logging.getLogger("pylwaftr")
@@ -67,13 +68,14 @@ def live_table(rates: dict[str, float], sample: Sample) -> Table:
         for side, neighbor in sample.neighbors.items()
     )
     table = Table(title=f"pylwaftr    next hops: {hops}", title_justify="left", caption="Ctrl-C ends the router")
-    table.add_column("counter")
-    table.add_column("total", justify="right")
-    table.add_column("per second", justify="right")
-    table.add_column("what", overflow="ellipsis", no_wrap=True)
+    table.add_column("counter", no_wrap=True)
+    table.add_column("total", justify="right", no_wrap=True)
+    table.add_column("per second", justify="right", no_wrap=True)
+    table.add_column("what")  # gives way where there is little room
     for counter, total in zip(COUNTERS, named(sample.totals).values(), strict=True):
         if total and counter.name not in _INTERNAL:
-            table.add_row(counter.name, f"{total:,}", f"{rates[counter.name]:,.0f}" if rates else "", counter.help)
+            what = Text(counter.help, overflow="ellipsis", no_wrap=True)
+            table.add_row(counter.name, f"{total:,}", f"{rates[counter.name]:,.0f}" if rates else "", what)
     return table
 
 
@@ -96,7 +98,7 @@ class View:
     """Shows samples: a table that stays in place on a terminal, else a line each."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(file=sys.stdout)
+        self._console = console or screen()
         self._rates = Rates()
         self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
 

@@ -57,7 +57,7 @@ def history(
     if output is not None and as_json:
         print_json({"file": str(output), "lives": count})
     elif output is not None:
-        click.echo(f"{output}: {count} lives")
+        click.echo(f"{output}: {count} {'life' if count == 1 else 'lives'}")
     elif not count:
         if not as_json:
             click.echo(f"nobody held {what} then", err=True)

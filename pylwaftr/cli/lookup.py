@@ -76,5 +76,6 @@ def lookup(router: Client, what: str, port: int | None, at: datetime | None, as_
         lives = router.lookup_port(*endpoint(what, port), at)
     if not show(lives, as_json):
         if not as_json:
-            click.echo(f"nobody has {what}" + (f" port {port}" if port is not None else ""), err=True)
+            said = what + (f" port {port}" if port is not None else "")
+            click.echo(f"nobody has {said}" if at is None else f"nobody had {said} then", err=True)
         sys.exit(NOT_THERE)

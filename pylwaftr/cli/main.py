@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from typing import NamedTuple
 
 import click
 
 import pylwaftr
+
+# gRPC's own lines, such as of each failed handshake, are in no format and name nobody; what matters we say ourselves.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 class Command(NamedTuple):

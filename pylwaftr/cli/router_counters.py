@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import click
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from pylwaftr.api.client import Client, CounterSample
 from pylwaftr.api.plain import plain, time_text
-from pylwaftr.cli.common import end
+from pylwaftr.cli.common import end, screen
 from pylwaftr.cli.connection import NOT_THERE, as_json, connected, print_json, print_rows
 
 _LINE = ("rx_v4", "tx_v6", "rx_v6", "tx_v4")
@@ -74,7 +74,7 @@ def top(router: Client, interval: float, count: int | None, as_json: bool) -> No
 
     Without a terminal, one line each time.
     """
-    console = Console()
+    console = screen()
     last: CounterSample | None = None
     view = _View(router)
     with Live(console=console, auto_refresh=False, transient=False) as live:
@@ -116,16 +116,18 @@ class _View:
         return f"{time_text(sample.at.ToNanoseconds())}  {flows}  dropped {dropped:,.0f}/s"
 
     def page(self, sample: CounterSample, rates: dict[str, float]) -> Group:
-        table = Table("counter", box=None, pad_edge=False)
-        table.add_column("total", justify="right")
-        table.add_column("per second", justify="right")
-        table.add_column("what", overflow="ellipsis", no_wrap=True)
+        table = Table(box=None, pad_edge=False)
+        table.add_column("counter", no_wrap=True)
+        table.add_column("total", justify="right", no_wrap=True)
+        table.add_column("per second", justify="right", no_wrap=True)
+        table.add_column("what")  # gives way where there is little room
         for one in self._described:
             total = sample.counters[one.name]
             if total and one.name not in _INTERNAL:
                 rate = f"{rates[one.name]:,.0f}" if rates else ""
                 style = "red" if one.kind == "drop" and rates.get(one.name) else None
-                table.add_row(one.name, f"{total:,}", rate, one.help, style=style)
+                what = Text(one.help, overflow="ellipsis", no_wrap=True)
+                table.add_row(one.name, f"{total:,}", rate, what, style=style)
         return Group(Text(self._title(sample)), Text(self._workers(sample)), table)
 
     def _title(self, sample: CounterSample) -> str:
