@@ -154,6 +154,26 @@ def test_damage(
     store.close()
 
 
+def test_one_unreadable_page_costs_the_changes_on_it_alone(tmp_path: Path) -> None:
+    """The rows of a large change lie on pages of their own, and each names the next."""
+    store, _ = opened(tmp_path, Limits(bulk=1 << 20, fold_changes=1 << 20, fold_rows=1 << 20))
+    for number in range(5):
+        store.commit([one(BIND, row(number, 5, ipv4=A3 + 50_000))], 100.0 + number)
+    store.commit([one(BIND, many(0, 3000))], 110.0)
+    for number in range(5, 10):
+        store.commit([one(BIND, row(number, 5, ipv4=A3 + 50_000))], 120.0 + number)
+    store.close()
+    page = 4096 * (journal(tmp_path).stat().st_size // 8192)  # in the middle
+    with journal(tmp_path).open("r+b") as stream:
+        stream.seek(page)
+        stream.write(b"\x7f\xff\xff\xff")
+    store, found = opened(tmp_path, LIMITS, AT)
+    assert counts(found)[0] == 10
+    assert "10 changes and 0 records of it could be read" in found.set_aside[0]
+    assert not any("\n" in text for text in found.set_aside)
+    store.close()
+
+
 def counts(state: State) -> tuple[int, int, int]:
     records = sum(len(part) for part in state.records.values())
     return len(bound(state)), sum(len(part) for part in state.shadowed.values()), records

@@ -178,6 +178,12 @@ class Journal:
                 yield entry
             after = found[-1][0]
 
+    def bounds(self) -> tuple[int, int]:
+        """The first and the last number; (1, 0) if there is none."""
+        query = "SELECT coalesce(min(number), 1), coalesce(max(number), 0) FROM log"
+        first, last = self._connection.execute(query).fetchone()
+        return first, last
+
     def size(self, after: int) -> tuple[int, int]:
         """Small changes behind number `after`, and their rows."""
         query = "SELECT count(*), coalesce(sum(count), 0) FROM log WHERE number > ? AND file IS NULL"
@@ -206,7 +212,7 @@ class Journal:
     def sound(self) -> str:
         """What SQLite finds wrong with its file; "" is nothing."""
         found = [text for (text,) in self._connection.execute("PRAGMA quick_check(3)")]
-        return "" if found == ["ok"] else "; ".join(found)
+        return "" if found == ["ok"] else "; ".join(" ".join(text.split()) for text in found)
 
     def wal_frames(self) -> int:
         return int(self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1])

@@ -136,14 +136,23 @@ def _salvaged(path: Path) -> Salvage:
         log = Journal(journal.connect(path))
         with contextlib.suppress(sqlite3.Error, Damaged, TypeError):
             salvage.meta = log.meta()
-        with contextlib.suppress(sqlite3.Error):
-            salvage.batch.entries = list(_good_entries(log, []))
+        salvage.batch.entries = list(_readable_entries(log, salvage.meta.number))
         with contextlib.suppress(sqlite3.Error):
             for space, key, value, good in log.records():
                 if good:
                     salvage.batch.records.append(Record(space, key, value))
         log.close()
     return salvage
+
+
+def _readable_entries(log: Journal, last: int) -> Iterator[Entry]:
+    """One by one: a page that SQLite cannot read costs the changes that lie on it, and no others."""
+    first = 1
+    with contextlib.suppress(sqlite3.Error):
+        first, last = log.bounds()
+    for number in range(first, last + 1):
+        with contextlib.suppress(sqlite3.Error):
+            yield from _good_entries(log, [], number - 1, number)
 
 
 def _restored(folder: Path, log: Journal, salvage: Salvage, stamp: str, damage: list[str]) -> Meta:
@@ -225,10 +234,12 @@ def _good_log(folder: Path, log: Journal, live: Live, files: list[Segment], stam
             files[:] = [file for file in files if file.path.name != entry.file]
 
 
-def _good_entries(log: Journal, damage: list[str], after: int = 0, mend: bool = False) -> Iterator[Entry]:
+def _good_entries(
+    log: Journal, damage: list[str], after: int = 0, until: int = 1 << 62, mend: bool = False
+) -> Iterator[Entry]:
     while True:
         try:
-            for entry in log.entries(after):
+            for entry in log.entries(after, until):
                 after = entry.number
                 yield entry
             return
