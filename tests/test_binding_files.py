@@ -143,7 +143,7 @@ RFC8676 = [
     ("no port set", instance(LEAVES.replace(PORT_SET, '"x": 1') + "}"), [], [(3, "port-set", "is missing; psid-len")]),
     ("a bad port set", instance(LEAVES.replace(PORT_SET, '"port-set": 1') + "}"), [], [(3, "port-set", "is not a JS")]),
     ("an empty port set", instance(LEAVES.replace(PORT_SET, '"port-set": {}') + "}"), [],
-     [(3, "psid-len", "is 'missing'"), (3, "psid", "is 'missing'")]),
+     [(3, "psid-len", "is missing; write"), (3, "psid", "is missing; write")]),
     ("k = 16", instance(LEAVES.replace('len": 6', 'len": 16') + "}"), [], [(3, "psid-len", "is 16; RFC 8676 ends")]),
     ("an unknown leaf", instance(LEAVES + ',\n"psid": 3}'), [], [(3, "psid", "is no node there; RFC 8676 has")]),
     ("a null", instance(LEAVES + ', "br-ipv6-addr": null}'), [], [(3, "br-ipv6-addr", "is null; leave it out")]),

@@ -165,6 +165,10 @@ def read_record(record: Record, default_br: bytes) -> tuple[Any, ...]:
     return row(int(ipv4), offset or 0, length, psid, built_b4(b4, ipv4, psid), default_br if br is None else br.packed)
 
 
+# A number that a format requires and that is not there: neither a number nor, as None is, left to its default.
+MISSING = "missing"
+
+
 @dataclass(slots=True)
 class _Fields:
     record: Record
@@ -208,6 +212,8 @@ class _Fields:
 
 
 def _short(value: object) -> str:
+    if value == MISSING:
+        return MISSING
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from pylwaftr.binding_files import yang_model
 from pylwaftr.binding_files.json_tables import collect, text_of, why
-from pylwaftr.binding_files.records import Collector, Loaded, Unusable
+from pylwaftr.binding_files.records import MISSING, Collector, Loaded, Unusable
 
 SAMPLE = 1000  # entries
 
@@ -164,8 +164,8 @@ def _fields(entry: dict[str, Any]) -> dict[str, Any]:
     return {
         "ipv4": entry.get("binding-ipv4-addr"),
         "psid_offset": port_set.get("psid-offset"),
-        "psid_len": port_set.get("psid-len", "missing"),
-        "psid": port_set.get("psid", "missing"),
+        "psid_len": port_set.get("psid-len", MISSING),
+        "psid": port_set.get("psid", MISSING),
         "b4_ipv6": entry.get("binding-ipv6info"),
         "br_ipv6": entry.get("br-ipv6-addr"),
     }

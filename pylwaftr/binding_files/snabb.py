@@ -21,7 +21,7 @@ from typing import Any
 
 from pylwaftr import addresses
 from pylwaftr.binding_files.json_tables import collect
-from pylwaftr.binding_files.records import Collector, Loaded, Unusable, number_in_text
+from pylwaftr.binding_files.records import MISSING, Collector, Loaded, Unusable, number_in_text
 
 # Where each field of a binding is written.
 LEAVES = {
@@ -223,8 +223,8 @@ def _record(node: Node, line: int, collector: Collector) -> Node:
     return {
         "ipv4": node.get("ipv4"),
         # All are mandatory in the module: what is missing must not become a whole address.
-        "psid": _number(node.get("psid", "missing")),
-        "psid_len": _number(port_set.get("psid-length", "missing")),
+        "psid": _number(node.get("psid", MISSING)),
+        "psid_len": _number(port_set.get("psid-length", MISSING)),
         "psid_offset": _number(port_set.get("reserved-ports-bit-count", "0")),
         "b4_ipv6": node.get("b4-ipv6"),
         "br_ipv6": node.get("br-address"),
