@@ -26,6 +26,8 @@ cdef struct Entry:
 
 cdef enum:
     SMALLEST = 1024
+    SHARE_BITS = 16  # of an entry of Shares: the count; above it the hash
+    SHARES_MOST = 0xFFFF
 
 
 cdef class Counts:
@@ -82,18 +84,58 @@ cdef class Counts:
     cdef int _remake(self) except -1 nogil:
         """Without keys whose count is 0, and at most half as full as it may be."""
         cdef Entry* old = self._entries
-        cdef size_t size = self._mask + 1, live = 0, capacity = SMALLEST, i
+        cdef size_t size = self._mask + 1, live = 0, capacity = SMALLEST, i, j
         for i in range(size):
             live += old[i].count != 0
         while live * 10 > capacity * 3:
             capacity *= 2
         self._make(capacity)
         for i in range(size):
+            if i % AHEAD == 0:
+                for j in range(i, i + AHEAD):  # sizes are powers of two
+                    if old[j].count:
+                        self.soon(old[j].key, old[j].way)
             if old[i].count:
                 self._find(old[i].key, old[i].way)[0] = old[i]
         self._filled = live
         free(old)
         return 0
+
+
+cdef class Shares:
+    """How many rows of one batch each subscriber has, by its hash: two of the same hash count as one."""
+
+    cdef uint64_t* _entries
+    cdef size_t _mask
+
+    def __cinit__(self, size_t rows):
+        cdef size_t size = 64
+        while size < 2 * rows:
+            size *= 2
+        self._entries, self._mask = <uint64_t*>zeros(size * sizeof(uint64_t)), size - 1
+        if self._entries == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self._entries)
+
+    cdef inline uint64_t* _find(self, uint64_t name) noexcept nogil:
+        """Its entry, or the free one where it would be."""
+        cdef size_t at = name >> SHARE_BITS & self._mask
+        while self._entries[at] and self._entries[at] >> SHARE_BITS != name >> SHARE_BITS:
+            at = (at + 1) & self._mask
+        return &self._entries[at]
+
+    cdef inline void add(self, uint64_t name) noexcept nogil:
+        cdef uint64_t* found = self._find(name)
+        if not found[0]:
+            found[0] = name >> SHARE_BITS << SHARE_BITS
+        if found[0] & SHARES_MOST < SHARES_MOST:
+            found[0] += 1
+
+    cdef inline uint64_t count(self, uint64_t name) noexcept nogil:
+        """SHARES_MOST: or more."""
+        return self._find(name)[0] & SHARES_MOST
 
 
 cdef class Softwires:
@@ -121,23 +163,74 @@ cdef class Softwires:
                 subscribers.place(masked(softwires._entries[i].key, self._mask), 1).count += 1
         self._subscribers = subscribers
 
-    def add(self, rows):
-        self._all(rows, True)
+    def add(self, rows, uint32_t most):
+        """Whether one of their subscribers has more softwires than that now."""
+        cdef const uint8_t[::1] octets = rows.view(np.uint8)
+        cdef Py_ssize_t i, count = len(rows)
+        cdef uint32_t highest = 0
+        if not count:
+            return False
+        cdef const Row* row = <const Row*>&octets[0]
+        with nogil:
+            for i in range(count):
+                if i % AHEAD == 0:
+                    self._soon(row, i, count)
+                highest = max(highest, self._come(&row[i]))
+        return highest > most
 
     def remove(self, rows):
-        """Rows that were added."""
-        self._all(rows, False)
+        """Rows that were added. Which of them were."""
+        found = np.zeros(len(rows), np.bool_)
+        cdef const uint8_t[::1] octets = rows.view(np.uint8)
+        cdef uint8_t[::1] done = found.view(np.uint8)
+        cdef Py_ssize_t i, count = done.shape[0]
+        if not count:
+            return found
+        cdef const Row* row = <const Row*>&octets[0]
+        with nogil:
+            for i in range(count):
+                if i % AHEAD == 0:
+                    self._soon(row, i, count)
+                done[i] = self._drop(&row[i])
+        return found
 
     def refused(self, rows, uint32_t most, without):
         """Which rows would be a softwire beyond so many of their subscriber: beside those there are, less `without`
         (as far as they were added), and beside the rows before them."""
+        narrow = self._narrow(rows, most)
+        if not narrow.any():
+            return narrow
+        narrow[narrow] = self._refused(row_sets.select(rows, narrow), most, without)
+        return narrow
+
+    cdef object _narrow(self, rows, uint32_t most):
+        """Which are of subscribers that would have more than so many if each row were a softwire that is not there yet:
+        the others need no closer look."""
+        found = np.zeros(len(rows), np.bool_)
+        cdef const uint8_t[::1] octets = rows.view(np.uint8)
+        cdef uint8_t[::1] narrow = found.view(np.uint8)
+        cdef Py_ssize_t i, count = narrow.shape[0]
+        if not count:
+            return found
+        cdef const Row* row = <const Row*>&octets[0]
+        cdef Shares shares = Shares(count)
+        cdef uint64_t share
+        with nogil:
+            for i in range(count):
+                shares.add(self._share_of(&row[i]))
+            for i in range(count):
+                if i % AHEAD == 0:
+                    self._subscribers_soon(row, i, count)
+                share = shares.count(self._share_of(&row[i]))
+                narrow[i] = share == SHARES_MOST or share + self._held(&row[i]) > most
+        return found
+
+    cdef object _refused(self, rows, uint32_t most, without):
         found = np.zeros(len(rows), np.bool_)
         cdef const uint8_t[::1] octets = rows.view(np.uint8)
         cdef uint8_t[::1] no = found.view(np.uint8)
         cdef Py_ssize_t i, count = no.shape[0]
-        if not count:
-            return found
-        counted = row_sets.select(without, self._all(without, False))
+        counted = row_sets.select(without, self.remove(without))
         cdef const Row* row = <const Row*>&octets[0]
         with nogil:
             for i in range(count):
@@ -149,7 +242,7 @@ cdef class Softwires:
                     self._soon(row, i, count)
                 if not no[i]:
                     self._drop(&row[i])
-        self._all(counted, True)
+        self.add(counted, most)
         return found
 
     def crowded(self, rows, uint32_t most):
@@ -157,16 +250,15 @@ cdef class Softwires:
         found = np.zeros(len(rows), np.bool_)
         cdef const uint8_t[::1] octets = rows.view(np.uint8)
         cdef uint8_t[::1] more = found.view(np.uint8)
-        cdef Py_ssize_t i, j, count = more.shape[0]
+        cdef Py_ssize_t i, count = more.shape[0]
         if not count:
             return found
         cdef const Row* row = <const Row*>&octets[0]
         with nogil:
             for i in range(count):
                 if i % AHEAD == 0:
-                    for j in range(i, min(i + AHEAD, count)):
-                        self._subscribers.soon(masked(address(row[j].b4), self._mask), 1)
-                more[i] = self._subscribers.count(masked(address(row[i].b4), self._mask), 1) > most
+                    self._subscribers_soon(row, i, count)
+                more[i] = self._held(&row[i]) > most
         return found
 
     def of(self, const uint8_t[::1] b4):
@@ -179,22 +271,6 @@ cdef class Softwires:
         """Of memory."""
         return (self._softwires._mask + self._subscribers._mask + 2) * sizeof(Entry)
 
-    cdef object _all(self, rows, bint come):
-        """Which of them that has changed."""
-        found = np.zeros(len(rows), np.bool_)
-        cdef const uint8_t[::1] octets = rows.view(np.uint8)
-        cdef uint8_t[::1] done = found.view(np.uint8)
-        cdef Py_ssize_t i, count = done.shape[0]
-        if not count:
-            return found
-        cdef const Row* row = <const Row*>&octets[0]
-        with nogil:
-            for i in range(count):
-                if i % AHEAD == 0:
-                    self._soon(row, i, count)
-                done[i] = self._admit(&row[i], 0xFFFFFFFF) if come else self._drop(&row[i])
-        return found
-
     cdef int _soon(self, const Row* rows, Py_ssize_t start, Py_ssize_t end) except -1 nogil:
         cdef Address b4
         cdef Py_ssize_t i
@@ -203,6 +279,27 @@ cdef class Softwires:
             self._softwires.soon(b4, self._way(rows[i].br))
             self._subscribers.soon(masked(b4, self._mask), 1)
         return 0
+
+    cdef uint32_t _come(self, const Row* row) except? 0 nogil:
+        """Counts it. How many softwires its subscriber has."""
+        cdef Address b4 = address(row.b4)
+        cdef Entry* softwire = self._softwires.place(b4, self._way(row.br))
+        cdef Entry* subscriber = self._subscribers.place(masked(b4, self._mask), 1)
+        subscriber.count += softwire.count == 0
+        softwire.count += 1
+        return subscriber.count
+
+    cdef void _subscribers_soon(self, const Row* rows, Py_ssize_t start, Py_ssize_t end) noexcept nogil:
+        cdef Py_ssize_t i
+        for i in range(start, min(start + AHEAD, end)):
+            self._subscribers.soon(masked(address(rows[i].b4), self._mask), 1)
+
+    cdef inline uint32_t _held(self, const Row* row) noexcept nogil:
+        """Softwires of its subscriber."""
+        return self._subscribers.count(masked(address(row.b4), self._mask), 1)
+
+    cdef inline uint64_t _share_of(self, const Row* row) noexcept nogil:
+        return hashed(masked(address(row.b4), self._mask), self._subscribers._seed)
 
     cdef int _admit(self, const Row* row, uint32_t most) except -1 nogil:
         """Counts it, unless that is one softwire too many."""

@@ -38,8 +38,9 @@ class Subscribers:
         """Which rows are of subscribers that have more softwires than they may."""
         return self._counts.crowded(np.ascontiguousarray(rows), self.max_softwires)
 
-    def add(self, rows: Rows) -> None:
-        self._counts.add(np.ascontiguousarray(rows))
+    def add(self, rows: Rows) -> bool:
+        """Whether one of their subscribers has more softwires than it may, now."""
+        return self._counts.add(np.ascontiguousarray(rows), self.max_softwires)
 
     def remove(self, rows: Rows) -> None:
         """Rows that were added."""

@@ -88,3 +88,14 @@ def test_rows_alike_but_for_the_br_address_are_told_apart() -> None:
     statics.add(np.concatenate([one, other, one]))
     statics.remove(one)
     assert octets(statics.all()) == octets(np.concatenate([one, other]))
+
+
+def test_what_has_gone_does_not_come_back_when_the_table_grows() -> None:
+    come = packed([r.array([r.row(n, 0, 6, 1, bytes([32, n % 7, *bytes(14)]), BR)]).tobytes() for n in range(3000)])
+    statics = Statics(56)
+    statics.add(come[:1000])
+    statics.remove(come[100:600])
+    statics.add(come[1000:])
+    assert octets(statics.all()) == octets(np.concatenate([come[:100], come[600:]]))
+    tunnel = bytes([32, 3, *bytes(14)])
+    assert octets(statics.of_prefix(tunnel, 56)) == octets(statics.all()[statics.all()["b4"][:, 1] == 3])

@@ -77,6 +77,33 @@ def test_who_has_more_softwires_than_allowed_is_known() -> None:
     assert subscribers.crowded(rows()).tolist() == []
 
 
+def test_who_adds_learns_whether_a_subscriber_has_too_many() -> None:
+    subscribers = Subscribers(56, 1)
+    assert not subscribers.add(rows(A1, B1, A1))
+    assert subscribers.add(rows(A2))
+    assert subscribers.add(rows(A1))  # a port set more of a softwire that there was
+    assert not subscribers.add(rows(B1))
+    assert not subscribers.add(rows())
+
+
+def test_of_many_subscribers_one_without_room_is_looked_at_closely() -> None:
+    subscribers = Subscribers(56, 2)
+    subscribers.add(rows(A1, A2))
+    asked = rows(B1, A3, A1, "2001:db8:1:300::1", "2001:db8:1:300::2", "2001:db8:1:300::3", B1)
+    assert subscribers.refused(asked).tolist() == [False, True, False, False, False, True, False]
+    less = rows(A2)
+    assert subscribers.refused(asked, less).tolist() == [False, False, False, False, False, True, False]
+    assert subscribers.softwires(IPv6Address(A1).packed) == 2
+
+
+def test_more_rows_of_one_subscriber_than_are_counted_apart() -> None:
+    count, limit = 70_000, 68_000
+    asked = np.repeat(rows(A1), count)
+    asked["b4"].view(">u8")[:, 1] = np.arange(count)
+    assert np.flatnonzero(Subscribers(56, limit).refused(asked)).tolist() == list(range(limit, count))
+    assert not Subscribers(56, count).refused(asked).any()
+
+
 def test_ten_thousand_addresses_of_one_prefix_get_the_limit() -> None:
     subscribers = Subscribers(56, 3)
     first = int(IPv6Address("2001:db8:7:700::"))

@@ -31,8 +31,7 @@ class Quarantine:
         """What is bound otherwise now, whoever did it."""
         if len(applied.gone):
             self._subscribers.remove(applied.gone.rows)
-        if len(applied.come):
-            self._subscribers.add(applied.come.rows)
+        if len(applied.come) and self._subscribers.add(applied.come.rows):
             self._see_over(row_sets.select(applied.come.rows, applied.come.sources == Source.DHCP))
 
     def _see_over(self, come: Rows) -> None:

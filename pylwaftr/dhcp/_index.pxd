@@ -16,4 +16,5 @@ cdef class KeyIndex:
     cdef void soon(self, uint64_t key) noexcept nogil
     cdef int32_t get(self, uint64_t key) noexcept nogil
     cdef int set(self, uint64_t key, int32_t slot) except -1 nogil
+    cdef int _set_at(self, size_t at, uint64_t key, int32_t slot) except -1 nogil
     cdef void _soon(self, const uint64_t[::1] keys, Py_ssize_t start) noexcept nogil

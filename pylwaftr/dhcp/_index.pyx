@@ -32,9 +32,13 @@ cdef class KeyIndex:
 
     cdef int _grow(self) except -1 nogil:
         cdef Entry* old = self._entries
-        cdef size_t size = self._mask + 1, i
+        cdef size_t size = self._mask + 1, i, j
         self._make(size * 2)
         for i in range(size):
+            if i % AHEAD == 0:
+                for j in range(i, i + AHEAD):
+                    if old[j].value:
+                        self.soon(old[j].key)
             if old[i].value:
                 self._entries[self._at(old[i].key)] = old[i]
         free(old)
@@ -53,9 +57,12 @@ cdef class KeyIndex:
         return self._entries[self._at(key)].value - 1
 
     cdef int set(self, uint64_t key, int32_t slot) except -1 nogil:
-        cdef size_t at = self._at(key)
+        return self._set_at(self._at(key), key, slot)
+
+    cdef inline int _set_at(self, size_t at, uint64_t key, int32_t slot) except -1 nogil:
+        """`at`: where the key is, or would be."""
         if not self._entries[at].value:
-            if (self._used + 1) * 4 > (self._mask + 1) * 3:
+            if (self._used + 1) * 2 > self._mask + 1:  # fuller, a new key looks at several lines of the cache
                 self._grow()
                 at = self._at(key)
             self._used += 1
@@ -97,15 +104,18 @@ cdef class KeyIndex:
         found = np.empty(keys.shape[0], np.int32)
         cdef int32_t[::1] out = found
         cdef Py_ssize_t i, new = 0, count = keys.shape[0]
+        cdef size_t at
         with nogil:
             for i in range(count):
                 if i % AHEAD == 0:
                     self._soon(keys, i)
-                out[i] = self.get(keys[i])
-                if out[i] < 0:
-                    out[i] = fresh[new]
-                    self.set(keys[i], out[i])
-                    new += 1
+                at = self._at(keys[i])
+                if self._entries[at].value:
+                    out[i] = self._entries[at].value - 1
+                    continue
+                out[i] = fresh[new]
+                self._set_at(at, keys[i], out[i])
+                new += 1
         return found, new
 
     def remove(self, const uint64_t[::1] keys):

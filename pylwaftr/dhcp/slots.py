@@ -17,7 +17,7 @@ from pylwaftr.dhcp.codec_lease import LeaseRows
 from pylwaftr.dhcp.records import Mask, Slots
 from pylwaftr.rows import Rows
 
-_LARGE = 1 << 18
+_LARGE = 1 << 20  # up to here the next size is four times as large: what is not used takes no memory
 NOBODY = -1
 UNCHANGED = -2
 Keys = npt.NDArray[np.uint64]
@@ -203,6 +203,7 @@ class SlotTable:
 
 
 def _longer(column: npt.NDArray[Any], capacity: int, fill: int = 0) -> npt.NDArray[Any]:
-    longer = np.full((capacity, *column.shape[1:]), fill, column.dtype)
+    shape = (capacity, *column.shape[1:])
+    longer = np.full(shape, fill, column.dtype) if fill else np.zeros(shape, column.dtype)  # zeros are no octets yet
     longer[: len(column)] = column
     return longer

@@ -22,6 +22,7 @@ if BINDING_ROW.itemsize != sizeof(Row):
 cdef enum:
     SMALLEST = 1024
     NOWHERE = -1
+    FREE = -2  # in place of `before`
 
 cdef struct Place:
     Row row
@@ -148,8 +149,11 @@ cdef class ByPrefix:
     cdef inline void _soon(self, const Row* rows, Py_ssize_t start, Py_ssize_t end) noexcept nogil:
         cdef Py_ssize_t i
         for i in range(start, min(start + AHEAD, end)):
-            prefetch(&self._heads[self._home_of(&rows[i])])
-            prefetch(&self._likes[self._like(&rows[i])])
+            self._soon_one(&rows[i])
+
+    cdef inline void _soon_one(self, const Row* row) noexcept nogil:
+        prefetch(&self._heads[self._home_of(row)])
+        prefetch(&self._likes[self._like(row)])
 
     cdef inline int32_t _after(self, int32_t at, Address prefix) noexcept nogil:
         """From this place of a chain on, the first row in the prefix."""
@@ -187,11 +191,11 @@ cdef class ByPrefix:
             self._places[place.before].next = place.next
         else:
             self._heads[self._home_of(row)] = place.next
-        place.next, self._free = self._free, at
+        place.next, place.before, self._free = self._free, FREE, at
         self._count -= 1
 
     cdef int _grow(self, int32_t room) except -1:
-        """Into new columns, without the free places."""
+        """Into new columns, without the free places. From place to place: along the chains each would be a miss."""
         cdef Place* places = <Place*>memory(room * sizeof(Place))
         cdef int32_t* heads = <int32_t*>memory(room * sizeof(int32_t))
         cdef int32_t* likes = <int32_t*>memory(room * sizeof(int32_t))
@@ -203,16 +207,17 @@ cdef class ByPrefix:
         memset(heads, 0xFF, room * sizeof(int32_t))  # NOWHERE
         memset(likes, 0xFF, room * sizeof(int32_t))
         cdef Place* old = self._places
-        cdef int32_t* old_heads = self._heads
-        cdef int32_t home, at, old_room = self._room
+        cdef int32_t at, i, used = self._used
         free(self._likes)
+        free(self._heads)
         self._places, self._heads, self._likes, self._room = places, heads, likes, room
         self._used, self._free, self._count = 0, NOWHERE, 0
-        for home in range(old_room):
-            at = old_heads[home]
-            while at != NOWHERE:
-                self._put(&old[at].row)
-                at = old[at].next
+        with nogil:
+            for at in range(used):
+                if at % AHEAD == 0:
+                    for i in range(at, min(at + AHEAD, used)):
+                        self._soon_one(&old[i].row)
+                if old[at].before != FREE:
+                    self._put(&old[at].row)
         free(old)
-        free(old_heads)
         return 0
