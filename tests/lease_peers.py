@@ -37,7 +37,7 @@ def namespace(name: str) -> Iterator[list[str]]:
         subprocess.run(["ip", "netns", "del", name], check=False)
 
 
-def until(condition: Any, seconds: float = 20.0) -> None:
+def until(condition: Any, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

@@ -49,12 +49,12 @@ class Service:
         return dict(zip(listed.rows["psid"].tolist(), sources, strict=True))
 
     async def until(self, bound: dict[int, str]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await self.bound() != bound:
                 await asyncio.sleep(0.01)
 
     async def until_true(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not condition():
                 await asyncio.sleep(0.01)
 

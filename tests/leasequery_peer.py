@@ -116,6 +116,17 @@ class Peer:
             self.tick(max(due, self.now))
         self.now = now
 
+    def accept(self, channel: Channel, now: float, xid: int, *leases: Lease, then: bytes = b"", **words: Any) -> bytes:
+        """Connects, and is told of these leases in reply, and `then`; returns what it asked. It is `self.now` then."""
+        asked = self.connect(channel, now, xid)
+        self.recv(reply(xid, self.now, *leases, **words) + then, channel, self.now)
+        return asked
+
+    def resync(self, now: float) -> None:
+        """Somebody asks for a full bulk."""
+        self.requestor.resync(now)
+        self.after(now)
+
     def live(self, now: float = 0.0, name: str = "A") -> None:
         """An active stream that has been accepted."""
         octets = self.connect(ACTIVE, now, name=name)
@@ -168,6 +179,16 @@ def _message(kind: int, xid: int, options: list[tuple[int, bytes]], leases: Any,
         options = [*options, (13, status.to_bytes(2))]
     options += [(45, codec6.join(((46, bytes(4)), (87, codec4.encode(message(lease, xid)))))) for lease in leases]
     return codec6.frame(codec6.encode(codec6.Message6(kind, xid, tuple(options))))
+
+
+def frames_of(octets: bytes) -> list[bytes]:
+    """Each with its length."""
+    found, at = [], 0
+    while at < len(octets):
+        size = 2 + int.from_bytes(octets[at : at + 2])
+        found.append(octets[at : at + size])
+        at += size
+    return found
 
 
 def message(lease: Lease, xid: int) -> codec4.Message4:
@@ -230,12 +251,17 @@ DATA_MISSING, CATCH_UP_COMPLETE, TERMINATED, NOT_SUPPORTED, MALFORMED, NOT_ALLOW
 A, B = 0xA001, 0xB001
 
 
+def asking(saved: Saved | None = None, *leases: Lease, status: int | None = None, **options: Any) -> Peer:
+    """Its first active query, with transaction-id A, has just been answered."""
+    peer = Peer(server(**options), saved=saved)
+    peer.open()
+    peer.accept(ACTIVE, 0, A, *leases, status=status)
+    return peer
+
+
 def started(saved: Saved | None = None, *leases: Any, **options: Any) -> Peer:
     """Live, with transaction-id A, and with what a first full bulk said if `saved` is None."""
-    peer = Peer(server(**options), saved=saved or Saved())
-    peer.open()
-    peer.connect(ACTIVE, 0, A)
-    peer.recv(reply(A, 0), ACTIVE, 0)
+    peer = asking(saved, **options)
     if peer.session().state == "catching up":
         peer.recv(data(A, 0, status=CATCH_UP_COMPLETE), ACTIVE, 0)
     if saved is None:
@@ -245,10 +271,17 @@ def started(saved: Saved | None = None, *leases: Any, **options: Any) -> Peer:
 
 def bulk(peer: Peer, now: float, *leases: Any, end: int | None = None, xid: int = B) -> None:
     """A whole bulk; `end`: the status of DONE."""
-    peer.connect(BULK, now, xid)
-    peer.recv(reply(xid, now, *leases[:1]), BULK, now)
+    peer.accept(BULK, now, xid, *leases[:1])
     if leases:
-        peer.recv(b"".join(data(xid, now, one) for one in leases[1:]) + done(xid, end), BULK, now)
+        peer.recv(b"".join(data(xid, peer.now, one) for one in leases[1:]) + done(xid, end), BULK, peer.now)
+
+
+def amid_a_bulk(*leases: Lease) -> Peer:
+    """Of leases 1 and 2, these have been told again since 10, in a full bulk of transaction-id B + 1."""
+    peer = started(None, lease(1), lease(2))
+    peer.resync(10)
+    peer.accept(BULK, 10, B + 1, *leases)
+    return peer
 
 
 def psids(peer: Peer) -> set[int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
+from random import Random
 from typing import Any
 
 from pylwaftr.dhcp.events import Channel, Open, Saved, Shut
@@ -10,7 +12,7 @@ from pylwaftr.dhcp.profiles import PROFILES
 from pylwaftr.responder.database import STATES, Change, Database
 from pylwaftr.responder.server import Connection, Settings
 from tests import leasequery_vectors as vectors
-from tests.leasequery_peer import Peer, server
+from tests.leasequery_peer import Peer, frames_of, server
 from tests.leasequery_vectors import DUID, T0
 
 SERVER = bytes.fromhex(vectors.DATA["meta"]["server_A_duid"])
@@ -31,12 +33,7 @@ def said(connection: Connection, unix: int, now: float = 0.0) -> list[Any]:
     octets = b""
     while piece := connection.produce(now, unix):
         octets += piece
-    heard = []
-    while octets:
-        size = int.from_bytes(octets[:2])
-        heard.append(PROFILES["W"].hear(octets[2 : 2 + size], DUID, unix))
-        octets = octets[2 + size :]
-    return heard
+    return [PROFILES["W"].hear(frame[2:], DUID, unix) for frame in frames_of(octets)]
 
 
 def psids(heard: list[Any]) -> list[int]:
@@ -53,7 +50,7 @@ THREE = (change(1), change(2, n=1), change(3, ipv4="203.0.113.7"))
 
 
 class Pair:
-    """Both halves, joined by queues that can be cut and delayed."""
+    """Both halves, joined by queues that can be cut and delayed; a server that is ill has a `said` of its own."""
 
     def __init__(self, db: Database, profile: str = "W") -> None:
         self.db, self.profile = db, profile
@@ -89,13 +86,17 @@ class Pair:
             return
         link.feed(self.peer.requestor.data_to_send("A", channel), now)
         for _ in range(budget):
-            octets = link.produce(now, T0 + int(now))
+            octets = self.said(link.produce(now, T0 + int(now)))
             if not octets:
                 break
             for at in range(0, len(octets), piece):
                 self.peer.recv(octets[at : at + piece], channel, now)
         if link.done:
             self.cut(channel, now)
+
+    def said(self, octets: bytes) -> bytes:
+        """What becomes of whole frames of the server on their way."""
+        return octets
 
     def cut(self, channel: Channel, now: float) -> None:
         if self.links.pop(channel, None) is not None:
@@ -111,3 +112,24 @@ class Pair:
             for one in leases
             if one["state"] == STATES["ACTIVE"]
         }
+
+
+def chaos(pair: Pair, rng: Random, meddle: Callable[[float], None]) -> float:
+    """Random leases, in pieces and with pauses of any size; `meddle` does the rest. Returns when it is over."""
+    pair.peer.open()
+    now = 0.0
+    for _ in range(60):
+        now += rng.choice([0, 1, 5, 70])
+        for _ in range(rng.randrange(30)):
+            at, psid = T0 + int(now), rng.randrange(64)
+            state = rng.choice(["ACTIVE", "ACTIVE", "RELEASED", "EXPIRED"])
+            life = {"lifetime": rng.choice([30, 3600])} if state == "ACTIVE" else {}
+            pair.db.apply([change(psid, at, state, rng.randrange(3), **life)], at)
+        pair.run(now, piece=rng.choice([1 << 20, 1000, 77]), budget=rng.choice([1, 1000]))
+        meddle(now)
+    return now
+
+
+def settle(pair: Pair, now: float, minutes: int) -> None:
+    for minute in range(1, minutes + 1):
+        pair.run(now + 60 * minute)

@@ -31,6 +31,7 @@ from tests.leasequery_peer import (
     A,
     B,
     Peer,
+    asking,
     bulk,
     data,
     done,
@@ -63,8 +64,7 @@ def test_lag_is_the_time_since_all_was_known() -> None:
     assert (source(peer, 100).lag_s, source(peer, 100).synchronised) == (0.0, T0 + 100)  # live and quiet
     peer.lost(ACTIVE, 100)
     assert (source(peer, 130).lag_s, source(peer, 130).synchronised) == (70.0, T0 + 60)
-    peer.connect(ACTIVE, 170, A + 9)
-    peer.recv(reply(A + 9, 170) + data(A + 9, 170, lease(1, 90)), ACTIVE, 170)
+    peer.accept(ACTIVE, 170, A + 9, then=data(A + 9, 170, lease(1, 90)))
     assert (source(peer, 171).state, source(peer, 171).lag_s) == ("catching up", 111.0)
     peer.recv(data(A + 9, 172, status=CATCH_UP_COMPLETE), ACTIVE, 172)
     assert source(peer, 173).lag_s == 0.0
@@ -83,16 +83,12 @@ def test_lag_of_what_is_missing_ends_with_the_full_bulk() -> None:
 def test_lag_before_anything_is_known_is_since_the_start() -> None:
     peer = Peer()
     peer.open(10)
-    peer.connect(ACTIVE, 12, A)
-    peer.recv(reply(A, 12), ACTIVE, 12)
+    peer.accept(ACTIVE, 12, A)
     assert (source(peer, 15).lag_s, source(peer, 15).synchronised) == (5.0, None)
 
 
 def test_a_server_that_is_polled_is_as_far_behind_as_the_last_poll_began() -> None:
-    peer = Peer()
-    peer.open()
-    peer.connect(ACTIVE, 0, A)
-    peer.recv(reply(A, 0, status=NOT_SUPPORTED), ACTIVE, 0)
+    peer = asking(status=NOT_SUPPORTED)
     peer.connect(BULK, 1, B)
     began = peer.now
     peer.recv(reply(B, began, lease(1)) + done(B), BULK, began + 4)
@@ -160,12 +156,10 @@ def test_the_last_fault_is_told_with_its_time(what: str, then: Any, text: str) -
 
 def test_why_a_bulk_failed_is_the_last_fault() -> None:
     peer = started(Saved())
-    peer.connect(BULK, 1, B)
-    peer.recv(reply(B, 1, lease(1)) + done(B, TERMINATED), BULK, 1)
+    peer.accept(BULK, 1, B, lease(1), then=done(B, TERMINATED))
     assert "QueryTerminated" in source(peer, 2).last_fault
     peer = started(Saved())
-    peer.connect(BULK, 1, B)
-    peer.recv(reply(B, 1, status=NOT_ALLOWED), BULK, 1)
+    peer.accept(BULK, 1, B, status=NOT_ALLOWED)
     assert "NotAllowed" in source(peer, 2).last_fault
 
 

@@ -170,7 +170,7 @@ def test_a_lease_that_takes_over_beyond_the_limit_is_unbound(tmp_path: Path) -> 
         own["b4"][0, 5] = 0x77  # another subscriber's, by the configuration
         async with serving(tmp_path, limited(tmp_path), own) as service:
             service.hear(lease(1, b4="2001:db8:1:100::1"))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not (await service.control.list(ListFilter(shadowed=True), 10, "")).rows.size:
                     await asyncio.sleep(0.01)
             service.hear(WAITING)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from ipaddress import IPv6Address
-from typing import Any
 
 import pytest
 
@@ -24,6 +23,7 @@ from tests.leasequery_peer import (
     data,
     done,
     ended,
+    frames_of,
     lease,
     psids,
     reply,
@@ -32,7 +32,7 @@ from tests.leasequery_peer import (
     told,
 )
 from tests.leasequery_vectors import T0
-from tests.responder_pair import THREE, Pair, change, database
+from tests.responder_pair import THREE, Pair, change, chaos, database, settle
 
 REFUSALS = ["closed", "silent", "NotAllowed"]
 
@@ -82,8 +82,8 @@ def test_a_bulk_that_is_lost_then_sweeps_nothing_and_the_stream_is_back_until_th
     peer.recv(reply(B + 9, peer.now, lease(3, peer.now)), BULK, peer.now)
     peer.lost(BULK, peer.now)
     assert (psids(peer), peer.session().saved.resync) == ({1, 2, 3}, True)
-    peer.connect(ACTIVE, peer.now, A + 99)
-    peer.recv(reply(A + 99, peer.now) + data(A + 99, peer.now, status=CATCH_UP_COMPLETE), ACTIVE, peer.now)
+    peer.accept(ACTIVE, peer.now, A + 99)
+    peer.recv(data(A + 99, peer.now, status=CATCH_UP_COMPLETE), ACTIVE, peer.now)
     assert peer.session().state == "live"
 
 
@@ -92,8 +92,8 @@ def test_a_server_that_dies_is_not_taken_for_one_with_one_connection() -> None:
     peer.connect(BULK, 0, B)
     peer.lost(BULK, 1)
     peer.lost(ACTIVE, 1)
-    peer.connect(ACTIVE, 70, A + 9)
-    peer.recv(reply(A + 9, peer.now) + data(A + 9, peer.now, status=CATCH_UP_COMPLETE), ACTIVE, peer.now)
+    peer.accept(ACTIVE, 70, A + 9)
+    peer.recv(data(A + 9, peer.now, status=CATCH_UP_COMPLETE), ACTIVE, peer.now)
     peer.connect(BULK, peer.now, B + 9)
     assert not peer.taken(Shut, ACTIVE)
     assert peer.session().state == "live"
@@ -103,8 +103,7 @@ def test_a_single_query_does_not_take_the_stream_s_connection() -> None:
     peer = stepped_aside()
     peer.connect(BULK, peer.now + 5, B + 9)
     peer.recv(reply(B + 9, peer.now, lease(1, peer.now)) + done(B + 9), BULK, peer.now)
-    peer.connect(ACTIVE, peer.now, A + 99)
-    peer.recv(reply(A + 99, peer.now), ACTIVE, peer.now)
+    peer.accept(ACTIVE, peer.now, A + 99)
     assert not peer.requestor.query(IPv6Address("2001:db8::77"), peer.now + 100)
     assert peer.session().state == "catching up"
     assert peer.requestor.query(IPv6Address("2001:db8::77"), peer.now + 3700)  # both are tried again after an hour
@@ -123,8 +122,7 @@ def test_a_single_query_does_not_end_the_stream_when_no_bulk_is_due() -> None:
         peer.after(now)
         assert not peer.taken(Shut, ACTIVE)
     assert (peer.session().state, peer.session().current) == ("live", True)
-    peer.requestor.resync(201)
-    peer.after(201)
+    peer.resync(201)
     peer.run_to(201)
     assert peer.taken(Shut, ACTIVE)  # for a full bulk it does end
 
@@ -181,13 +179,11 @@ def test_a_server_without_history_is_asked_for_all_now_and_then() -> None:
 
 def without_base_time(octets: bytes) -> bytes:
     """Whole frames, on both layers."""
-    out, at = b"", 0
-    while at < len(octets):
-        length = int.from_bytes(octets[at : at + 2])
-        message = codec6.decode(octets[at + 2 : at + 2 + length])
+    out = b""
+    for frame in frames_of(octets):
+        message = codec6.decode(frame[2:])
         options = [(code, _untimed(data) if code == 45 else data) for code, data in message.options if code != 100]
         out += codec6.frame(codec6.encode(replace(message, options=tuple(options))))
-        at += 2 + length
     return out
 
 
@@ -201,24 +197,9 @@ def _untimed(client_data: bytes) -> bytes:
     return codec6.join(tuple(made))
 
 
-class Untimed:
-    """Of a link of the responder."""
-
-    def __init__(self, link: Any) -> None:
-        self._link = link
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._link, name)
-
-    def produce(self, now: float, unix: int) -> bytes:
-        return without_base_time(self._link.produce(now, unix))
-
-
 class TwoUntimed(Pair):
-    def _carry(self, channel: Channel, now: float, piece: int, budget: int) -> None:
-        if channel in self.links and not isinstance(self.links[channel], Untimed):
-            self.links[channel] = Untimed(self.links[channel])  # type: ignore[assignment]
-        super()._carry(channel, now, piece, budget)
+    def said(self, octets: bytes) -> bytes:
+        return without_base_time(octets)
 
 
 class OneUntimed(OneConnection, TwoUntimed):
@@ -288,19 +269,11 @@ def test_a_cold_start() -> None:
 def test_chaos_over_one_connection_ends_with_the_table_of_the_server(seed: int) -> None:
     rng = random.Random(seed)
     pair = OneConnection(Database(log_size=rng.choice([64, 1 << 16])))
-    pair.peer.open()
-    now = 0.0
-    for _ in range(60):
-        now += rng.choice([0, 1, 5, 70])
-        for _ in range(rng.randrange(30)):
-            at, psid = T0 + int(now), rng.randrange(64)
-            state = rng.choice(["ACTIVE", "ACTIVE", "RELEASED", "EXPIRED"])
-            pair.db.apply([change(psid, at, state, rng.randrange(3))], at)
-        pair.run(now, piece=rng.choice([1 << 20, 1000, 77]), budget=rng.choice([1, 1000]))
+
+    def meddle(now: float) -> None:
         if rng.random() < 0.3:
             pair.cut(rng.choice([ACTIVE, BULK]), now)
-    for _ in range(60):
-        now += 60
-        pair.run(now)
+
+    settle(pair, chaos(pair, rng, meddle), 60)
     assert pair.peer.table == pair.truth
     assert pair.peer.session().current

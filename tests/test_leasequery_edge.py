@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
 
@@ -18,77 +17,25 @@ import trustme
 
 from pylwaftr.daemon.leasequery import Edge, Endpoint
 from pylwaftr.dhcp.codec6 import Ask, frame
-from pylwaftr.dhcp.connection import Timers
 from pylwaftr.dhcp.events import Saved
-from pylwaftr.dhcp.leasequery import Settings as SessionSettings
-from pylwaftr.dhcp.leases import Policy
 from pylwaftr.dhcp.profiles import PROFILES, Kind
-from pylwaftr.dhcp.requestor import Requestor, Server
 from pylwaftr.responder import journal
-from pylwaftr.responder.daemon import Client, Listen, Service, Sources, Tail, listen, tails
-from pylwaftr.responder.database import Change, Database
+from pylwaftr.responder.daemon import Client, Service, Sources, Tail, tails
+from pylwaftr.responder.database import Database
 from pylwaftr.responder.server import Settings
-from pylwaftr.rows import text6
 from tests.leasequery_peer import BR, lease, reply
+from tests.leasequery_sockets import (
+    SERVER,
+    Router,
+    change,
+    contexts,
+    listening,
+    on_a_loop,
+    requesting,
+    requestor,
+    until,
+)
 from tests.leasequery_vectors import DUID
-
-SERVER = b"\0\3\0\1server"
-
-
-def change(psid: int, state: str = "ACTIVE", n: int = 0) -> Change:
-    b4 = IPv6Address(f"2001:db8:{n:x}::{psid:x}") if state == "ACTIVE" else None
-    return Change(
-        int(time.time()), IPv4Address("198.51.100.10"), state, 0, 6, psid, b4, b"\xff\0\0\0\1" + bytes([psid, n])
-    )
-
-
-class Router:
-    """What the edge gives to the router."""
-
-    def __init__(self) -> None:
-        self.bound: dict[int, str] = {}
-        self.saved: dict[str, bytes] = {}
-        self.times: dict[int, float] = {}
-        self.changed = asyncio.Event()
-
-    async def apply(self, changes: Any, saved: Any) -> None:
-        for row in changes.unbind:
-            del self.bound[int(row["psid"])]
-        for row in changes.bind:
-            self.bound[int(row["psid"])] = text6(row["b4"].tobytes())
-            self.times[int(row["psid"])] = time.perf_counter()
-        self.saved |= saved
-        self.changed.set()
-
-    async def until(self, condition: Callable[[], bool], seconds: float = 20.0) -> None:
-        async with asyncio.timeout(seconds):
-            while not condition():
-                self.changed.clear()
-                await self.changed.wait()
-
-
-def requestor(secure: bool = False, scale: float = 0.01, saved: Saved | None = None, profile: str = "W") -> Requestor:
-    settings = SessionSettings(DUID, profile, secure, (), Timers(scale=scale))
-    return Requestor([Server(settings, Policy("A"))], BR.packed, saved={"A": (saved or Saved()).octets()})
-
-
-async def listening(service: Service, native: bool = False) -> int:
-    listener = await listen(service, Listen("127.0.0.1", 0, native))
-    return int(listener.sockets[0].getsockname()[1])
-
-
-def run(story: Callable[[], Awaitable[None]]) -> None:
-    async def whole() -> None:
-        async with asyncio.timeout(60):
-            await story()
-        rest = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in rest:
-            task.cancel()
-        await asyncio.gather(*rest, return_exceptions=True)
-        await asyncio.sleep(0.02)  # transports close
-
-    asyncio.run(whole())
-    gc.collect()  # what complains of being left over does it here
 
 
 @pytest.fixture(scope="module")
@@ -96,33 +43,20 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-def contexts(authority: trustme.CA, client_ca: bool = True) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
-    authority.issue_cert("127.0.0.1").configure_cert(server)
-    authority.issue_cert("router.example").configure_cert(client)
-    authority.configure_trust(client)
-    if client_ca:
-        server.verify_mode = ssl.CERT_REQUIRED
-        authority.configure_trust(server)
-    return server, client
-
-
 WAYS = [("W", False), ("W", True), ("N", False), ("N", True), ("S", True)]
 
 
 @pytest.mark.parametrize("profile, secure", WAYS, ids=["W", "W, STARTTLS", "N", "N, DHCPTLS", "S, STARTTLS"])
-def test_leases_reach_the_router_and_follow_changes(profile: str, secure: bool, authority: trustme.CA) -> None:
+@on_a_loop
+async def test_leases_reach_the_router_and_follow_changes(profile: str, secure: bool, authority: trustme.CA) -> None:
     server_tls, client_tls = contexts(authority)
-
-    async def story() -> None:
-        database = Database()
-        database.apply([change(1), change(2)])
-        settings = Settings(SERVER, secure, secure, br=BR.packed, server_id=b"\xc0\0\2\1")
-        service = Service(database, settings, server_tls if secure else None)
-        port, router = await listening(service, profile == "N"), Router()
-        at = Endpoint("127.0.0.1", port, tls=client_tls if secure else None)
-        edge = Edge(requestor(secure, profile=profile), {"A": at}, router.apply)
-        running = asyncio.create_task(edge.run())
+    database = Database()
+    database.apply([change(1), change(2)])
+    settings = Settings(SERVER, secure, secure, br=BR.packed, server_id=b"\xc0\0\2\1")
+    service = Service(database, settings, server_tls if secure else None)
+    port, router = await listening(service, profile == "N"), Router()
+    asked, tls = requestor(secure, profile=profile), client_tls if secure else None
+    async with requesting(port, asked, router.apply, tls=tls) as edge:
         await router.until(lambda: set(router.bound) == {1, 2})
         await router.until(lambda: Saved.of(router.saved.get("A", b"")).resync is False)
         took = []
@@ -136,46 +70,14 @@ def test_leases_reach_the_router_and_follow_changes(profile: str, secure: bool, 
         await router.until(lambda: 1 not in router.bound)
         assert not await edge.query(IPv6Address("2001:db8::77"))
         assert await edge.query(IPv6Address("2001:db8:0::5")) is (profile != "N")  # which has no such query
-        running.cancel()
-
-    run(story)
 
 
 @pytest.mark.parametrize("native", [False, True])
-def test_a_dhcpv4_message_has_a_tls_record_of_its_own(native: bool, authority: trustme.CA) -> None:
+@on_a_loop
+async def test_a_dhcpv4_message_has_a_tls_record_of_its_own(native: bool, authority: trustme.CA) -> None:
     """RFC 7724: one write a message is one record a message. DHCPv6 messages share records."""
     server_tls, client_tls = contexts(authority)
     profile = PROFILES["N" if native else "W"]
-
-    async def story() -> None:
-        database = Database()
-        database.apply([change(psid) for psid in range(1, 6)])
-        port = await listening(Service(database, Settings(SERVER, True, True), server_tls), native)
-        sock, loop = socket.socket(), asyncio.get_running_loop()
-        sock.setblocking(False)
-        await loop.sock_connect(sock, ("127.0.0.1", port))
-        await loop.sock_sendall(sock, frame(profile.tls_request(1)))
-        assert profile.hear((await loop.sock_recv(sock, 4096))[2:], DUID, 0).word is None
-        took, gives = ssl.MemoryBIO(), ssl.MemoryBIO()
-        tls = client_tls.wrap_bio(took, gives, server_hostname="127.0.0.1")
-        while True:
-            try:
-                tls.do_handshake()
-                break
-            except ssl.SSLWantReadError:
-                await loop.sock_sendall(sock, gives.read())
-                took.write(await loop.sock_recv(sock, 1 << 16))
-        tls.write(frame(profile.bulk(DUID, 2, Ask())))
-        await loop.sock_sendall(sock, gives.read())
-        records: list[bytes] = []
-        while not records or profile.hear(records[-1][-end(records[-1]) :], DUID, 0).kind is not Kind.DONE:
-            try:
-                records.append(tls.read(1 << 16))  # not more than a record
-            except ssl.SSLWantReadError:
-                took.write(await loop.sock_recv(sock, 1 << 16))
-        assert (len(records) == 6) is native
-        assert all(end(record) == len(record) - 2 for record in records) is native
-        sock.close()
 
     def end(record: bytes) -> int:
         """Octets of the last message in it."""
@@ -184,7 +86,34 @@ def test_a_dhcpv4_message_has_a_tls_record_of_its_own(native: bool, authority: t
             at += 2 + int.from_bytes(record[at : at + 2])
         return len(record) - at - 2
 
-    run(story)
+    database = Database()
+    database.apply([change(psid) for psid in range(1, 6)])
+    port = await listening(Service(database, Settings(SERVER, True, True), server_tls), native)
+    sock, loop = socket.socket(), asyncio.get_running_loop()
+    sock.setblocking(False)
+    await loop.sock_connect(sock, ("127.0.0.1", port))
+    await loop.sock_sendall(sock, frame(profile.tls_request(1)))
+    assert profile.hear((await loop.sock_recv(sock, 4096))[2:], DUID, 0).word is None
+    took, gives = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = client_tls.wrap_bio(took, gives, server_hostname="127.0.0.1")
+    while True:
+        try:
+            tls.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            await loop.sock_sendall(sock, gives.read())
+            took.write(await loop.sock_recv(sock, 1 << 16))
+    tls.write(frame(profile.bulk(DUID, 2, Ask())))
+    await loop.sock_sendall(sock, gives.read())
+    records: list[bytes] = []
+    while not records or profile.hear(records[-1][-end(records[-1]) :], DUID, 0).kind is not Kind.DONE:
+        try:
+            records.append(tls.read(1 << 16))  # not more than a record
+        except ssl.SSLWantReadError:
+            took.write(await loop.sock_recv(sock, 1 << 16))
+    assert (len(records) == 6) is native
+    assert all(end(record) == len(record) - 2 for record in records) is native
+    sock.close()
 
 
 REFUSALS: list[tuple[str, Callable[[trustme.CA], tuple[ssl.SSLContext, ssl.SSLContext]], str]] = [
@@ -201,24 +130,20 @@ def _bare(ca: trustme.CA) -> ssl.SSLContext:
 
 
 @pytest.mark.parametrize("what, make, name", REFUSALS, ids=[row[0] for row in REFUSALS])
-def test_no_leases_without_a_certificate_that_fits(what: str, make: Any, name: str, authority: trustme.CA) -> None:
+@on_a_loop
+async def test_no_leases_without_a_certificate_that_fits(
+    what: str, make: Any, name: str, authority: trustme.CA
+) -> None:
     server_tls, client_tls = make(authority)
-
-    async def story() -> None:
-        database = Database()
-        database.apply([change(1)])
-        port, router = await listening(Service(database, Settings(SERVER, True, True), server_tls)), Router()
-        asked = requestor(True, 1.0)
-        edge = Edge(asked, {"A": Endpoint("127.0.0.1", port, tls=client_tls, name=name)}, router.apply)
-        running = asyncio.create_task(edge.run())
+    database = Database()
+    database.apply([change(1)])
+    port, router = await listening(Service(database, Settings(SERVER, True, True), server_tls)), Router()
+    asked = requestor(True, 1.0)
+    async with requesting(port, asked, router.apply, tls=client_tls, name=name):
         await asyncio.sleep(0.01)
-        while asked.sessions["A"].state not in ("waiting", "polling"):
-            await asyncio.sleep(0.01)
+        await until(lambda: asked.sessions["A"].state in ("waiting", "polling"))
         assert asked.sessions["A"].counts["connects_active"] == 1
         assert router.bound == {}
-        running.cancel()
-
-    run(story)
 
 
 class Injector(asyncio.Protocol):
@@ -250,88 +175,77 @@ class Injector(asyncio.Protocol):
 
 
 @pytest.mark.parametrize("later", [False, True], ids=["in one segment", "a moment later"])
-def test_what_was_injected_in_clear_text_is_not_read_as_if_tls_had_carried_it(
+@on_a_loop
+async def test_what_was_injected_in_clear_text_is_not_read_as_if_tls_had_carried_it(
     later: bool, authority: trustme.CA
 ) -> None:
     server_tls, client_tls = contexts(authority)
+    router, made = Router(), []
 
-    async def story() -> None:
-        router, made = Router(), []
+    def factory() -> Injector:
+        made.append(Injector(server_tls, later))
+        return made[-1]
 
-        def factory() -> Injector:
-            made.append(Injector(server_tls, later))
-            return made[-1]
-
-        listener = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
-        port = listener.sockets[0].getsockname()[1]
-        asked = requestor(True, 1.0)
-        asked.sessions["A"]._parts.xid = 0xA001 - 2
-        edge = Edge(asked, {"A": Endpoint("127.0.0.1", port, tls=client_tls)}, router.apply)
-        running = asyncio.create_task(edge.run())
-        while asked.sessions["A"].state != "waiting" or not made:
-            await asyncio.sleep(0.01)
+    listener = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    asked = requestor(True, 1.0)
+    asked.sessions["A"]._parts.xid = 0xA001 - 2
+    async with requesting(port, asked, router.apply, tls=client_tls):
+        await until(lambda: asked.sessions["A"].state == "waiting" and made)
         await asyncio.sleep(0.1)
         assert (router.bound, made[0].through_tls) == ({}, b"")
         assert asked.leases.take().bind.size == 0
-        running.cancel()
-
-    run(story)
 
 
-def test_the_stream_reader_of_asyncio_would_fall_for_it(authority: trustme.CA) -> None:
+@on_a_loop
+async def test_the_stream_reader_of_asyncio_would_fall_for_it(authority: trustme.CA) -> None:
     """Why the edge has protocols of its own: the same attack on streams. When this fails, asyncio has been mended."""
     server_tls, client_tls = contexts(authority, client_ca=False)
 
-    async def story() -> None:
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readexactly(6)
-            writer.write(b"\0\4\7\0\0\1" + b"injected")
-            await writer.drain()
-            await writer.start_tls(server_tls)
-
-        listener = await asyncio.start_server(serve, "127.0.0.1", 0)
-        port = listener.sockets[0].getsockname()[1]
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"\0\4\x17\0\0\1")
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(6)
-        await asyncio.sleep(0.05)
-        await writer.start_tls(client_tls, server_hostname="127.0.0.1")
-        assert await reader.readexactly(8) == b"injected"
-        writer.close()
+        writer.write(b"\0\4\7\0\0\1" + b"injected")
+        await writer.drain()
+        await writer.start_tls(server_tls)
 
-    run(story)
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"\0\4\x17\0\0\1")
+    await reader.readexactly(6)
+    await asyncio.sleep(0.05)
+    await writer.start_tls(client_tls, server_hostname="127.0.0.1")
+    assert await reader.readexactly(8) == b"injected"
+    writer.close()
 
 
-def test_a_server_that_is_killed_and_comes_back(tmp_path: Path) -> None:
+@on_a_loop
+async def test_a_server_that_is_killed_and_comes_back(tmp_path: Path) -> None:
     """Its journal is all it needs; the router has every lease at every moment."""
-
-    async def story() -> None:
-        file, router = tmp_path / "journal", Router()
-        file.write_text("".join(journal.line(change(psid)) + "\n" for psid in (1, 2, 3)))
-        port, edge, running = 0, None, None
-        for round_ in range(3):
-            service = Service(Database(), Settings(SERVER), None)
-            growing = tails(service, Sources(journal=file))
-            loop = asyncio.get_running_loop()
-            listener = await loop.create_server(lambda service=service: Client(service), "127.0.0.1", port)  # type: ignore[misc]
-            port = listener.sockets[0].getsockname()[1]
-            if edge is None:
-                edge = Edge(requestor(), {"A": Endpoint("127.0.0.1", port)}, router.apply)
-                running = asyncio.create_task(edge.run())
-            await router.until(lambda: set(router.bound) == {1, 2, 3} | set(range(10, 10 + round_)))  # noqa: B023
-            with file.open("a") as out:
-                out.write(journal.line(change(10 + round_)) + "\n")
-            for tail in growing:
-                tail.read()
-            await router.until(lambda: 10 + round_ in router.bound)  # noqa: B023
-            listener.close()
-            for client in list(service.clients):
-                client._transport.abort()  # type: ignore[union-attr]
-            assert len(router.bound) == 4 + round_
-        assert running is not None
-        running.cancel()
-
-    run(story)
+    file, router = tmp_path / "journal", Router()
+    file.write_text("".join(journal.line(change(psid)) + "\n" for psid in (1, 2, 3)))
+    port, running = 0, None
+    for round_ in range(3):
+        service = Service(Database(), Settings(SERVER), None)
+        growing = tails(service, Sources(journal=file))
+        loop = asyncio.get_running_loop()
+        listener = await loop.create_server(lambda service=service: Client(service), "127.0.0.1", port)  # type: ignore[misc]
+        port = listener.sockets[0].getsockname()[1]
+        if running is None:
+            edge = Edge(requestor(), {"A": Endpoint("127.0.0.1", port)}, router.apply)
+            running = asyncio.create_task(edge.run())
+        await router.until(lambda: set(router.bound) == {1, 2, 3} | set(range(10, 10 + round_)))  # noqa: B023
+        with file.open("a") as out:
+            out.write(journal.line(change(10 + round_)) + "\n")
+        for tail in growing:
+            tail.read()
+        await router.until(lambda: 10 + round_ in router.bound)  # noqa: B023
+        listener.close()
+        for client in list(service.clients):
+            client._transport.abort()  # type: ignore[union-attr]
+        assert len(router.bound) == 4 + round_
+    assert running is not None
+    running.cancel()
 
 
 @pytest.mark.parametrize("lines, since", [(["ACTIVE"], 1), ([], None)], ids=["a shorter journal", "an empty one"])

@@ -158,7 +158,7 @@ def running_kea(inside: list[str], folder: Path) -> Iterator[None]:
         [*inside, "env", *paths, "kea-dhcp4", "-c", folder / "kea4.json"], stdout=output, stderr=subprocess.STDOUT
     )
     try:
-        until(lambda: (folder / "k4.sock").exists(), 30)
+        until(lambda: (folder / "k4.sock").exists(), 90)
         yield
     finally:
         child.terminate()
@@ -217,17 +217,17 @@ def test_leases_of_kea_reach_the_router(tmp_path: Path) -> None:
             with running_kea(inside, tmp_path):
                 add(10)
                 with our_server(inside, tmp_path):
-                    until(lambda: bindings() == bound(10), 30)
+                    until(lambda: bindings() == bound(10), 90)
                     add(11)
-                    until(lambda: bindings() == bound(10, 11), 30)
+                    until(lambda: bindings() == bound(10, 11), 90)
                     command(tmp_path, "lease4-del", **{"ip-address": "198.51.100.10"})
-                    until(lambda: bindings() == bound(11), 30)
+                    until(lambda: bindings() == bound(11), 90)
                 add(12)  # while our server is down
                 with our_server(inside, tmp_path):
-                    until(lambda: bindings() == bound(11, 12), 30)
+                    until(lambda: bindings() == bound(11, 12), 90)
             with running_kea(inside, tmp_path), our_server(inside, tmp_path):
                 add(13)
-                until(lambda: bindings() == bound(11, 12, 13), 30)
+                until(lambda: bindings() == bound(11, 12, 13), 90)
                 time.sleep(0.5)
                 assert bindings() == bound(11, 12, 13)
 

@@ -15,7 +15,7 @@ from pylwaftr.config.services import Leasequery
 from pylwaftr.dhcp.events import Saved
 from pylwaftr.dhcp.leases import Leases, Policy
 from tests.lease_service import SERVER, limited, serving
-from tests.leasequery_peer import ACTIVE, BR, BULK, A, B, bulk, data, done, lease, psids, reply, rows, started
+from tests.leasequery_peer import ACTIVE, BR, BULK, A, B, amid_a_bulk, bulk, data, done, lease, psids, rows, started
 
 # --- LQ-178: the records of a server are dropped ----------------------------------------------------------------------
 
@@ -34,11 +34,7 @@ def test_what_was_learnt_of_a_server_is_dropped_and_asked_for_anew() -> None:
 
 
 def test_a_bulk_that_ran_when_a_server_was_dropped_is_not_all_there_is() -> None:
-    peer = started(None, lease(1), lease(2))
-    peer.requestor.resync(10)
-    peer.after(10)
-    peer.connect(BULK, 10, B + 1)
-    peer.recv(reply(B + 1, 10, lease(1, 10)), BULK, 10)
+    peer = amid_a_bulk(lease(1, 10))
     peer.requestor.drop("A", 11)
     peer.recv(data(B + 1, 10, lease(2, 10)) + done(B + 1), BULK, 12)
     assert (psids(peer), peer.session().saved.resync) == ({2}, True)

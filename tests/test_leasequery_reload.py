@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -19,11 +18,11 @@ from pylwaftr.dhcp.requestor import Requestor, Server
 from pylwaftr.responder.daemon import Service
 from pylwaftr.responder.database import Database
 from pylwaftr.responder.server import Settings
-from tests.leasequery_peer import BR, CATCH_UP_COMPLETE, A, Peer, data, ended, lease, reply, started
+from tests.leasequery_peer import BR, CATCH_UP_COMPLETE, A, Peer, data, ended, lease, started
 from tests.leasequery_peer import psids as bound_psids
 from tests.leasequery_peer import server as peer_server
+from tests.leasequery_sockets import SERVER, Router, change, listening, on_a_loop, running, until
 from tests.leasequery_vectors import DUID
-from tests.test_leasequery_edge import SERVER, Router, change, listening, run
 
 TIMERS = Timers(scale=0.01)
 
@@ -52,14 +51,8 @@ class World:
         self.unbound += changes.unbind["psid"].tolist()
         await self.router.apply(changes, saved)
 
-    @asynccontextmanager
-    async def running(self, *servers: Server) -> Any:
-        edge = Edge(Requestor(servers, BR.packed), self.endpoints, self.apply)
-        task = asyncio.create_task(edge.run())
-        try:
-            yield edge
-        finally:
-            task.cancel()
+    def running(self, *servers: Server) -> AbstractAsyncContextManager[Edge]:
+        return running(Edge(Requestor(servers, BR.packed), self.endpoints, self.apply))
 
     def take(self, edge: Edge, *servers: Server, anew: tuple[str, ...] = ()) -> None:
         edge.reconfigure(servers, self.endpoints, anew)
@@ -68,116 +61,98 @@ class World:
         await self.router.until(lambda: set(self.router.bound) == set(psids) and also())
 
 
-def current(edge: Edge, *names: str) -> Callable[[], bool]:
-    return lambda: all(edge.requestor.sessions[name].current for name in names)
-
-
 async def settled(edge: Edge, *names: str) -> None:
-    async with asyncio.timeout(20):
-        while not current(edge, *names)():
-            await asyncio.sleep(0.01)
+    await until(lambda: all(edge.requestor.sessions[name].current for name in names))
 
 
-def test_a_server_comes_and_the_other_goes_on_undisturbed() -> None:
-    async def story() -> None:
-        world = World()
-        await world.serve(a=[1, 2], b=[3])
-        async with world.running(server("a")) as edge:
-            await world.until(1, 2)
-            session = edge.requestor.sessions["a"]
-            world.take(edge, server("a"), server("b"))
-            await world.until(1, 2, 3)
-            await settled(edge, "a", "b")
-            assert edge.requestor.sessions["a"] is session
-            assert session.counts["connects_active"] == 1
-            assert world.unbound == []
-
-    run(story)
+@on_a_loop
+async def test_a_server_comes_and_the_other_goes_on_undisturbed() -> None:
+    world = World()
+    await world.serve(a=[1, 2], b=[3])
+    async with world.running(server("a")) as edge:
+        await world.until(1, 2)
+        session = edge.requestor.sessions["a"]
+        world.take(edge, server("a"), server("b"))
+        await world.until(1, 2, 3)
+        await settled(edge, "a", "b")
+        assert edge.requestor.sessions["a"] is session
+        assert session.counts["connects_active"] == 1
+        assert world.unbound == []
 
 
-def test_the_leases_of_a_server_that_goes_are_withdrawn_unless_another_has_them() -> None:
-    async def story() -> None:
-        world = World()
-        await world.serve(a=[1, 2], b=[2, 3])
-        async with world.running(server("a"), server("b")) as edge:
-            await world.until(1, 2, 3)
-            await settled(edge, "a", "b")
-            world.take(edge, server("b"))
-            await world.until(2, 3, also=lambda: "a" in world.router.saved)
-            assert world.unbound == [1]
-            assert world.router.saved["a"] is None  # or it would go on from there if it were configured again
-            async with asyncio.timeout(20):
-                while world.services["a"].clients:
-                    await asyncio.sleep(0.01)
-
-    run(story)
+@on_a_loop
+async def test_the_leases_of_a_server_that_goes_are_withdrawn_unless_another_has_them() -> None:
+    world = World()
+    await world.serve(a=[1, 2], b=[2, 3])
+    async with world.running(server("a"), server("b")) as edge:
+        await world.until(1, 2, 3)
+        await settled(edge, "a", "b")
+        world.take(edge, server("b"))
+        await world.until(2, 3, also=lambda: "a" in world.router.saved)
+        assert world.unbound == [1]
+        assert world.router.saved["a"] is None  # or it would go on from there if it were configured again
+        await until(lambda: not world.services["a"].clients)
 
 
-def test_a_server_in_the_place_of_another_takes_its_leases_over_without_a_gap() -> None:
-    async def story() -> None:
-        world = World()
-        await world.serve(a=[1, 2, 3], b=[1, 2])
-        async with world.running(server("a")) as edge:
-            await world.until(1, 2, 3)
-            await settled(edge, "a")
-            world.take(edge, server("b"))
-            await world.until(1, 2)
-            assert world.unbound == [3]  # when the new one had told all it has
-
-    run(story)
+@on_a_loop
+async def test_a_server_in_the_place_of_another_takes_its_leases_over_without_a_gap() -> None:
+    world = World()
+    await world.serve(a=[1, 2, 3], b=[1, 2])
+    async with world.running(server("a")) as edge:
+        await world.until(1, 2, 3)
+        await settled(edge, "a")
+        world.take(edge, server("b"))
+        await world.until(1, 2)
+        assert world.unbound == [3]  # when the new one had told all it has
 
 
-def test_without_any_server_leases_end_when_their_hold_is_over() -> None:
-    async def story() -> None:
-        world = World()
-        await world.serve(a=[1])
-        async with world.running(server("a", hold_s=0.3)) as edge:
-            await world.until(1)
-            await settled(edge, "a")
-            world.take(edge)
-            assert len(edge.requestor.leases) == 1
-            await world.until()
-
-    run(story)
+@on_a_loop
+async def test_without_any_server_leases_end_when_their_hold_is_over() -> None:
+    world = World()
+    await world.serve(a=[1])
+    async with world.running(server("a", hold_s=0.3)) as edge:
+        await world.until(1)
+        await settled(edge, "a")
+        world.take(edge)
+        assert len(edge.requestor.leases) == 1
+        await world.until()
 
 
 @pytest.mark.parametrize(
     "changed, anew", [(server("a", Timers(scale=0.02)), ()), (server("a"), ("a",))], ids=["session", "connection"]
 )
-def test_another_way_to_reach_a_server_is_another_connection_to_it(changed: Server, anew: tuple[str, ...]) -> None:
-    async def story() -> None:
-        world = World()
-        await world.serve(a=[1, 2])
-        async with world.running(server("a")) as edge:
-            await world.until(1, 2)
-            await settled(edge, "a")
-            first = edge.requestor.sessions["a"]
-            world.take(edge, changed, anew=anew)
-            assert edge.requestor.sessions["a"] is not first
-            await settled(edge, "a")
-            world.services["a"].apply([change(3)], live=True)
-            await world.until(1, 2, 3)
-            assert world.unbound == []
-            assert edge.requestor.sessions["a"].counts["queries_bulk"] == 0  # it has gone on from where it was
+@on_a_loop
+async def test_another_way_to_reach_a_server_is_another_connection_to_it(
+    changed: Server, anew: tuple[str, ...]
+) -> None:
+    world = World()
+    await world.serve(a=[1, 2])
+    async with world.running(server("a")) as edge:
+        await world.until(1, 2)
+        await settled(edge, "a")
+        first = edge.requestor.sessions["a"]
+        world.take(edge, changed, anew=anew)
+        assert edge.requestor.sessions["a"] is not first
+        await settled(edge, "a")
+        world.services["a"].apply([change(3)], live=True)
+        await world.until(1, 2, 3)
+        assert world.unbound == []
+        assert edge.requestor.sessions["a"].counts["queries_bulk"] == 0  # it has gone on from where it was
 
-    run(story)
 
-
-def test_other_pools_judge_the_leases_that_there_are() -> None:
-    async def story() -> None:
-        world = World()
-        await world.serve(a=[1])
-        async with world.running(server("a")) as edge:
-            await world.until(1)
-            await settled(edge, "a")
-            session = edge.requestor.sessions["a"]
-            world.take(edge, server("a", pools=(IPv4Network("203.0.113.0/24"),)))
-            await world.until()
-            assert edge.requestor.sessions["a"] is session
-            world.take(edge, server("a"))
-            await world.until(1)
-
-    run(story)
+@on_a_loop
+async def test_other_pools_judge_the_leases_that_there_are() -> None:
+    world = World()
+    await world.serve(a=[1])
+    async with world.running(server("a")) as edge:
+        await world.until(1)
+        await settled(edge, "a")
+        session = edge.requestor.sessions["a"]
+        world.take(edge, server("a", pools=(IPv4Network("203.0.113.0/24"),)))
+        await world.until()
+        assert edge.requestor.sessions["a"] is session
+        world.take(edge, server("a"))
+        await world.until(1)
 
 
 def test_a_server_that_waits_for_its_next_attempt_waits_on() -> None:
@@ -200,8 +175,7 @@ def test_what_was_bound_before_a_restart_asks_no_server() -> None:
     peer.table = dict(old.table)
     peer.requestor.restore(old.requestor.leases.bindings(), 0, 3600)
     peer.open()
-    peer.connect(Channel.ACTIVE, 0, A)
-    peer.recv(reply(A, 0) + data(A, 0, status=CATCH_UP_COMPLETE), Channel.ACTIVE, 0)
+    peer.accept(Channel.ACTIVE, 0, A, then=data(A, 0, status=CATCH_UP_COMPLETE))
     peer.recv(data(A, 100, one) + data(A, 100, lease(1, 100, ipv4="198.51.100.99", b4=b4)), Channel.ACTIVE, 100)
     assert bound_psids(peer) == {1, 5}
     peer.recv(data(A, 101, ended(one, 101)), Channel.ACTIVE, 101)
@@ -218,16 +192,14 @@ def test_what_wider_pools_let_in_is_bound_at_once() -> None:
     assert (bound_psids(peer), peer.session().saved.resync) == ({1}, True)
 
 
-def test_the_same_servers_are_no_change() -> None:
-    async def story() -> None:
-        world = World()
-        await world.serve(a=[1])
-        async with world.running(server("a")) as edge:
-            await world.until(1)
-            await settled(edge, "a")
-            world.take(edge, server("a"))
-            assert edge.requestor.sessions["a"].counts["connects_active"] == 1
-            assert edge.requestor.data_to_send("a", Channel.ACTIVE) == b""
-            assert not edge.requestor.sessions["a"].saved.resync
-
-    run(story)
+@on_a_loop
+async def test_the_same_servers_are_no_change() -> None:
+    world = World()
+    await world.serve(a=[1])
+    async with world.running(server("a")) as edge:
+        await world.until(1)
+        await settled(edge, "a")
+        world.take(edge, server("a"))
+        assert edge.requestor.sessions["a"].counts["connects_active"] == 1
+        assert edge.requestor.data_to_send("a", Channel.ACTIVE) == b""
+        assert not edge.requestor.sessions["a"].saved.resync

@@ -30,9 +30,11 @@ from tests.leasequery_peer import (
     A,
     B,
     Peer,
+    asking,
     bulk,
     data,
     done,
+    frames_of,
     lease,
     message,
     psids,
@@ -51,8 +53,7 @@ from tests.store_rows import TINY, kept_up, many, one, opened
 def test_a_duid_has_3_to_130_octets(octets: int, taken: bool) -> None:
     peer, duid = Peer(saved=Saved(resync=False)), bytes(range(octets))
     peer.open()
-    peer.connect(ACTIVE, 0, A)
-    peer.recv(reply(A, 0, duid=duid), ACTIVE, 0)
+    peer.accept(ACTIVE, 0, A, duid=duid)
     assert (peer.session().state, peer.session().saved.server) == (
         ("live", duid) if taken else ("awaiting the reply", b"")
     )
@@ -102,19 +103,12 @@ def test_an_infinite_lease_never_ends_by_itself(compiled: bool) -> None:
 
 
 def sent_xids(octets: bytes) -> list[int]:
-    found, at = [], 0
-    while at < len(octets):
-        found.append(int.from_bytes(octets[at + 3 : at + 6]))
-        at += 2 + int.from_bytes(octets[at : at + 2])
-    return found
+    return [int.from_bytes(frame[3:6]) for frame in frames_of(octets)]
 
 
 def test_every_query_of_a_connection_has_a_transaction_id_of_its_own() -> None:
     links = tuple(IPv6Address(f"2001:db8:{n}::") for n in range(1, 6))
-    peer = Peer(server(links=links))
-    peer.open()
-    peer.connect(ACTIVE, 0, A)
-    peer.recv(reply(A, 0), ACTIVE, 0)
+    peer = asking(links=links)
     octets, seen = peer.connect(BULK, 0, 0xFFFFFD), []
     while octets:  # everything, then a query for each link, then one about a B4
         (xid,) = sent_xids(octets)

@@ -23,6 +23,8 @@ from tests.leasequery_peer import (
     A,
     B,
     Peer,
+    amid_a_bulk,
+    asking,
     bulk,
     data,
     done,
@@ -30,7 +32,6 @@ from tests.leasequery_peer import (
     lease,
     psids,
     reply,
-    server,
     start,
     started,
 )
@@ -52,10 +53,7 @@ def test_a_cold_start_is_the_stream_first_and_then_a_full_bulk() -> None:
 
 
 def test_a_change_during_the_bulk_is_not_undone_by_it() -> None:
-    peer = Peer()
-    peer.open()
-    peer.connect(ACTIVE, 0, A)
-    peer.recv(reply(A, 0), ACTIVE, 0)
+    peer = asking()
     peer.connect(BULK, 0, B)
     peer.recv(data(A, 5, ended(lease(1), 5)) + data(A, 5, lease(3, 5)), ACTIVE, 5)
     peer.recv(reply(B, 0, lease(1)) + data(B, 0, lease(2)) + done(B), BULK, 6)
@@ -65,10 +63,8 @@ def test_a_change_during_the_bulk_is_not_undone_by_it() -> None:
 def test_an_empty_reply_ends_a_bulk_but_opens_an_active_query() -> None:
     peer = started(SETTLED)
     assert peer.session().state == "live"
-    peer.requestor.resync(1)
-    peer.after(1)
-    peer.connect(BULK, 1, B)
-    peer.recv(reply(B, 1), BULK, 1)
+    peer.resync(1)
+    peer.accept(BULK, 1, B)
     assert peer.session().counts["bulks_complete"] == 1
     assert peer.session().state == "live"
 
@@ -100,10 +96,8 @@ def test_many_data_at_once_move_the_start_time_as_one_by_one() -> None:
 
 
 def test_a_connection_lost_in_catch_up_starts_again_from_the_same_time() -> None:
-    peer = Peer(saved=Saved(start(T0 - 50), resync=False))
-    peer.open()
-    peer.connect(ACTIVE, 0, A)
-    peer.recv(reply(A, 1) + data(A, 2, lease(1, 2)), ACTIVE, 3)
+    peer = asking(Saved(start(T0 - 50), resync=False))
+    peer.recv(data(A, 2, lease(1, 2)), ACTIVE, 3)
     peer.lost(ACTIVE, 4)
     peer.run_to(70)
     assert (T0 - 50).to_bytes(4) in peer.connect(ACTIVE, 70, A + 1)
@@ -113,11 +107,9 @@ def test_a_connection_lost_in_catch_up_starts_again_from_the_same_time() -> None
 @pytest.mark.parametrize("in_reply", [False, True], ids=["in DATA", "in REPLY"])
 def test_after_data_missing_the_need_of_a_full_bulk_survives(restart: bool, in_reply: bool) -> None:
     """Only a full mark and sweep shows what vanished; a reconnect with the new start time would hide the gap."""
-    peer = Peer(saved=Saved(start(T0 - 50), resync=False))
-    peer.open()
-    peer.connect(ACTIVE, 0, A)
-    octets = reply(A, 0, status=DATA_MISSING) if in_reply else reply(A, 0) + data(A, 0, status=DATA_MISSING)
-    peer.recv(octets, ACTIVE, 0)
+    peer = asking(Saved(start(T0 - 50), resync=False), status=DATA_MISSING if in_reply else None)
+    if not in_reply:
+        peer.recv(data(A, 0, status=DATA_MISSING), ACTIVE, 0)
     assert (peer.session().state, peer.session().saved.resync) == ("live", True)
     peer.lost(BULK, 1)
     peer.lost(ACTIVE, 1)
@@ -125,8 +117,8 @@ def test_after_data_missing_the_need_of_a_full_bulk_survives(restart: bool, in_r
         peer = Peer(restored=peer.saved)
         peer.open(2)
     peer.run_to(100)
-    assert (T0).to_bytes(4) in peer.connect(ACTIVE, 100, A)
-    peer.recv(reply(A, 100) + data(A, 100, status=CATCH_UP_COMPLETE), ACTIVE, 100)
+    assert (T0).to_bytes(4) in peer.accept(ACTIVE, 100, A)
+    peer.recv(data(A, 100, status=CATCH_UP_COMPLETE), ACTIVE, 100)
     peer.run_to(101)
     bulk(peer, 101, lease(1, 100), lease(2, 100))
     assert not peer.session().saved.resync
@@ -134,11 +126,7 @@ def test_after_data_missing_the_need_of_a_full_bulk_survives(restart: bool, in_r
 
 
 def test_data_missing_during_a_bulk_asks_for_another_one() -> None:
-    peer = started(None, lease(1), lease(2))
-    peer.requestor.resync(10)
-    peer.after(10)
-    peer.connect(BULK, 10, B + 1)
-    peer.recv(reply(B + 1, 10, lease(1, 10)), BULK, 10)
+    peer = amid_a_bulk(lease(1, 10))
     peer.recv(data(A, 11, status=DATA_MISSING), ACTIVE, 11)
     peer.recv(done(B + 1), BULK, 12)
     assert (psids(peer), peer.session().saved.resync) == ({1, 2}, True)
@@ -177,11 +165,7 @@ NO_SWEEP = [
 
 @pytest.mark.parametrize("what, then", NO_SWEEP, ids=[row[0] for row in NO_SWEEP])
 def test_nothing_is_swept_after(what: str, then: Any) -> None:
-    peer = started(None, lease(1), lease(2))
-    peer.requestor.resync(10)
-    peer.after(10)
-    peer.connect(BULK, 10, B + 1)
-    peer.recv(reply(B + 1, 10, lease(1, 10)), BULK, 10)
+    peer = amid_a_bulk(lease(1, 10))
     for at in range(60, 360, 60):
         if "silence" in what:
             peer.recv(data(A, at), ACTIVE, at)
@@ -192,8 +176,7 @@ def test_nothing_is_swept_after(what: str, then: Any) -> None:
 
 def test_a_full_bulk_that_ends_well_sweeps() -> None:
     peer = started(None, lease(1), lease(2))
-    peer.requestor.resync(10)
-    peer.after(10)
+    peer.resync(10)
     bulk(peer, 10, lease(2, 10), lease(3, 10), xid=B + 1)
     assert psids(peer) == {2, 3}
 
@@ -203,10 +186,7 @@ LINKS = (IPv6Address("2001:db8:1::"), IPv6Address("2001:db8:2::"))
 
 @pytest.mark.parametrize("status", [MALFORMED, 9, None], ids=["MalformedQuery", "NotConfigured", "empty success"])
 def test_no_all_query_in_dhcpv6_so_per_link(status: int | None) -> None:
-    peer = Peer(server(links=LINKS))
-    peer.open()
-    peer.connect(ACTIVE, 0, A)
-    peer.recv(reply(A, 0), ACTIVE, 0)
+    peer = asking(links=LINKS)
     first = peer.connect(BULK, 0, B)
     assert b"\x04" + bytes(16) in first
     second = peer.recv(reply(B, 0, status=status), BULK, 0)
@@ -216,17 +196,14 @@ def test_no_all_query_in_dhcpv6_so_per_link(status: int | None) -> None:
     assert peer.session().saved.resync
     peer.recv(reply(B + 2, 0), BULK, 0)
     assert (psids(peer), peer.session().saved.resync) == ({1}, False)
-    peer.requestor.resync(70)
-    peer.after(70)
+    peer.resync(70)
     assert b"\x04" + LINKS[0].packed in peer.connect(BULK, 70, B + 9)  # it is known now
 
 
 def test_an_empty_answer_to_everything_means_no_leases_if_no_links_are_configured() -> None:
     peer = started(None, lease(1))
-    peer.requestor.resync(10)
-    peer.after(10)
-    peer.connect(BULK, 10, B + 1)
-    peer.recv(reply(B + 1, 10), BULK, 10)
+    peer.resync(10)
+    peer.accept(BULK, 10, B + 1)
     assert peer.table == {}
 
 
@@ -262,16 +239,17 @@ def test_120_seconds_without_a_whole_message_end_the_connection() -> None:
 
 
 @pytest.mark.parametrize(
-    "octets, state, again_s",
-    [(reply(A, 0, status=NOT_SUPPORTED), "polling", 3600), (reply(A, 0, status=NOT_ALLOWED), "waiting", 600),
-     (reply(A, 0, status=MALFORMED), "polling", 3600), (reply(A, 0, status=TERMINATED), "waiting", 60)],
+    "status, state, again_s",
+    [
+        (NOT_SUPPORTED, "polling", 3600),
+        (NOT_ALLOWED, "waiting", 600),
+        (MALFORMED, "polling", 3600),
+        (TERMINATED, "waiting", 60),
+    ],
     ids=["NotSupported", "NotAllowed", "MalformedQuery", "QueryTerminated"],
-)  # fmt: skip
-def test_a_refused_active_query(octets: bytes, state: str, again_s: float) -> None:
-    peer = Peer()
-    peer.open()
-    peer.connect(ACTIVE, 0, A)
-    peer.recv(octets, ACTIVE, 0)
+)
+def test_a_refused_active_query(status: int, state: str, again_s: float) -> None:
+    peer = asking(status=status)
     assert (peer.session().state, peer.taken(Shut, ACTIVE)) == (state, True)
     due = peer.session()._attempts[ACTIVE].due
     assert due is not None
@@ -279,10 +257,7 @@ def test_a_refused_active_query(octets: bytes, state: str, again_s: float) -> No
 
 
 def test_a_server_without_active_leasequery_is_polled() -> None:
-    peer = Peer()
-    peer.open()
-    peer.connect(ACTIVE, 0, A)
-    peer.recv(reply(A, 0, status=NOT_SUPPORTED), ACTIVE, 0)
+    peer = asking(status=NOT_SUPPORTED)
     bulk(peer, 0, lease(1), lease(2))
     assert psids(peer) == {1, 2}
     peer.run_to(310)
@@ -309,18 +284,12 @@ def test_silence_three_times_in_a_row_means_bulk_only() -> None:
 
 
 def test_a_base_time_before_the_saved_one_means_a_full_bulk() -> None:
-    peer = Peer(saved=Saved(start(T0 + 500), resync=False, server=SERVER_DUID))
-    peer.open()
-    peer.connect(ACTIVE, 0, A)
-    peer.recv(reply(A, 0), ACTIVE, 0)
+    peer = asking(Saved(start(T0 + 500), resync=False, server=SERVER_DUID))
     assert (peer.session().saved.resync, peer.session().saved.start) == (True, start(T0))
 
 
 def test_another_serverid_means_a_full_bulk() -> None:
-    peer = Peer(saved=Saved(start(T0 - 5), resync=False, server=b"\0\1other"))
-    peer.open()
-    peer.connect(ACTIVE, 0, A)
-    peer.recv(reply(A, 0), ACTIVE, 0)
+    peer = asking(Saved(start(T0 - 5), resync=False, server=b"\0\1other"))
     assert (peer.session().saved.resync, peer.session().saved.server) == (True, SERVER_DUID)
 
 
@@ -364,13 +333,11 @@ def test_a_server_that_closes_what_is_idle_is_asked_again_at_once() -> None:
         b4, now = IPv6Address(f"2001:db8::{number + 1:x}"), 100.0 + number
         assert peer.requestor.query(b4, now)
         peer.after(now)
-        assert b4.packed in peer.connect(BULK, now, B + number)
-        peer.recv(reply(B + number, now), BULK, now)
+        assert b4.packed in peer.accept(BULK, now, B + number)
         assert peer.outputs[-1].answered == [(b4, False)]
         peer.lost(BULK, now + 0.1)
     assert (peer.session().counts["connections_lost"], peer.session().progress.fault) == (0, None)
-    peer.requestor.resync(104)
-    peer.after(104)
+    peer.resync(104)
     bulk(peer, 104, lease(1, 104), xid=B + 9)
     assert psids(peer) == {1}
 

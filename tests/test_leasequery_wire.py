@@ -7,8 +7,7 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
@@ -18,13 +17,25 @@ import trustme
 from pylwaftr.config.services import LeaseServer
 from pylwaftr.daemon import leasequery
 from pylwaftr.daemon.lease_servers import of_config, tls_context
-from pylwaftr.daemon.leasequery import REPORTS_MOST, Edge, Endpoint
+from pylwaftr.daemon.leasequery import REPORTS_MOST, Edge
 from pylwaftr.dhcp.events import Channel
 from pylwaftr.responder.daemon import Service
 from pylwaftr.responder.database import Database
 from pylwaftr.responder.server import Settings
 from tests.leasequery_peer import SETTLED, data, done, lease, reply
-from tests.test_leasequery_edge import SERVER, Router, contexts, listening, requestor, run
+from tests.leasequery_sockets import (
+    SERVER,
+    Router,
+    Scripted,
+    contexts,
+    listening,
+    on_a_loop,
+    requesting,
+    requestor,
+    running,
+    scripted,
+    until,
+)
 
 Lines = Callable[[str], list[str]]
 
@@ -34,42 +45,6 @@ def lines(caplog: pytest.LogCaptureFixture) -> Lines:
     """Of the log, those with some words."""
     caplog.set_level(logging.INFO, "pylwaftr.leasequery")
     return lambda words: [record.getMessage() for record in caplog.records if words in record.getMessage()]
-
-
-@asynccontextmanager
-async def running(edge: Edge) -> AsyncIterator[None]:
-    task = asyncio.create_task(edge.run())
-    try:
-        yield
-    finally:
-        task.cancel()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
-class Scripted:
-    """A server that says what it is told to. It reads nothing on but what `read` is asked for."""
-
-    def __init__(self) -> None:
-        self.came: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
-        self.port = 0
-
-    async def listen(self) -> None:
-        async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await self.came.put((reader, writer))
-
-        listener = await asyncio.start_server(take, "127.0.0.1", 0)
-        self.port = listener.sockets[0].getsockname()[1]
-
-    async def query(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, int]:
-        """The next connection, and the transaction-id of what it asks."""
-        reader, writer = await self.came.get()
-        length = int.from_bytes(await reader.readexactly(2))
-        return reader, writer, int.from_bytes((await reader.readexactly(length))[1:4])
 
 
 # --- LQ-061: nothing older than TLS 1.2 -------------------------------------------------------------------------------
@@ -107,77 +82,57 @@ VERSIONS = [
 
 @pytest.mark.parametrize("newest, end, line", VERSIONS, ids=["TLS 1.1", "TLS 1.2"])
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1:DeprecationWarning")
-def test_a_server_that_knows_no_tls_newer_than_1_1_is_refused(
+@on_a_loop
+async def test_a_server_that_knows_no_tls_newer_than_1_1_is_refused(
     newest: ssl.TLSVersion, end: str, line: str, lines: Lines
 ) -> None:
     old, ours = old_server(newest)
-
-    async def story() -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            serving = asyncio.get_running_loop().run_in_executor(None, shake_hands, listener, old)
-            at = Endpoint("127.0.0.1", listener.getsockname()[1], tls=ours)
-            async with running(Edge(requestor(True, 1.0), {"A": at}, Router().apply)):
-                assert await serving == end
-                await until(lambda: lines(line))
-
-    run(story)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.get_running_loop().run_in_executor(None, shake_hands, listener, old)
+        async with requesting(listener.getsockname()[1], requestor(True, 1.0), tls=ours):
+            assert await serving == end
+            await until(lambda: lines(line))
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1:DeprecationWarning")
-def test_a_handshake_that_the_server_just_drops_has_a_name_in_the_log(lines: Lines) -> None:
+@on_a_loop
+async def test_a_handshake_that_the_server_just_drops_has_a_name_in_the_log(lines: Lines) -> None:
     old, ours = old_server(ssl.TLSVersion.TLSv1_1)
-
-    async def story() -> None:
-        port = await listening(Service(Database(), Settings(SERVER, True, True), old))  # which sends no alert
-        edge = Edge(requestor(True, 1.0), {"A": Endpoint("127.0.0.1", port, tls=ours)}, Router().apply)
-        async with running(edge):
-            await until(lambda: lines("waiting, was TLS handshake (no TLS: the server gave up"))
-
-    run(story)
+    port = await listening(Service(Database(), Settings(SERVER, True, True), old))  # which sends no alert
+    async with requesting(port, requestor(True, 1.0), tls=ours):
+        await until(lambda: lines("waiting, was TLS handshake (no TLS: the server gave up"))
 
 
 # --- LQ-065: the end of a connection is FIN, and what still comes is read ---------------------------------------------
 
 
-def test_a_bulk_connection_ends_with_fin() -> None:
-    async def story() -> None:
-        server, router = Scripted(), Router()
-        await server.listen()
-        edge = Edge(requestor(), {"A": Endpoint("127.0.0.1", server.port)}, router.apply)
-        async with running(edge):
-            _, active, xid = await server.query()
-            active.write(reply(xid, 0))
-            reader, writer, xid = await server.query()
-            writer.write(reply(xid, 0, lease(1)) + done(xid))
-            assert await reader.read() == b""  # to its end; a reset raises
-            await router.until(lambda: 1 in router.bound)
-            assert edge.requestor.sessions["A"].counts["connections_lost"] == 0
-            writer.close()
-            active.close()
-
-    run(story)
+@on_a_loop
+async def test_a_bulk_connection_ends_with_fin() -> None:
+    router = Router()
+    async with scripted(apply=router.apply) as (server, edge):
+        _, active, xid = await server.query()
+        active.write(reply(xid, 0))
+        reader, writer, xid = await server.query()
+        writer.write(reply(xid, 0, lease(1)) + done(xid))
+        assert await reader.read() == b""  # to its end; a reset raises
+        await router.until(lambda: 1 in router.bound)
+        assert edge.requestor.sessions["A"].counts["connections_lost"] == 0
 
 
-def test_who_is_talking_when_we_close_sees_no_reset() -> None:
+@on_a_loop
+async def test_who_is_talking_when_we_close_sees_no_reset() -> None:
     """Octets that nobody reads would make one, and take with them what is on its way."""
-
-    async def story() -> None:
-        server = Scripted()
-        await server.listen()
-        edge = Edge(requestor(), {"A": Endpoint("127.0.0.1", server.port)}, Router().apply)
-        async with running(edge):
-            reader, writer, xid = await server.query()
-            writer.write(data(xid, 0, lease(1)))  # before any reply: the session closes
-            assert await reader.read() == b""
-            for _ in range(40):
-                writer.write(data(xid, 0, lease(1)) * 1000)
-                await writer.drain()
-            writer.close()
-            await writer.wait_closed()
-            assert edge.requestor.sessions["A"].counts["broken_before_reply"] == 1
-            await until(lambda: not edge._ending)
-
-    run(story)
+    async with scripted() as (server, edge):
+        reader, writer, xid = await server.query()
+        writer.write(data(xid, 0, lease(1)))  # before any reply: the session closes
+        assert await reader.read() == b""
+        for _ in range(40):
+            writer.write(data(xid, 0, lease(1)) * 1000)
+            await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+        assert edge.requestor.sessions["A"].counts["broken_before_reply"] == 1
+        await until(lambda: not edge._ending)
 
 
 def talk_on(listener: socket.socket, context: ssl.SSLContext, pieces: int) -> bytes:
@@ -194,201 +149,163 @@ def talk_on(listener: socket.socket, context: ssl.SSLContext, pieces: int) -> by
 
 
 @pytest.mark.parametrize("pieces", [1, 500])
-def test_who_is_talking_inside_tls_when_we_close_is_heard_out(pieces: int) -> None:
+@on_a_loop
+async def test_who_is_talking_inside_tls_when_we_close_is_heard_out(pieces: int) -> None:
     theirs, ours = contexts(trustme.CA(), client_ca=False)
-
-    async def story() -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            serving = asyncio.get_running_loop().run_in_executor(None, talk_on, listener, theirs, pieces)
-            edge = Edge(requestor(True), {"A": Endpoint(*listener.getsockname(), tls=ours)}, Router().apply)
-            async with running(edge):
-                assert await serving == b""
-                assert edge.requestor.sessions["A"].counts["broken_before_reply"] == 1
-
-    run(story)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.get_running_loop().run_in_executor(None, talk_on, listener, theirs, pieces)
+        async with requesting(listener.getsockname()[1], requestor(True), tls=ours) as edge:
+            assert await serving == b""
+            assert edge.requestor.sessions["A"].counts["broken_before_reply"] == 1
 
 
-def test_who_ends_does_not_wait_for_servers() -> None:
-    async def story() -> None:
-        server = Scripted()
-        await server.listen()
-        edge = Edge(requestor(), {"A": Endpoint("127.0.0.1", server.port)}, Router().apply)
-        async with running(edge):
-            reader, writer, xid = await server.query()
-            writer.write(data(xid, 0))
-            assert await reader.read() == b""  # and we do not close
-            (link,) = edge._ending
-        await until(lambda: link._transport is None or link._transport.get_extra_info("socket").fileno() < 0)
-        writer.close()
-
-    run(story)
+@on_a_loop
+async def test_who_ends_does_not_wait_for_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leasequery, "LINGER_S", 3600.0)
+    server = Scripted()
+    await server.listen()
+    async with requesting(server.port) as edge:
+        reader, writer, xid = await server.query()
+        writer.write(data(xid, 0))
+        assert await reader.read() == b""  # and we do not close
+        (link,) = edge._ending
+    await until(lambda: link._transport is None or link._transport.get_extra_info("socket").fileno() < 0)
+    server.close()
 
 
 # --- LQ-066: what cannot be written is given up -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("channel, seconds", [(Channel.ACTIVE, 120), (Channel.BULK, 300)], ids=["active", "bulk"])
-def test_a_server_that_does_not_read_is_given_up(channel: Channel, seconds: float) -> None:
+@on_a_loop
+async def test_a_server_that_does_not_read_is_given_up(channel: Channel, seconds: float) -> None:
     """The timer is that of its silence: who does not read the query does not answer it."""
-
-    async def story() -> None:
-        server, router = Scripted(), Router()
-        await server.listen()
-        edge = Edge(requestor(scale=1.0), {"A": Endpoint("127.0.0.1", server.port)}, router.apply)
-        async with running(edge):
-            if channel is Channel.BULK:
-                _, active, xid = await server.query()
-                active.write(reply(xid, 0))
-            reader, writer = await server.came.get()
-            edge._links["A", channel].send(bytes(16 << 20))  # more than the buffers of both kernels take
-            at = asyncio.get_running_loop().time()
-            for later, there in ((seconds - 5, True), (seconds + 1, False)):
-                edge.requestor.handle_timer(at + later)
-                edge.after()
-                assert (("A", channel) in edge._links) is there
-            octets = 0
-            while piece := await reader.read(1 << 20):
-                octets += len(piece)
-            assert octets < 16 << 20  # its end did not wait until all was written
-            writer.close()
-
-    run(story)
+    async with scripted(requestor(scale=1.0)) as (server, edge):
+        if channel is Channel.BULK:
+            _, active, xid = await server.query()
+            active.write(reply(xid, 0))
+        reader, _ = await server.came.get()
+        edge._links["A", channel].send(bytes(16 << 20))  # more than the buffers of both kernels take
+        at = asyncio.get_running_loop().time()
+        for later, there in ((seconds - 5, True), (seconds + 1, False)):
+            edge.requestor.handle_timer(at + later)
+            edge.after()
+            assert (("A", channel) in edge._links) is there
+        octets = 0
+        while piece := await reader.read(1 << 20):
+            octets += len(piece)
+        assert octets < 16 << 20  # its end did not wait until all was written
 
 
 # --- LQ-067: from which address ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("source", [None, "127.0.0.2"])
-def test_it_connects_from_the_configured_address(source: str | None) -> None:
-    async def story() -> None:
-        server = Scripted()
-        await server.listen()
-        at = None if source is None else IPv4Address(source)
-        one = LeaseServer("127.0.0.1", server.port, at, "W", False, None, (), (), 0, 300, 3600, 1.0)
-        known, endpoints = of_config([one])
-        edge = Edge(leasequery.Requestor(known, bytes(16)), endpoints, Router().apply)
-        async with running(edge):
-            _, writer = await server.came.get()
-            assert writer.get_extra_info("peername")[0] == (source or "127.0.0.1")
-            writer.close()
-
-    run(story)
+@on_a_loop
+async def test_it_connects_from_the_configured_address(source: str | None) -> None:
+    server = Scripted()
+    await server.listen()
+    at = None if source is None else IPv4Address(source)
+    one = LeaseServer("127.0.0.1", server.port, at, "W", False, None, (), (), 0, 300, 3600, 1.0)
+    known, endpoints = of_config([one])
+    async with running(Edge(leasequery.Requestor(known, bytes(16)), endpoints, Router().apply)):
+        _, writer = await server.came.get()
+        assert writer.get_extra_info("peername")[0] == (source or "127.0.0.1")
+    server.close()
 
 
 # --- LQ-126: reading goes on while the table is changed ---------------------------------------------------------------
 
 
-def test_a_stalled_table_stops_no_reading_and_changes_are_coalesced() -> None:
-    async def story() -> None:
-        batches: list[tuple[list[int], list[int]]] = []
-        open_, stalled = asyncio.Event(), asyncio.Event()
+@on_a_loop
+async def test_a_stalled_table_stops_no_reading_and_changes_are_coalesced() -> None:
+    batches: list[tuple[list[int], list[int]]] = []
+    open_, stalled = asyncio.Event(), asyncio.Event()
 
-        async def apply(changes: Any, saved: Any) -> None:
-            batches.append((changes.unbind["psid"].tolist(), changes.bind["psid"].tolist()))
-            if 1 in batches[0][1]:
-                stalled.set()
-                await open_.wait()
+    async def apply(changes: Any, saved: Any) -> None:
+        batches.append((changes.unbind["psid"].tolist(), changes.bind["psid"].tolist()))
+        if 1 in batches[0][1]:
+            stalled.set()
+            await open_.wait()
 
-        server, asked = Scripted(), requestor(scale=1.0, saved=SETTLED)
-        await server.listen()
-        edge = Edge(asked, {"A": Endpoint("127.0.0.1", server.port)}, apply)
-        async with running(edge):
-            _, writer, xid = await server.query()
-            writer.write(reply(xid, 0, lease(1)))
-            await stalled.wait()
-            for at in range(1, 2001):  # a softwire that moves all the time, another that comes and stays
-                b4 = f"2001:db8:7:{at:x}::1"
-                writer.write(data(xid, at, lease(2, at, b4=b4), lease(3 + at % 8, at, ipv4="198.51.100.11")))
-                await writer.drain()
-            count = asked.sessions["A"].counts
-            await until(lambda: count["received_data"] == 2000)
-            assert len(batches) == 1
-            open_.set()
-            await until(lambda: len(batches) == 2)
-            await asyncio.sleep(0.05)
-            ((unbind, bind),) = batches[1:]
-            assert (unbind, sorted(bind)) == ([], list(range(2, 11)))
-            moved = asked.leases.bindings()[["psid", "b4"]].tolist()
-            assert bytes(dict(moved)[2]) == IPv6Address("2001:db8:7:7d0::1").packed
-            writer.close()
-
-    run(story)
+    asked = requestor(scale=1.0, saved=SETTLED)
+    async with scripted(asked, apply) as (server, _edge):
+        _, writer, xid = await server.query()
+        writer.write(reply(xid, 0, lease(1)))
+        await stalled.wait()
+        for at in range(1, 2001):  # a softwire that moves all the time, another that comes and stays
+            b4 = f"2001:db8:7:{at:x}::1"
+            writer.write(data(xid, at, lease(2, at, b4=b4), lease(3 + at % 8, at, ipv4="198.51.100.11")))
+            await writer.drain()
+        count = asked.sessions["A"].counts
+        await until(lambda: count["received_data"] == 2000)
+        assert len(batches) == 1
+        open_.set()
+        await until(lambda: len(batches) == 2)
+        await asyncio.sleep(0.05)
+        ((unbind, bind),) = batches[1:]
+        assert (unbind, sorted(bind)) == ([], list(range(2, 11)))
+        moved = asked.leases.bindings()[["psid", "b4"]].tolist()
+        assert bytes(dict(moved)[2]) == IPv6Address("2001:db8:7:7d0::1").packed
 
 
 # --- LQ-133: deadlines are on the monotonic clock ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("hours", [-30, 30], ids=["back", "ahead"])
-def test_a_step_of_the_wall_clock_ends_no_lease(hours: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def story() -> None:
-        server, router, asked = Scripted(), Router(), requestor(scale=1.0, saved=SETTLED)
-        await server.listen()
-        edge = Edge(asked, {"A": Endpoint("127.0.0.1", server.port)}, router.apply)
-        async with running(edge):
-            _, writer, xid = await server.query()
-            writer.write(reply(xid, 0, lease(1, lifetime=3600)))
-            await router.until(lambda: 1 in router.bound)
-            due, silence = asked.leases.timer(), asked.sessions["A"].timer()
-            stepped = time.time
-            monkeypatch.setattr(leasequery.time, "time", lambda: stepped() + 3600 * hours)
-            edge._timed()
-            asked.leases.expire(edge._now())
-            assert (asked.leases.timer(), asked.sessions["A"].timer()) == (due, silence)
-            assert len(asked.leases) == 1
-            writer.write(data(xid, 1, lease(2, 1, lifetime=60)))
-            await router.until(lambda: 2 in router.bound)
-            assert asyncio.get_running_loop().time() + 50 < (asked.leases.timer() or 0) < due + 1
-            writer.close()
-
-    run(story)
+@on_a_loop
+async def test_a_step_of_the_wall_clock_ends_no_lease(hours: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    router, asked = Router(), requestor(scale=1.0, saved=SETTLED)
+    async with scripted(asked, router.apply) as (server, edge):
+        _, writer, xid = await server.query()
+        writer.write(reply(xid, 0, lease(1, lifetime=3600)))
+        await router.until(lambda: 1 in router.bound)
+        due, silence = asked.leases.timer(), asked.sessions["A"].timer()
+        stepped = time.time
+        monkeypatch.setattr(leasequery.time, "time", lambda: stepped() + 3600 * hours)
+        edge._timed()
+        asked.leases.expire(edge._now())
+        assert (asked.leases.timer(), asked.sessions["A"].timer()) == (due, silence)
+        assert len(asked.leases) == 1
+        writer.write(data(xid, 1, lease(2, 1, lifetime=60)))
+        await router.until(lambda: 2 in router.bound)
+        assert asyncio.get_running_loop().time() + 50 < (asked.leases.timer() or 0) < due + 1
 
 
 # --- LQ-174: the log --------------------------------------------------------------------------------------------------
 
 
-def test_every_change_of_state_is_in_the_log_with_its_reason(lines: Lines) -> None:
-    async def story() -> None:
-        server, router = Scripted(), Router()
-        await server.listen()
-        edge = Edge(requestor(scale=1.0), {"A": Endpoint("127.0.0.1", server.port)}, router.apply)
-        async with running(edge):
-            _, active, xid = await server.query()
-            active.write(reply(xid, 0))
-            _, bulk, other = await server.query()
-            bulk.write(reply(other, 0, lease(1)) + done(other))
-            await router.until(lambda: 1 in router.bound)
-            active.write(data(xid + 9, 0))
-            await until(lambda: lines("waiting, was live"))
-            bulk.close()
-            active.close()
-        assert lines("A: active: ") == [
-            "A: active: connecting, was waiting",
-            "A: active: open, was connecting",
-            "A: active: awaiting the reply, was open",
-            "A: active: live, was awaiting the reply",
-            f"A: active: waiting, was live (transaction-id {xid + 9:#x} belongs to no query of this connection)",
-        ]
-        assert lines("A: bulk connection closed: complete")
-
-    run(story)
+@on_a_loop
+async def test_every_change_of_state_is_in_the_log_with_its_reason(lines: Lines) -> None:
+    router = Router()
+    async with scripted(requestor(scale=1.0), router.apply) as (server, _edge):
+        _, active, xid = await server.query()
+        active.write(reply(xid, 0))
+        _, bulk, other = await server.query()
+        bulk.write(reply(other, 0, lease(1)) + done(other))
+        await router.until(lambda: 1 in router.bound)
+        active.write(data(xid + 9, 0))
+        await until(lambda: lines("waiting, was live"))
+    assert lines("A: active: ") == [
+        "A: active: connecting, was waiting",
+        "A: active: open, was connecting",
+        "A: active: awaiting the reply, was open",
+        "A: active: live, was awaiting the reply",
+        f"A: active: waiting, was live (transaction-id {xid + 9:#x} belongs to no query of this connection)",
+    ]
+    assert lines("A: bulk connection closed: complete")
 
 
-def test_reports_about_single_leases_are_limited(lines: Lines) -> None:
-    async def story() -> None:
-        server = Scripted()
-        await server.listen()
-        edge = Edge(requestor(scale=1.0), {"A": Endpoint("127.0.0.1", server.port)}, Router().apply)
-        async with running(edge):
-            _, writer, xid = await server.query()
-            writer.write(reply(xid, 0, *(lease(psid, b4=None) for psid in range(45))))
-            await until(lambda: lines("A: no_b4: "))
-            assert len(lines("A: no_b4: ")) == REPORTS_MOST
-            assert len(lines("A: no_b4_often: ")) == 1  # an alarm is not among them
-            edge._logged_at -= leasequery.REPORTS_S
-            writer.write(data(xid, 1, lease(50, 1, b4=None)))
-            await until(lambda: lines("more reports"))
-            assert lines("more reports") == [f"{45 - REPORTS_MOST} more reports about leases"]
-            await until(lambda: len(lines("A: no_b4: ")) == REPORTS_MOST + 1)
-            writer.close()
-
-    run(story)
+@on_a_loop
+async def test_reports_about_single_leases_are_limited(lines: Lines) -> None:
+    async with scripted(requestor(scale=1.0)) as (server, edge):
+        _, writer, xid = await server.query()
+        writer.write(reply(xid, 0, *(lease(psid, b4=None) for psid in range(45))))
+        await until(lambda: lines("A: no_b4: "))
+        assert len(lines("A: no_b4: ")) == REPORTS_MOST
+        assert len(lines("A: no_b4_often: ")) == 1  # an alarm is not among them
+        edge._logged_at -= leasequery.REPORTS_S
+        writer.write(data(xid, 1, lease(50, 1, b4=None)))
+        await until(lambda: lines("more reports"))
+        assert lines("more reports") == [f"{45 - REPORTS_MOST} more reports about leases"]
+        await until(lambda: len(lines("A: no_b4: ")) == REPORTS_MOST + 1)

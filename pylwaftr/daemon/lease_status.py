@@ -11,7 +11,7 @@ from pylwaftr.dhcp.leasequery import STATES, Session
 from pylwaftr.dhcp.requestor import Output, Requestor
 from pylwaftr.dhcp.standing import CONFLICTS, QUARANTINE, Standing
 from pylwaftr.rows import Rows
-from pylwaftr.telemetry.metrics import Value
+from pylwaftr.telemetry.values import Value
 
 LIMIT = "subscriber_limit"
 ENDED = "ended"  # in place of the state of each session
@@ -25,7 +25,15 @@ _COUNTED = {  # of a session's counts, by what their names begin with: family, l
     "connects_": ("connects", "connection", "Attempts to connect to a server", ("active", "bulk")),
     "bulks_": ("bulks", "result", "Full bulks of a server that ended", ("complete", "incomplete")),
 }
-_EVENTS = ("connections_lost", "silences", "data_missing", "keepalives", "resyncs_wanted", "clock_went_back")
+_EVENTS = (
+    "connections_lost",
+    "silences",
+    "data_missing",
+    "keepalives",
+    "resyncs_wanted",
+    "clock_went_back",
+    "clock_ahead",
+)
 
 
 class LeaseStatus:

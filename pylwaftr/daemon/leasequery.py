@@ -26,10 +26,11 @@ Apply = Callable[[Changes, Mapping[str, bytes | None]], Awaitable[None]]
 GATHER_S = 0.02  # a commit of many leases costs little more than one of a few
 ENDED = "leasequery has ended by a fault, which the log names; what is bound forwards on; restart the router"
 LINGER_S = 5.0  # a connection that is over waits for the server's end of it
+READ = 1 << 20  # octets of a bulk that are taken at once
 QUIET_S = 0.1  # inside TLS it waits for as long a pause before it says so
 REPORTS_S, REPORTS_MOST = 10.0, 20  # so many reports about leases are logged in so many seconds
 # Reports about a server, not about one lease of many: all of them are logged.
-_OF_SESSIONS = ("lonely", "resync_late", "active_refused", "bulk_refused", "rebased")
+_OF_SESSIONS = ("lonely", "resync_late", "active_refused", "bulk_refused", "rebased", "base_time_ahead")
 ALARMS = (*_OF_SESSIONS, "no_b4_often", "mass_removal", "other_offset", "low_ports")
 
 
@@ -224,7 +225,7 @@ class Edge:
             self.requestor.secured(link.server, link.channel, self._now())
             self.after()
 
-    def received(self, link: _Link, data: bytes) -> None:
+    def received(self, link: _Link, data: bytes | memoryview) -> None:
         if self.is_current(link):
             self.requestor.feed(link.server, link.channel, data, self._now())
             self.after()
@@ -237,8 +238,8 @@ class Edge:
             self.after()
 
 
-class _Link(asyncio.Protocol):
-    """One TCP connection, in clear text at first."""
+class _Link(asyncio.BufferedProtocol):
+    """One TCP connection, in clear text at first. With TLS octets come from _Inside."""
 
     def __init__(self, edge: Edge, server: str, channel: Channel) -> None:
         self._edge, self.server, self.channel = edge, server, channel
@@ -246,13 +247,15 @@ class _Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._gone = self._upgrading = False
         self._heard_at = float("-inf")
+        self._in = memoryview(bytearray())
 
     async def connect(self, to: Endpoint) -> None:
         source = None if to.source is None else (to.source, 0)
         try:
             await self._loop.create_connection(lambda: self, to.host, to.port, local_addr=source)
-        except OSError as fault:
-            self._edge.down(self, f"cannot connect to {to.host} port {to.port}: {fault.strerror or fault}")
+        except (OSError, UnicodeError) as fault:  # of names that idna takes for none
+            why = getattr(fault, "strerror", None) or fault
+            self._edge.down(self, f"cannot connect to {to.host} port {to.port}: {why}")
             return
         if self._gone:
             self.shut()
@@ -321,15 +324,22 @@ class _Link(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    # --- asyncio.Protocol ---
+    def heard(self, data: bytes | memoryview) -> None:
+        self._heard_at = self._loop.time()
+        self._edge.received(self, data)
+
+    # --- asyncio.BufferedProtocol ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._in = memoryview(bytearray(READ))
 
-    def data_received(self, data: bytes) -> None:
-        self._heard_at = self._loop.time()
-        self._edge.received(self, data)
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._in
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.heard(self._in[:nbytes])
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._edge.down(self, f"lost: {exc}" if exc else "closed by the server")
@@ -345,11 +355,11 @@ class _Inside(asyncio.Protocol):
     def open(self) -> None:
         early, self._early = self._early, None
         if early:
-            self._link.data_received(early)
+            self._link.heard(early)
 
     def data_received(self, data: bytes) -> None:
         if self._early is None:
-            self._link.data_received(data)
+            self._link.heard(data)
         else:
             self._early += data
 

@@ -40,6 +40,7 @@ cdef enum:  # records.py; winners.py
     NOBODY = -1
     UNCHANGED = -2
     TIE_S = 1
+    LATE_S = 600
     OTHERS_MOST = 64
 
 
@@ -174,6 +175,8 @@ def hear(
                 ordinary &= elsewhere[j][slot] == SAID_NOTHING
             if not ordinary:
                 break
+            if verdict[slot] != SAID_NOTHING and <int64_t>row.base < <int64_t>said[slot].base - LATE_S:
+                break  # what was said before lies ahead
             if verdict[slot] != SAID_NOTHING and not no_older(row, &said[slot], bulk and streamed[slot]):
                 generation[slot] = current
                 stale += 1

@@ -85,16 +85,10 @@ class Active:
         self.gaps += 1
         self.need_resync()
 
-    def measure(self, base: Start | None, unix: int) -> None:
-        """Seconds that the server's clock is ahead of ours, smoothed."""
-        if base is None:
-            return
-        sample = base.unix - unix
-        self._counts["skew_samples"] += 1
-        before = self.saved.skew_s
-        skew = sample if self._counts["skew_samples"] == 1 else before + (sample - before) / 8
-        if abs(skew - before) >= 0.1:
-            self.saved = replace(self.saved, skew_s=skew)
+    def measured(self, skew_s: float) -> None:
+        """Seconds that the server's clock is ahead of ours."""
+        if abs(skew_s - self.saved.skew_s) >= 0.1:
+            self.saved = replace(self.saved, skew_s=skew_s)
 
     def heard(self, heard: Heard) -> None:
         """Raises Failed and Broken. Events are in `take`."""
@@ -135,11 +129,9 @@ class Active:
         saved = self.saved
         if heard.server and saved.server and heard.server != saved.server:
             self._counts["server_changes"] += 1
-            self.saved = saved = replace(saved, start=None)
+            self.saved = replace(saved, start=None)
             self._events.append(Rebased())
             self.need_resync()
-        if saved.start is not None and heard.base is not None and heard.base.outer < saved.start.outer:
-            self._went_back(heard.base)
         if heard.server:
             self.saved = replace(self.saved, server=heard.server)
 
@@ -155,7 +147,10 @@ class Active:
         """A base-time is the moment of its message, and messages of a connection come in order."""
         if base is None:
             return
-        if self._newest is not None and base.outer < self._newest - STEP_BACK_S:
+        start = self.saved.start
+        if self._newest is None and start is not None and base.outer < start.outer:
+            self._went_back(base)  # LQ-124: since the last connection
+        elif self._newest is not None and base.outer < self._newest - STEP_BACK_S:
             self._went_back(base)
         else:
             self._newest = max(base.outer, self._newest or 0)
@@ -172,7 +167,11 @@ class Active:
             self.accept()
         self._watch_clock(heard.base)
         if heard.kind is Kind.DONE:
-            if self.state is Stream.LIVE:
+            if heard.data:  # it has another's work; what else there was to say is not known
+                self._counts["warn_done_with_data"] += 1
+                self.need_resync()
+                self._rows(heard)
+            elif self.state is Stream.LIVE:
                 self._advance(heard.base)
             raise Failed(heard.word or Word.QUERY_TERMINATED, heard.text)
         self._rows(heard)

@@ -119,6 +119,9 @@ class Bulk:
         elif self.step is Step.AWAIT_REPLY and self._profile.replies:
             raise Broken("before_reply", f"{heard.kind.name} before LEASEQUERY-REPLY")
         elif heard.kind is Kind.DONE:
+            if heard.data:
+                self._counts["warn_done_with_data"] += 1
+                self.flaw("a lease came in LEASEQUERY-DONE (16), so more may come; is it mistaken for -DATA (17)?")
             self._rows(heard)
             self._done(heard, empty=not self._any_data)
         else:

@@ -137,7 +137,9 @@ class Connection:
 
     # --- what comes in ---
 
-    def receive(self, data: bytes, now: float, unix: int, xid: Callable[[], int | None]) -> Iterator[Heard | Dropped]:
+    def receive(
+        self, data: bytes | memoryview, now: float, unix: int, xid: Callable[[], int | None]
+    ) -> Iterator[Heard | Dropped]:
         """`xid`: of the query whose DATA may be taken many at a time. Raises Broken, after all that was sound."""
         if self.phase is Phase.TLS_HANDSHAKE:
             raise Broken("clear_text", "octets in clear text between STARTTLS and TLS")

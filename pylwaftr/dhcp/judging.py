@@ -36,6 +36,18 @@ class Judge:
             verdict[active & bad] = QUARANTINED
         return verdict
 
+    def refused(self, winners: Winners, number: int, policy: Policy, rows: LeaseRows, out: Outcome) -> Mask:
+        """Which of these, bound until now, are kept out from now on; there may be many, so they are told together."""
+        found = np.zeros(len(rows), np.bool_)
+        for name, bad in self.reasons(policy, rows).items():
+            found |= bad
+            if count := int(np.count_nonzero(bad)):
+                first = text4(int(rows["ipv4"][bad][0]))
+                winners.report(
+                    out, name, number, f"{count} leases end, the first {first}, by new settings: {REASONS[name]}"
+                )
+        return found
+
     def reasons(self, policy: Policy, rows: LeaseRows) -> Mapping[str, Mask]:
         """Where each of `REASONS` would keep an active lease out."""
         no_b4 = rows["has"] & int(Has.B4) == 0

@@ -14,12 +14,13 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
 
 from pylwaftr.dhcp.active import Active, Stream
 from pylwaftr.dhcp.alone import Alone
 from pylwaftr.dhcp.bulk import Bulk
+from pylwaftr.dhcp.clock import Clock
 from pylwaftr.dhcp.connection import Broken, Connection, Dropped, Phase, Timers
 from pylwaftr.dhcp.events import Alarm, Channel, Connected, Event, Open, Saved, Secure, Shut
 from pylwaftr.dhcp.parts import Parts
@@ -76,6 +77,8 @@ class Session:
         self._rounds = Rounds(self._parts)
         self._stream = Streaming(self._parts, self._rounds)
         self._watch = Watch(timers)
+        self._clock = Clock()
+        self._told_ahead: set[Channel] = set()  # of these connections
         self._live = False
 
     # --- what others may read ---
@@ -186,7 +189,7 @@ class Session:
 
         self._guarded(channel, now, proceed)
 
-    def feed(self, channel: Channel, data: bytes, now: float) -> None:
+    def feed(self, channel: Channel, data: bytes | memoryview, now: float) -> None:
         self._guarded(channel, now, lambda: self._feed(channel, data, now))
 
     def closed(self, channel: Channel, now: float, reason: str) -> None:
@@ -248,6 +251,7 @@ class Session:
             self._step_aside(now)
             return
         self._attempts[channel].begun(now)
+        self._told_ahead.discard(channel)
         self._links[channel].open(now)
         self.counts[f"connects_{channel.value}"] += 1
         self._parts.events.append(Open(channel))
@@ -293,9 +297,9 @@ class Session:
 
     # --- what comes in ---
 
-    def _feed(self, channel: Channel, data: bytes, now: float) -> None:
+    def _feed(self, channel: Channel, data: bytes | memoryview, now: float) -> None:
         link = self._links[channel]
-        unix = int(now + self.unix_offset)
+        unix = self._clock.shows(now, self.unix_offset)
         query: Active | Bulk = self._active if channel is ACTIVE else self._bulk
         waiting = link.phase is Phase.TLS_REQUESTED
         for item in link.receive(data, now, unix, lambda: query.xid):
@@ -305,7 +309,7 @@ class Session:
                     self._active.need_resync()
                     self._bulk.flaw(f"a message was lost: {item.text}")
             else:
-                self._active.measure(item.base, unix)
+                item = self._timed(channel, item, now)
                 if channel is ACTIVE:
                     self._heard_active(item, now)
                 else:
@@ -313,6 +317,24 @@ class Session:
         if waiting and link.phase is Phase.TLS_HANDSHAKE:
             self._parts.events.append(Secure(channel))
             self._parts.moved(channel, Phase.TLS_REQUESTED.value, Phase.TLS_HANDSHAKE.value)
+
+    def _timed(self, channel: Channel, heard: Heard, now: float) -> Heard:
+        """With times that its leases can have."""
+        stream = channel is ACTIVE
+        if heard.base is not None and (stream or not self._active.running):  # a bulk may lag behind
+            self._clock.see(heard.base.unix, now, stream)
+        if self._clock.ahead is not None:
+            self._active.measured(self._clock.ahead - self.unix_offset)
+        rows, ahead_s = self._clock.tamed(heard.rows, now)
+        if not ahead_s:
+            return heard
+        self.counts["clock_ahead"] += 1
+        if channel not in self._told_ahead:
+            self._told_ahead.add(channel)
+            text = f"a lease has a base-time {ahead_s} s ahead of the server's clock; it is taken as told now"
+            self._parts.events.append(Alarm("base_time_ahead", text))
+            self.progress.failed(now, f"{channel.value} connection: {text}")
+        return replace(heard, rows=rows)
 
     def _heard_active(self, heard: Heard, now: float) -> None:
         if (end := self._stream.heard(heard, now)) is not None:

@@ -30,7 +30,7 @@ from pylwaftr.dhcp.silent_ports import in_parts, with_ports
 from pylwaftr.dhcp.slots import NOBODY, Keys, keys_of
 from pylwaftr.dhcp.standing import Standing, Standings, standings
 from pylwaftr.dhcp.winners import Changes, Outcome, Report, Winners
-from pylwaftr.rows import Rows
+from pylwaftr.rows import Rows, text4
 
 __all__ = ["Changes", "FromTunnelAddress", "Leases", "Outcome", "Policy", "PortSets", "Report"]
 
@@ -67,31 +67,34 @@ class Leases:
             self.add(policy)
 
     def set_br(self, br: bytes, own: Sequence[bytes]) -> Outcome:
-        """Of bindings from now on; those that there are stay as they are."""
+        """Of bindings from now on. Those that there are stay as they are, but for a B4 that is the router itself."""
         self._judge = Judge(br, own)
         self._winners.br = np.frombuffer(br, np.uint8)
         out = Outcome()
         for number in self._policies:
-            self._release(number, out)
+            self._judge_again(number, out)
         return out
 
     def judge_anew(self, policy: Policy) -> Outcome:
-        """By the server's new policy. What that keeps out and is bound stays until a full bulk."""
+        """By the server's new policy, at once: what that keeps out ends, what it lets in is bound, and another priority
+        decides what servers disagree about."""
         out = Outcome()
         self.add(policy)
-        self._release(self._numbers[policy.name], out)
+        self._judge_again(self._numbers[policy.name], out)
+        self._winners.resolve(self._winners.disputed(), out)
         return out
 
-    def _release(self, number: int, out: Outcome) -> None:
-        """From quarantine, what nothing keeps there any more."""
-        claims = self._winners.claims[number]
-        slots = np.flatnonzero(claims.verdict[: self._table.count] == QUARANTINED).astype(np.int32)
-        reasons = self._judge.reasons(self._policies[number], claims.rows[slots])
-        good = slots[~np.logical_or.reduce(list(reasons.values()))]
-        if len(good):
-            claims.verdict[good] = ACTIVE
-            claims.next_due = min(claims.next_due, float(claims.deadline[good].min()))
-            self._winners.resolve(good, out)
+    def _judge_again(self, number: int, out: Outcome) -> None:
+        claims, count = self._winners.claims[number], self._table.count
+        bound = np.flatnonzero(claims.verdict[:count] == ACTIVE).astype(np.int32)
+        held = np.flatnonzero(claims.verdict[:count] == QUARANTINED).astype(np.int32)
+        bad = self._judge.refused(self._winners, number, self._policies[number], claims.rows[bound], out)
+        reasons = self._judge.reasons(self._policies[number], claims.rows[held])
+        ends, good = bound[bad], held[~np.logical_or.reduce(list(reasons.values()))]
+        claims.verdict[ends] = QUARANTINED
+        claims.verdict[good] = ACTIVE
+        claims.next_due = min(claims.next_due, float(claims.deadline[good].min(initial=FOREVER)))
+        self._winners.resolve(np.concatenate([ends, good]), out)
 
     def tell_again(self, rows: Rows) -> None:
         """These bindings are to be made anew, though no lease has changed."""
@@ -241,7 +244,9 @@ class Leases:
         if (slots < 0).any():
             rows, slots = rows[slots >= 0], slots[slots >= 0]
         claims.generation[slots] = claims.current
-        accepted = claims.accept(slots, rows, bulk)
+        accepted, lay_ahead = claims.accept(slots, rows, bulk)
+        if lay_ahead.any():
+            self._lay_ahead(number, rows[lay_ahead], out)
         self.counts["stale"] += int((~accepted).sum())
         if not accepted.all():
             rows, slots = rows[accepted], slots[accepted]
@@ -259,6 +264,14 @@ class Leases:
         if ((verdict == ACTIVE) & (rows["has"] & int(Has.LIFETIME) == 0)).any():
             claims.verify_due = min(claims.verify_due, now + UNTIMED_S)
         self._winners.resolve(slots, out)
+
+    def _lay_ahead(self, number: int, rows: LeaseRows, out: Outcome) -> None:
+        """Its news would look old until then. What counts instead may be old indeed, so all is asked for once more."""
+        which = f"of {len(rows)} leases, the first {text4(int(rows[0]['ipv4']))}"
+        text = f"base-times {which}, lay ahead of what it says now, which counts: its clock went back, or was wrong"
+        self._winners.report(out, "base_time_back", number, text)
+        self.counts["lay_ahead"] += len(rows)
+        out.resync.add(self._policies[number].name)
 
     def _touch(self, claims: Claims, slots: Slots, rows: LeaseRows) -> None:
         """Only the times are news."""

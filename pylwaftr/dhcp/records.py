@@ -15,6 +15,7 @@ from pylwaftr.dhcp.codec_lease import LEASE_ROW, Has, LeaseRows, State
 # Verdicts: what a claim means for the key.
 NONE, ACTIVE, GONE, QUARANTINED, OVERDUE = range(5)
 TIE_S, TIE_SERVERS_S = 1, 2  # differences of times that are none
+LATE_S = 600  # no message is heard later after it was written
 FOREVER = float("inf")
 
 Slots = npt.NDArray[np.int32]
@@ -50,21 +51,25 @@ class Claims:
             new.view(np.uint8)[: used * octets] = old.view(np.uint8)[: used * octets]
             setattr(self, name, new)
 
-    def accept(self, slots: Slots, rows: LeaseRows, bulk: bool) -> Mask:
-        """Which rows are no older than what the server said before (same clock, so no skew).
+    def accept(self, slots: Slots, rows: LeaseRows, bulk: bool) -> tuple[Mask, Mask]:
+        """Which rows are no older than what the server said before (same clock, so no skew); and which of those only
+        because what it said before lies ahead.
 
         Times are in whole seconds. Where they do not tell, the later message counts; but a bulk has a backlog and the
-        stream has none, so what came by the stream is no older than what a bulk says of the same second.
+        stream has none, so what came by the stream is no older than what a bulk says of the same second. What says that
+        it was written long after what is heard later has a time that lay ahead, or the clock was set back.
         """
         old = self.rows[slots]
         then, now = _activity(old), _activity(rows)
         both = (then >= 0) & (now >= 0)
         ahead = now - then
         least = np.where(bulk & (self.streamed[slots] != 0), TIE_S + 1, 0)
-        by_base = rows["base"].astype(np.int64) >= old["base"] + least
-        newer = np.where(both & (np.abs(ahead) > TIE_S), ahead > 0, by_base)
-        accepted: Mask = (self.verdict[slots] == NONE) | newer
-        return accepted
+        later = rows["base"].astype(np.int64) - old["base"]
+        newer = np.where(both & (np.abs(ahead) > TIE_S), ahead > 0, later >= least)
+        known = self.verdict[slots] != NONE
+        lay_ahead: Mask = known & (later < -LATE_S)
+        accepted: Mask = ~known | newer | lay_ahead
+        return accepted, lay_ahead
 
     def speaks(self, slots: Slots) -> Mask:
         """Where it says that there is a lease, or that there is none; not where that is left to others."""

@@ -130,6 +130,7 @@ class Requestor:
                 self._end(name, "it is configured otherwise now", now)
                 begun = True
                 self._begin(server, self._saved[name])
+                self.leases.rebase(name)  # the new session does not know the server's clock, and it may be another's
             if self._open and begun:
                 self.sessions[name].open(now)
             if old is not None and old.policy != server.policy:
@@ -178,7 +179,7 @@ class Requestor:
         self.sessions[server].secured(channel, now)
         self._heed(server, now)
 
-    def feed(self, server: str, channel: Channel, data: bytes, now: float) -> None:
+    def feed(self, server: str, channel: Channel, data: bytes | memoryview, now: float) -> None:
         self.sessions[server].feed(channel, data, now)
         self._heed(server, now)
 

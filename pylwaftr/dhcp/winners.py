@@ -154,6 +154,14 @@ class Winners:
             b4[his] = claims.rows["b4"][slots[his]]
         return b4
 
+    def disputed(self) -> Slots:
+        """Keys that several servers speak of."""
+        slots = np.arange(self.table.count, dtype=np.int32)
+        speakers = np.zeros(len(slots), np.int16)
+        for claims in self.claims.values():
+            speakers += claims.speaks(slots)
+        return slots[speakers > 1]
+
     # --- what that changes ---
 
     def _unbind(self, slots: Slots, out: Outcome) -> None:
