@@ -111,7 +111,7 @@ def test_the_program_ends_when_it_hears_nothing_any_more(
 
     async def story() -> None:
         service = Service(Database(), Settings(b"\0\3\0\1server"), None)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await daemon.serve(service, [], Sources(journal=tmp_path / "journal"))
 
     with pytest.raises(OSError, match="the disk is gone"):

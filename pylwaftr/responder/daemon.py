@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from pylwaftr.responder import inotify, journal, kea
 from pylwaftr.responder.database import Change, Changes, Database, rows_of
-from pylwaftr.responder.server import SEND_S, Connection, Counts, Settings
+from pylwaftr.responder.server import SEND_S, UNASKED_S, Connection, Counts, Settings
 
 log = logging.getLogger("leasequery-server")
 
@@ -162,6 +162,9 @@ class Client(asyncio.Protocol):
             log.warning("%s: has not read for %.0f seconds", self._peer, SEND_S)
             if self._transport is not None:
                 self._transport.abort()
+        elif self._paused_at is None and self._transport is not None and self.connection.unasked(now):
+            log.info("%s: has asked nothing for %.0f seconds", self._peer, UNASKED_S)
+            self._transport.close()
         due = self.connection.timer()
         if due is not None and now >= due:
             self.pump()

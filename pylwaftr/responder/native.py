@@ -10,7 +10,8 @@ from pylwaftr.responder.query import Bad, Query
 
 _BULK, _DONE, _ACTIVE, _STATUS, _TLS = 14, 15, 16, 17, 18  # of option 53
 _KINDS = {_BULK: query.LEASEQUERY, _ACTIVE: query.ACTIVELEASEQUERY, _TLS: query.STARTTLS}
-_TYPE, _CLIENT_ID, _AGENT, _STATUS_CODE, _BASE_TIME, _START, _END = 53, 61, 82, 151, 152, 154, 155
+_TYPE, _CLIENT_ID, _AGENT, _STATUS_CODE, _BASE_TIME, _START, _END, _VPN = 53, 61, 82, 151, 152, 154, 155, 221
+_OURS = b"\xfe", b"\xff"  # beginnings of option 221: all VPNs (RFC 6926), none (RFC 6607)
 _COOKIE = b"\x63\x82\x53\x63"
 _UNSPEC_FAIL, _CONNECTION_ACTIVE = 1, 6
 # The number space of DHCPv4 is another one; what it has no word for is not allowed.
@@ -51,6 +52,8 @@ class Native:
             about = query.BY_CLIENT_ID if client_id else query.BY_LINK
             # By hardware address (RFC 6926 section 7.2), and by what a relay agent has said.
             about = query.BY_OTHER if message[2] or any(message[28:44]) or _AGENT in options else about
+            # A VPN is another address space, of which there are no leases here.
+            about = about if options.get(_VPN, b"\xff")[:1] in _OURS else query.BY_OTHER
         return Query(kind, xid, about=about, client_id=client_id, start=start, end=end)
 
     def unable(self, asked: Query) -> str:

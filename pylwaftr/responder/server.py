@@ -15,6 +15,7 @@ from ipaddress import IPv4Network, IPv6Address
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from pylwaftr.responder import encode, query
 from pylwaftr.responder.database import Database
@@ -25,6 +26,7 @@ from pylwaftr.responder.query import Bad, Query
 
 IDLE_S = 60.0  # ACTIVE_LQ_IDLE_TIMEOUT: a keep-alive after so much silence
 SEND_S = 120.0  # ACTIVE_LQ_SEND_TIMEOUT: who does not read for so long is dropped
+UNASKED_S = 300.0  # BULK_LQ_DATA_TIMEOUT: who asks nothing for so long holds a place that others may need
 PIECE = 512  # leases of one piece
 QUERIES_MOST = 32  # that may wait on one connection
 
@@ -85,12 +87,19 @@ class Connection:
         self._cursor = 0
         self._catch_up_to: int | None = None
         self._said_at = 0.0
+        self._busy_at: float | None = None
         self._reply_due = False
         self._opening: int | None = None  # what the reply says of the catch-up
 
     @property
     def is_active(self) -> bool:
         return self._active is not None
+
+    def unasked(self, now: float) -> bool:
+        """It is open in vain. Asked now and then."""
+        if self._busy_at is None or self.is_active or self._bulk is not None or self._queries:
+            self._busy_at = now
+        return now >= self._busy_at + UNASKED_S
 
     def secured(self) -> None:
         self._secure, self.wants_tls = True, False
@@ -109,6 +118,7 @@ class Connection:
                 break
             message = bytes(self._in[2 : 2 + size])
             del self._in[: 2 + size]
+            self._busy_at = now
             self._message(message, now)
         if self.wants_tls and self._in:
             self.done, self.wants_tls = True, False  # octets in clear text that claim to come after TLS
@@ -248,11 +258,10 @@ class Connection:
             leases = leases[inside]
         if asked.softwire:
             leases = encode.in_softwires(leases)
-        changed = np.maximum(leases["since"], leases["cltt"])
         if asked.start is not None:
-            leases, changed = leases[changed >= asked.start], changed[changed >= asked.start]
+            leases = leases[_changed(leases) >= asked.start]
         if asked.end is not None:
-            leases = leases[changed <= asked.end]
+            leases = leases[_changed(leases) <= asked.end]
         return leases
 
     # --- out ---
@@ -282,3 +291,8 @@ class Connection:
             return b""
         self.done = True
         return self._voice.terminated(self._active, unix)
+
+
+def _changed(leases: Leases) -> npt.NDArray[np.uint32]:
+    changed: npt.NDArray[np.uint32] = np.maximum(leases["since"], leases["cltt"])
+    return changed
