@@ -16,6 +16,9 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pybind11
@@ -73,10 +76,14 @@ class BuildAll(build_ext):
         fcntl.flock(lock, fcntl.LOCK_EX)  # two builds at once would compile into the same files
         try:
             generate_grpc(core.parent / "api" / "generated")
-            build_core(next(ext for ext in everything if ext.name == CORE), core)
+            link = compile_core(next(ext for ext in everything if ext.name == CORE), core)
             self.parallel = jobs()
             self.extensions = [ext for ext in everything if ext.name != CORE]
-            super().run()
+            # Half of what link-time optimisation takes has one thread: the Cython modules are compiled meanwhile.
+            with ThreadPoolExecutor(max_workers=1) as pool:
+                linked = pool.submit(link)
+                super().run()
+                linked.result()
             build_stub(core)
         except BuildError as fault:
             raise SystemExit(f"pylwaftr cannot be built: {fault}") from None
@@ -89,7 +96,14 @@ def jobs() -> int:
     return int(os.environ.get("PYLWAFTR_JOBS") or os.cpu_count() or 1)
 
 
-def build_core(ext: Extension, target: Path) -> None:
+def header_of(source: Path) -> Path:
+    """What is precompiled for this file: with pybind11 only where Python is known, as tests/test_layers.py has it."""
+    python = source.stem == "module" or source.stem.startswith("py_") or source.stem.endswith("_py")
+    return ROOT / "csrc" / "precompiled" / ("python.hpp" if python else "system.hpp")
+
+
+def compile_core(ext: Extension, target: Path) -> Callable[[], None]:
+    """What is left to do, when this returns, is to link."""
     cxx = os.environ.get("CXX") or "g++"
     march = os.environ.get("PYLWAFTR_MARCH") or "native"
     needed = native_build.cpu_flags(cxx, march)
@@ -98,13 +112,14 @@ def build_core(ext: Extension, target: Path) -> None:
     command = [cxx, *native_build.COMMON, *native_build.WARNINGS, f"-march={march}", *dpdk.compile_flags, *include]
     versions = f"DPDK {dpdk.version}, {native_build.compiler_version(cxx)}, {' '.join(needed)}"
     folder = ROOT / "build" / "native"
-    objects = native_build.compile_all(command, [ROOT / source for source in ext.sources], folder, versions, jobs())
+    sources = [ROOT / source for source in ext.sources]
+    objects = native_build.compile_all(command, sources, folder, versions, jobs(), header_of)
     write_if_changed(
         target.parent / "_build_info.py",
         f'"""Made by setup.py: what the compiled core was built for."""\n\n'
         f"MARCH = {march!r}\nCPU_FLAGS: tuple[str, ...] = {needed!r}\nDPDK = {dpdk.version!r}\n",
     )
-    native_build.link(cxx, objects, [*dpdk.link_flags, "-lpcap"], target, folder)
+    return partial(native_build.link, cxx, objects, [*dpdk.link_flags, "-lpcap"], target, folder)
 
 
 def build_stub(core: Path) -> None:

@@ -12,7 +12,7 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,10 +141,14 @@ def is_stale(target: Path, command: str) -> bool:
     return any(not path.exists() or path.stat().st_mtime_ns > made for path in _included(depfile))
 
 
-def _compile(command: Sequence[str], source: Path, target: Path, fingerprint: str) -> str:
+def _compile(command: Sequence[str], source: Path, target: Path, fingerprint: str, header: Path | None = None) -> str:
+    """`header`: one that is precompiled. A compiler takes it only before anything else is included."""
     started = time.time_ns()
+    first = ["-include", str(header)] if header else []
+    kind = ["-x", "c++-header"] if source.suffix == ".hpp" else []
+    depfile = ["-MMD", "-MF", str(target.with_suffix(".d"))]
     done = subprocess.run(
-        [*command, "-MMD", "-MF", str(target.with_suffix(".d")), "-c", str(source), "-o", str(target)],
+        [command[0], *first, *command[1:], *depfile, *kind, "-c", str(source), "-o", str(target)],
         capture_output=True,
         text=True,
         check=False,
@@ -157,8 +161,36 @@ def _compile(command: Sequence[str], source: Path, target: Path, fingerprint: st
     return ""
 
 
-def compile_all(command: Sequence[str], sources: Sequence[Path], folder: Path, versions: str, jobs: int) -> list[Path]:
-    """Objects of all the sources; every compiler error is shown, then BuildError."""
+def takes_precompiled(source: Path) -> bool:
+    """What a file defines before it includes anything is for those headers: it has to read them itself."""
+    first = re.search(r"^#(define|include)", source.read_text(), re.MULTILINE)
+    return first is None or first[1] == "include"
+
+
+def precompile(command: Sequence[str], headers: Iterable[Path], folder: Path, fingerprint: str, jobs: int) -> list[str]:
+    """folder/NAME.hpp.gch of each, which the compiler looks for where it is told to include folder/NAME.hpp."""
+    stale = []
+    for header in headers:
+        beside, target = folder / header.name, folder / f"{header.name}.gch"
+        if is_stale(target, fingerprint):
+            beside.write_text(f'#include "{header}"\n')
+            stale.append((beside, target))
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        return [fault for fault in pool.map(lambda pair: _compile(command, *pair, fingerprint), stale) if fault]
+
+
+def compile_all(
+    command: Sequence[str],
+    sources: Sequence[Path],
+    folder: Path,
+    versions: str,
+    jobs: int,
+    header_of: Callable[[Path], Path | None] = lambda _: None,
+) -> list[Path]:
+    """Objects of all the sources; every compiler error is shown, then BuildError.
+
+    `header_of`: the header that is compiled once for all the sources that name it, or None.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     fingerprint = f"{shlex.join(command)}\n{versions}\n"
     targets = {source: folder / f"{source.stem}.o" for source in sources}
@@ -167,8 +199,16 @@ def compile_all(command: Sequence[str], sources: Sequence[Path], folder: Path, v
     stale.sort(key=lambda source: -source.stat().st_size)
     if stale:
         print(f"compiling {len(stale)} of {len(sources)} C++ files: {' '.join(s.name for s in stale)}", flush=True)
+    headers = {source: header for source in stale if (header := header_of(source)) and takes_precompiled(source)}
+    if faults := precompile(command, sorted(set(headers.values())), folder, fingerprint, jobs):
+        raise BuildError("\n".join(faults))
+
+    def one(source: Path) -> str:
+        header = folder / headers[source].name if source in headers else None
+        return _compile(command, source, targets[source], fingerprint, header)
+
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        faults = [fault for fault in pool.map(lambda s: _compile(command, s, targets[s], fingerprint), stale) if fault]
+        faults = [fault for fault in pool.map(one, stale) if fault]
     if faults:
         raise BuildError("\n".join(faults))
     return list(targets.values())

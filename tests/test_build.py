@@ -164,6 +164,26 @@ def test_all_compiler_errors_are_told_and_tried_again(tmp_path: Path) -> None:
             tree.build()
 
 
+def test_a_header_is_compiled_once_for_the_files_that_take_it(tmp_path: Path) -> None:
+    """What is found by a precompiled header only is not found by a file that defines something for its own reading."""
+    header = tmp_path / "system.hpp"
+    header.write_text("#ifdef FOR_ONE\nint asked();\n#endif\nconstexpr int kTwo = 2;\n")
+    one, two = tmp_path / "one.cpp", tmp_path / "two.cpp"
+    one.write_text('#define FOR_ONE\n#include "system.hpp"\nint (*f)() = asked;\nint g() { return kTwo; }\n')
+    two.write_text("int h() { return kTwo; }\n")
+    out = tmp_path / "out"
+    for flags in (["-O1"], ["-O2"]):
+        native_build.compile_all(["g++", *flags], [one, two], out, "1", 2, lambda _: header)
+        made = (out / "system.hpp.gch").stat().st_mtime_ns
+    two.touch()
+    native_build.compile_all(["g++", "-O2"], [one, two], out, "1", 2, lambda _: header)
+    assert (out / "system.hpp.gch").stat().st_mtime_ns == made
+    header.write_text("constexpr int kThree = 3;\n")
+    two.touch()
+    with pytest.raises(native_build.BuildError, match=r"two\.cpp:1.*kTwo"):
+        native_build.compile_all(["g++", "-O2"], [one, two], out, "1", 2, lambda _: header)
+
+
 def test_what_is_linked_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A wheel gets the file that the tree has: linking takes a minute. A mapped file is never written into."""
     tree, out = Tree(tmp_path), tmp_path / "out"
