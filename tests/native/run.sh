@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# run.sh asan|tsan|fuzz PROGRAM...   runs each, shows the output of those that fail, and counts.
+# run.sh asan|tsan|fuzz PROGRAM...   runs each (AT_ONCE of them at a time), shows the output of those that fail, and
+# counts.
 set -uo pipefail
 
 flavour=$1
@@ -37,19 +38,31 @@ run() {
   esac
 }
 
+# Each into a log of its own and its status beside it, AT_ONCE at a time. Of TSan's programs each has threads for all
+# CPUs, and a fuzzer's seconds are worth less when it has half a CPU: these go one after the other.
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+running=0
+for program in "$@"; do
+  ((running < ${AT_ONCE:-1})) || wait -n
+  ((running < ${AT_ONCE:-1})) && running=$((running + 1))
+  name=$(basename "$program")
+  { run "$program" >"$logs/$name" 2>&1; echo $? >"$logs/$name.status"; } &
+done
+wait
+
 passed=0 failed=0
 for program in "$@"; do
-  log=$(mktemp)
-  if run "$program" >"$log" 2>&1; then
+  name=$(basename "$program")
+  code=$(<"$logs/$name.status")
+  if ((code == 0)); then
     passed=$((passed + 1))
-    echo "ok      $(basename "$program")"
+    echo "ok      $name"
   else
-    code=$?
     failed=$((failed + 1))
-    echo "FAILED  $(basename "$program") (exit $code)"
-    tail -n 60 "$log"
+    echo "FAILED  $name (exit $code)"
+    tail -n 60 "$logs/$name"
   fi
-  rm -f "$log"
 done
 echo "$passed passed, $failed failed"
 ((failed == 0))
