@@ -49,8 +49,17 @@ def files(*patterns: str) -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern))
 
 
+def shared() -> tuple[str, ...]:
+    """Files go to all CPUs. Those of a file stay together, for they may share a router."""
+    return "-n", str(os.cpu_count() or 1), "--dist", "loadfile"
+
+
+def pytest_command(marks: str, paths: list[str], *more: str) -> list[str]:
+    return [f"{BIN}/pytest", "-q", "--no-header", "-rs", "-m", marks, *more, *paths]
+
+
 def pytest(name: str, marks: str, limit: int, paths: list[str], *more: str) -> Stage:
-    return Stage(name, [[f"{BIN}/pytest", "-q", "--no-header", "-rs", "-m", marks, *more, *paths]], limit)
+    return Stage(name, [pytest_command(marks, paths, *more)], limit)
 
 
 def native(flavour: str, limit: int) -> Stage:
@@ -60,7 +69,7 @@ def native(flavour: str, limit: int) -> Stage:
 
 
 def stages() -> Iterator[Stage]:
-    cpp = files("csrc/*.[ch]pp", "tests/native/*.[ch]pp")
+    cpp = files("csrc/**/*.[ch]pp", "tests/native/*.[ch]pp")
     shell = files("scripts/*.sh", "tests/native/*.sh", ".ci/run")
     tests = files("tests/**/test_*.py")
     programs = [Path(name).stem for name in files("tests/native/*.cpp")]
@@ -74,13 +83,15 @@ def stages() -> Iterator[Stage]:
     if layers := files("tests/test_layers.py"):
         yield pytest("layers", "layers", 120, layers)
     if tests:
-        # Files are shared out, for a file's tests may share a router.
-        shared = ("-n", str(os.cpu_count() or 1), "--dist", "loadfile")
-        yield pytest("unit", "not (layers or vectors or lab or slow)", 900, ["tests"], *shared)
+        yield pytest("unit", "not (layers or vectors or lab or slow)", 900, ["tests"], *shared())
     if vectors := files("tests/**/test_vectors*.py", "tests/**/test_replay*.py"):
-        yield pytest("vectors", "vectors and not slow", 600, vectors)
+        yield pytest("vectors", "vectors and not slow", 600, vectors, *shared())
     if slow := [name for name in tests if "mark.slow" in (ROOT / name).read_text()]:
-        yield pytest("slow", "slow and not lab", 600, slow)
+        # A benchmark has a router and a client of its own, each busy on a CPU: nothing runs beside it.
+        alone = [name for name in slow if Path(name).name.startswith("test_bench")]
+        beside = [name for name in slow if name not in alone]
+        groups = [(beside, shared())] * bool(beside) + [(alone, ())] * bool(alone)
+        yield Stage("slow", [pytest_command("slow and not lab", names, *how) for names, how in groups], 600)
     if len(fuzzers) + len(racers) + len(counted) < len(programs):
         yield native("asan", 900)
     if racers:
@@ -92,7 +103,11 @@ def stages() -> Iterator[Stage]:
     if files("pylwaftr/lab/__main__.py", "pylwaftr/lab.py"):
         yield Stage("lab", [[f"{BIN}/python", "-m", "pylwaftr.lab"]], 300, needs_root=True)
     if lab := files("tests/**/test_lab*.py"):
-        yield pytest("lab-tests", "lab", 1200, lab)
+        # Most of it waits, for timers of kernels and protocols. There is one lab on a machine, so its files take turns.
+        turns = [name for name in lab if Path(name).name == "test_lab_chaos.py"]
+        beside = [name for name in lab if name not in turns]
+        groups = [(beside, shared())] * bool(beside) + [(turns, ())] * bool(turns)
+        yield Stage("lab-tests", [pytest_command("lab", names, *how) for names, how in groups], 1200)
     if files("pylwaftr/cli/bench.py"):
         short = ["--bindings", "1k", "--windows", "2"]
         yield Stage(

@@ -46,10 +46,12 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 def wait_until_softwire(lab: subprocess.Popen[str]) -> None:
     assert lab.stdout is not None
+    said = []
     for line in lab.stdout:
+        said.append(line)
         if "ok      softwire" in line:
             return
-    raise AssertionError("the lab ended before its softwire was up")
+    raise AssertionError(f"the lab ended before its softwire was up: {''.join(said)}")
 
 
 # without a kernel

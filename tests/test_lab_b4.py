@@ -18,7 +18,7 @@ import pytest
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_netns]
 
 ROOT = Path(__file__).resolve().parent.parent
-HOME, AFTR, LAN = "lw-b4t-home", "lw-b4t-aftr", "lw-b4t-lan"
+HOME, AFTR, LAN = "b4test-home", "b4test-aftr", "b4test-lan"  # not as the lab's, whose test may run beside
 AFTR_ADDRESS = "2001:db8:aa::1"
 LINKS = [  # namespace and interface of either end
     ((HOME, "wan"), (AFTR, "v6")),
@@ -82,7 +82,7 @@ class Program:
         for line in self.process.stdout:
             self._queue.put(line.rstrip())
 
-    def wait_for(self, pattern: str, seconds: float = 20.0) -> re.Match[str]:
+    def wait_for(self, pattern: str, seconds: float = 60.0) -> re.Match[str]:
         """The next line that fits."""
         end = time.monotonic() + seconds
         while True:
@@ -101,7 +101,7 @@ class Program:
 
     def end(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
-        self.process.wait(20)
+        self.process.wait(60)
 
 
 @pytest.fixture
@@ -147,6 +147,18 @@ s.settimeout(5)
 s.sendto(b"hello", ("198.51.100.9", 7))
 print(s.recv(100))
 """
+
+
+def until_reached() -> None:
+    """The answer to what was asked is under way."""
+    end = time.monotonic() + 30
+    while True:
+        try:
+            assert "hello" in on_lan(ECHO)
+            return
+        except AssertionError:
+            if time.monotonic() > end:
+                raise
 
 
 def test_a_lan_host_reaches_the_internet_by_a_port_of_the_granted_set(aftr: Program, home: Home) -> None:
@@ -205,9 +217,8 @@ def test_icmpv6_code5_makes_it_ask_anew_and_traffic_goes_on(aftr: Program, home:
     with pytest.raises(AssertionError, match="timed out"):
         on_lan(ECHO)
     home.program.wait_for("asking again: the lwAFTR has no binding for us")
-    aftr.wait_for(r"asked \w+ 2048 7200", 8)
-    time.sleep(0.5)
-    assert "hello" in on_lan(ECHO)
+    aftr.wait_for(r"asked \w+ 2048 7200")
+    until_reached()
 
 
 def test_an_announcement_makes_it_ask_anew_without_traffic(aftr: Program, home: Home) -> None:
@@ -215,7 +226,7 @@ def test_an_announcement_makes_it_ask_anew_without_traffic(aftr: Program, home: 
     aftr.say("forget")
     aftr.say("announce")
     home.program.wait_for("asking again: the server announces that it lost its state")
-    aftr.wait_for(r"asked \w+ 2048 7200", 8)
+    aftr.wait_for(r"asked \w+ 2048 7200")
 
 
 LISTEN = """
@@ -224,7 +235,7 @@ s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.bind(("", 5350))
 group = socket.inet_aton("224.0.0.1") + socket.inet_aton("192.168.1.10")
 s.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
-s.settimeout(20)
+s.settimeout(60)
 print("listening", flush=True)
 print(s.recvfrom(100)[0].hex(), flush=True)
 """
@@ -249,8 +260,7 @@ def test_another_tunnel_address_keeps_the_set_and_is_told_to_the_lan(aftr: Progr
         home.program.wait_for("own address is 2001:db8:1:1ff::6 now")
         aftr.wait_for(rf"asked {nonce} 2048 7200")
         assert host.wait_for("^0280")[0]  # an announcement
-        time.sleep(0.5)
-        assert "hello" in on_lan(ECHO)
+        until_reached()
         assert not any(line.startswith("granted") for line in home.program.lines[3:])
     finally:
         home.program.end(signal.SIGKILL)
