@@ -13,6 +13,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("no clock", settings(deadline=None))
+settings.load_profile("no clock")
 
 STAGES = {  # file name prefix -> marker
     "test_layers": "layers",

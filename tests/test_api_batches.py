@@ -70,7 +70,7 @@ def test_the_place_of_a_client_that_left_is_free_when_its_batches_are_over() -> 
     def requests() -> Iterator[pb.LoadBindingsRequest]:
         yield pb.LoadBindingsRequest(start=pb.LoadStart())
         yield pb.LoadBindingsRequest(rows=many(5).tobytes())
-        gone.wait(10)
+        gone.wait(60)
 
     with Served(parts(held), limits=TIGHT) as served, Client(served.target) as client:
         calls = [client.stubs.bindings.LoadBindings(requests()) for _ in range(TIGHT.loads)]

@@ -156,7 +156,7 @@ def test_new_certificate_files_are_used_without_a_restart(authority: Authority) 
     api, mine = secure(authority), authority.client("boss")
     with Served(parts(), api) as served:
         authority.issue("server", "renewed.example.net")
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while refused(served.target, replace(mine, server_name="renewed.example.net")):
             assert time.monotonic() < deadline
         assert refused(served.target, replace(mine, server_name="127.0.0.1"))

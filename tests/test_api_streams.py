@@ -47,7 +47,7 @@ def refusal(call: Callable[[], Any]) -> CallFailed:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -145,7 +145,7 @@ def test_a_client_that_disappears_in_a_replacement(client: Client, bindings: Bin
     def requests() -> Iterator[pb.LoadBindingsRequest]:
         yield pb.LoadBindingsRequest(start=pb.LoadStart())
         yield pb.LoadBindingsRequest(rows=many(5).tobytes())
-        gone.wait(10)
+        gone.wait(60)
 
     call = client.stubs.bindings.ReplaceBindings(requests())
     assert next(call).rows == 5
@@ -164,7 +164,7 @@ def test_a_batch_that_has_begun_is_finished_before_its_replacement_is_given_up(
     def requests() -> Iterator[pb.LoadBindingsRequest]:
         yield pb.LoadBindingsRequest(start=pb.LoadStart())
         yield pb.LoadBindingsRequest(rows=many(5).tobytes())
-        gone.wait(10)
+        gone.wait(60)
 
     call = client.stubs.bindings.ReplaceBindings(requests())
     until(lambda: bindings.calls == 1)
@@ -188,7 +188,7 @@ def test_two_replacements_at_once(client: Client, bindings: Bindings) -> None:
     def requests() -> Iterator[pb.LoadBindingsRequest]:
         yield pb.LoadBindingsRequest(start=pb.LoadStart())
         yield pb.LoadBindingsRequest(rows=many(5).tobytes())
-        wait.wait(10)
+        wait.wait(60)
         yield pb.LoadBindingsRequest(end=pb.LoadEnd())
 
     call = client.stubs.bindings.ReplaceBindings(requests())
@@ -209,13 +209,13 @@ def test_a_load_that_stalls_is_ended(client: Client, bindings: Bindings) -> None
     def requests() -> Iterator[pb.LoadBindingsRequest]:
         yield pb.LoadBindingsRequest(start=pb.LoadStart())
         yield pb.LoadBindingsRequest(rows=many(5).tobytes())
-        wait.wait(20)
+        wait.wait(60)
 
     began = time.monotonic()
     fault = refusal(lambda: list(client.stubs.bindings.LoadBindings(requests())))
     wait.set()
     assert (fault.code, fault.reason) == ("ABORTED", "STREAM_IDLE")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30  # of the 60 that the client would have waited
     assert len(bindings.held) == 5  # what was answered is done
 
 
@@ -274,7 +274,7 @@ def test_a_question_whose_deadline_is_over_ends(client: Client, bindings: Bindin
     with pytest.raises(grpc.RpcError) as caught:
         client.stubs.bindings.ListBindings(pb.ListBindingsRequest(), timeout=0.3)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert ended.wait(5)
+    assert ended.wait(30)
 
 
 def test_more_loads_than_allowed(client: Client) -> None:
@@ -283,7 +283,7 @@ def test_more_loads_than_allowed(client: Client) -> None:
     def requests() -> Iterator[pb.LoadBindingsRequest]:
         yield pb.LoadBindingsRequest(start=pb.LoadStart())
         yield pb.LoadBindingsRequest(rows=many(1).tobytes())
-        wait.wait(10)
+        wait.wait(60)
         yield pb.LoadBindingsRequest(end=pb.LoadEnd())
 
     calls = [client.stubs.bindings.LoadBindings(requests()) for _ in range(2)]
@@ -338,12 +338,22 @@ def test_a_watch_that_nobody_reads_is_ended(client: Client, bindings: Bindings) 
     client.load(many(200_000).tobytes())
     call = client.stubs.bindings.WatchBindings(pb.WatchBindingsRequest(packed=True))
     next(call)
-    time.sleep(2)
+
+    def two_more() -> bool:
+        others = [client.stubs.bindings.WatchBindings(pb.WatchBindingsRequest(packed=True)) for _ in range(2)]
+        try:
+            for other in others:
+                next(other)
+        except grpc.RpcError:
+            return False  # the slot of the first is not free yet, or of those that tried before
+        finally:
+            for other in others:
+                other.cancel()
+        return True
+
     assert client.health() == "SERVING"
-    others = [client.stubs.bindings.WatchBindings(pb.WatchBindingsRequest(packed=True)) for _ in range(2)]
-    for other in others:  # the slot of the first is free again
-        next(other)
-        other.cancel()
+    until(two_more)
+    assert client.health() == "SERVING"
     fault = refusal(lambda: list(call))
     assert (fault.code, fault.reason) == ("RESOURCE_EXHAUSTED", "SLOW_CLIENT")
 
@@ -359,7 +369,7 @@ def test_a_watcher_that_left_frees_its_place(client: Client) -> None:
         return True
 
     for _ in range(6):  # of two
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not watched():
             assert time.monotonic() < end
             time.sleep(0.02)

@@ -64,7 +64,7 @@ def asking(*ports: int) -> str:
 
 def check_metrics() -> None:
     """What the dashboard asks about leases is there, for each server."""
-    with urllib.request.urlopen(f"http://{METRICS}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{METRICS}/metrics", timeout=60) as answer:
         offered = answer.read().decode()
     asked = set(re.findall(r"\blwaftr_lease\w+", (ROOT / "configs/grafana.json").read_text()))
     rare = {"lwaftr_lease_malformed_total"}  # when there is one

@@ -36,7 +36,7 @@ def said(*words: str, status: int = 0) -> str:
 
 
 def scrape() -> str:
-    with urllib.request.urlopen(f"http://{METRICS}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{METRICS}/metrics", timeout=60) as answer:
         text: bytes = answer.read()
     return text.decode()
 
