@@ -15,9 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # --- C++: pure <- packet and stages <- machine <- the Python module --------------------------------------------------
 
 CPP_LAYERS = {  # layer -> file names without folder and ending
-    "pure": "types port_set binding binding_* address_class address_map cuckoo cuckoo_* hash numa pages counters "
-    "rate_limit settings settings_change headers aged_store path_mtu neighbor shared record_ring punt_ring inject "
-    "spread",
+    "pure": "types port_set binding binding_* address_class address_map pattern cuckoo cuckoo_* hash numa pages "
+    "counters rate_limit settings settings_change headers aged_store path_mtu neighbor shared record_ring punt_ring "
+    "inject spread",
     "packet": "packet checksum lane.hpp stage.hpp tap filter.hpp fragment_ports reassembly",
     "stage": "ethernet parse4 parse6 classify* steer encap decap split transmit announce icmp_* ipv4 mss echo arp ndp "
     "mld local offload control",
