@@ -36,7 +36,7 @@ class RouterCollector(Collector):
     def _workers(self) -> Iterator[Metric]:
         queues = GaugeMetricFamily(
             "lwaftr_worker_share",
-            "Part of all received frames that this worker received; 1/workers is even",
+            "Part of all frames that this worker took from ports (before rss: software hands over); even: 1/workers",
             labels=["worker", "lcore"],
         )
         workers = self._watched.workers()
