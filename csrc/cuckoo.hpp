@@ -224,7 +224,7 @@ class Cuckoo {
 
   struct Flight {
     std::uint64_t word;
-    Cells value;
+    alignas(cuckoo::kCopied) Cells value;
   };
   Home home_of(std::uint64_t key) const { return cuckoo::home_of(key, count_); }
   Slot free_slot(std::uint32_t bucket) const { return cuckoo::free_slot(bucket, buckets_[bucket]); }

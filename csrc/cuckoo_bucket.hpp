@@ -48,10 +48,11 @@ inline void put(std::uint64_t& cell, std::uint64_t value) {
 
 // A value as a reader copies it. Of 16 octets x86 loads each aligned half at once, so one load does for two; which
 // tenant's they are, the version tells. (ThreadSanitizer sees atomics alone, and steps lie between the halves.)
+inline constexpr std::size_t kCopied = 16;  // what cells have to be aligned to
 template <class Value>
 [[gnu::always_inline]] inline Value copy_of(const std::uint64_t* cells) {
 #if defined(__SSE2__) && !defined(__SANITIZE_THREAD__)
-  if constexpr (sizeof(Value) == sizeof(__m128i) && !kStepped) {
+  if constexpr (sizeof(Value) == kCopied && !kStepped) {
     const __m128i both = _mm_load_si128(reinterpret_cast<const __m128i*>(cells));
     std::atomic_signal_fence(std::memory_order_seq_cst);  // the compiler keeps the order too
     return std::bit_cast<Value>(both);

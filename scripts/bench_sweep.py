@@ -149,13 +149,13 @@ def draw(folder: Path) -> None:
     """The pictures of results that are there."""
     from pylwaftr.bench import plot
 
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise SystemExit(f"bench_sweep.py: there are no results in {folder}")
     try:
         pyplot = plot.library()
     except plot.PlotFault as fault:
         raise SystemExit(f"bench_sweep.py: {fault}") from None
-    files = sorted(folder.glob("*.json"))
-    if not files:
-        raise SystemExit(f"bench_sweep.py: there are no results in {folder}")
     for file in files:
         document = json.loads(file.read_text())
         if plot.can_draw(document):

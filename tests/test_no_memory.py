@@ -26,8 +26,8 @@ resource.setrlimit(resource.RLIMIT_AS, (used + (24 << 20), resource.RLIM_INFINIT
 """
 
 TABLES = {
-    "softwires": "table = Softwires(64); grow = lambda: table.add(many); "
-    "there = lambda: (table.of(first), table.remove(many[:1]), table.of(first)) == (1, None, 0)",
+    "softwires": "table = Softwires(64); grow = lambda: table.add(many, 1); "
+    "there = lambda: (table.of(first), table.remove(many[:1]).tolist(), table.of(first)) == (1, [True], 0)",
     "keys": "table = KeyIndex(); grow = lambda: table.put(keys, slots); there = lambda: table.find(keys[:1])[0] == 0",
     "prefixes": "table = ByPrefix(64); table.add(many[:9].view(np.uint8)); "
     "grow = lambda: table.add(many.view(np.uint8)); there = lambda: table.has(first) and len(table) == 9",
