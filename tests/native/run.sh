@@ -40,7 +40,7 @@ run() {
 
 # Each into a log of its own and its status beside it, AT_ONCE at a time. Of TSan's programs each has threads for all
 # CPUs, and a fuzzer's seconds are worth less when it has half a CPU: these go one after the other.
-logs=$(mktemp -d)
+logs=$(mktemp -d) || exit 1
 trap 'rm -rf "$logs"' EXIT
 running=0
 for program in "$@"; do
@@ -55,7 +55,7 @@ passed=0 failed=0
 for program in "$@"; do
   name=$(basename "$program")
   code=$(<"$logs/$name.status")
-  if ((code == 0)); then
+  if [[ $code == 0 ]]; then  # empty when it could not be written
     passed=$((passed + 1))
     echo "ok      $name"
   else
