@@ -69,9 +69,15 @@ class Bindings:
         return bound | self._waiting(names, source)
 
     def everything(self) -> Sourced:
-        """All that is wanted, bound or waiting."""
+        """All that is wanted, bound or waiting. The shadow is read first: a row that is bound meanwhile is in the table
+        before it leaves the shadow."""
+        waiting = self._shadow.rows
         rows, sources, _ = self.table.dump_chunk(0, ALL)
-        return Sourced.join([Sourced(rows, sources), self._shadow.rows])
+        bound = Sourced(rows, sources)
+        if not len(waiting):
+            return bound
+        both = row_sets.found(waiting.ids(), row_sets.distinct(bound.ids()))[0]
+        return Sourced.join([bound, waiting.select(~both)])
 
     def shadowed(self) -> Sourced:
         """In order of key; stays as it is."""

@@ -251,3 +251,22 @@ def test_rows_that_waited_are_swept_too() -> None:
     assert bindings.sweep(DHCP).report.removed == 2
     assert {name[1]: by for name, (_, by) in bound_of(bindings).items()} == {3: CONFIG, 4: CONFIG, 6: DHCP}
     assert list(shadow_of(bindings)) == [(DHCP, (A1, 4))]
+
+
+@pytest.mark.parametrize("late, found", [(False, {DHCP}), (True, {CONFIG, DHCP})], ids=["between", "behind both"])
+def test_a_row_is_found_once_that_is_bound_while_all_is_looked_at(late: bool, found: set[int]) -> None:
+    """It waits, and what it waits for goes between the looks at the shadow and the table, or behind both."""
+    bindings = make((CONFIG, [row(3)]), (DHCP, [row(3, to=2)]))
+    table = bindings.table
+
+    class Between:
+        def dump_chunk(self, start: int, most: int) -> Any:
+            before = table.dump_chunk(start, most)
+            bindings.table = table
+            assert bindings.remove(columns([(A1, 3)]), CONFIG).report.removed
+            return before if late else table.dump_chunk(start, most)
+
+    bindings.table = Between()  # type: ignore[assignment]
+    everything = bindings.everything()
+    assert bindings.table is table
+    assert sorted(everything.sources.tolist()) == sorted(found)

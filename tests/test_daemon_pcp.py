@@ -70,11 +70,11 @@ class World:
         return found
 
 
-def request(lifetime: int = 7200, nonce: int = 1) -> bytes:
+def request(lifetime: int = 7200, nonce: int = 1, b4: bytes = B4) -> bytes:
     ask = MapRequest(
         lifetime, address16(IPv4Address(INSIDE)), nonce.to_bytes(12), 0, 1, 0, options=(PortSet(65535, 1),)
     )
-    return framing.wrap(encode_request(ask), B4, BR, INSIDE, 40000, SERVER, 5351)
+    return framing.wrap(encode_request(ask), b4, BR, INSIDE, 40000, SERVER, 5351)
 
 
 async def settled() -> None:

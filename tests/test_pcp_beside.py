@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import IPv4Network
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -17,6 +17,8 @@ from pylwaftr.config.services import Pool
 from pylwaftr.daemon import pcp_beside
 from pylwaftr.daemon.control import Control
 from pylwaftr.daemon.pcp_beside import PcpBeside
+from pylwaftr.daemon.pcp_view import PcpView
+from pylwaftr.daemon.writer import Closed
 from pylwaftr.pcp.codec import MapResponse, decode_response
 from pylwaftr.pcp.outcome import Outcome
 from pylwaftr.pcp.settings import Settings
@@ -38,8 +40,11 @@ class Bound:
         self.tell: Observer = lambda applied: None
         self.full = False
         self.commits = 0
+        self.refusals: list[StoreFault] = []  # to who observes
 
     async def observe_all(self, begin: Callable[[Sourced], Observer]) -> None:
+        if self.refusals:
+            raise self.refusals.pop(0)
         self.tell = begin(self.there)
 
     async def commit(self, changes: Sequence[Change], records: Sequence[Record], source: int) -> Report:
@@ -66,6 +71,7 @@ class World:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(pcp_beside, "_settings", lambda _: Settings((POOL,), BR, per_subscriber=100))
         monkeypatch.setattr(pcp_beside, "_AGAIN_S", 0.01)
+        monkeypatch.setattr(pcp_beside, "_BEGIN_AGAIN_S", 0.01)
         self.bound, self.sent = Bound(), list[bytes]()
         self.beside = PcpBeside(cast(Config, None), cast(Control, self.bound), self.sent.extend)
         self.pool = self.beside.service.server.pools
@@ -84,6 +90,99 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.005)
 
 
+def test_a_store_that_refuses_others_does_not_keep_pcp_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        world = World(monkeypatch)
+        world.bound.refusals = [StoreFault("no space left on device")] * 2
+        world.bound.there = others(1)
+        await world.beside.begin(damaged=False, enabled=False)
+        (pool,) = world.pool()
+        assert (world.bound.refusals, pool.free) == ([], pool.sets - 1)
+
+    run(test)
+
+
+def test_a_writer_that_has_ended_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        world = World(monkeypatch)
+        world.bound.refusals = [Closed("the router is stopping")]
+        with pytest.raises(Closed):
+            await world.beside.begin(damaged=False, enabled=False)
+
+    run(test)
+
+
+def test_its_own_record_that_is_refused_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its epoch, which would begin again with each start."""
+
+    async def test() -> None:
+        world = World(monkeypatch)
+        world.bound.full = True
+        with pytest.raises(StoreFault):
+            await world.beside.begin(damaged=False, enabled=False)
+
+    run(test)
+
+
+def test_pcp_decides_beside_what_was_bound_while_its_turn_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mapping's end is made durable in the same turn, and meanwhile an operator is told that he has the next set."""
+
+    async def test() -> None:
+        world = World(monkeypatch)
+        service = world.beside.service
+        await world.beside.begin(damaged=False, enabled=False)
+        ending = Outcome(records={b"a mapping": None})
+        monkeypatch.setattr(service.server, "timer", lambda: 0.0)
+        monkeypatch.setattr(service.server, "handle_timer", lambda now: ending)
+        commit = world.bound.commit
+
+        async def acknowledged(*given: Any) -> Report:
+            if not world.bound.commits:
+                world.bound.tell(came(1))
+            return await commit(*given)
+
+        world.bound.commits = 0  # the epoch was one
+        monkeypatch.setattr(world.bound, "commit", acknowledged)
+        service.punted([request()])
+        await service._take_turn()
+        assert _port(world.sent) == 2 * 1024
+
+    run(test)
+
+
+def _port(sent: Sequence[bytes]) -> int:
+    """That was given with the only answer."""
+    (packet,) = sent
+    datagram = framing.strip(packet)
+    assert datagram is not None
+    response = decode_response(datagram.payload)
+    assert isinstance(response, MapResponse)
+    return response.external_port
+
+
+@pytest.mark.parametrize("displaced, released", [((), 2), ((1,), 1), ((1, 2), 0)], ids=["none", "one", "all"])
+def test_a_mapping_that_gave_way_is_no_fault_of_a_release(
+    monkeypatch: pytest.MonkeyPatch, displaced: tuple[int, ...], released: int
+) -> None:
+    """The operator binds sets of mappings, and releases all mappings at once."""
+
+    async def test() -> None:
+        world = World(monkeypatch)
+        service = world.beside.service
+        await world.beside.begin(damaged=False, enabled=False)
+        service.punted([request(), request(b4=OTHER)])
+        await service._take_turn()
+        assert service.server.active == 2
+        view = PcpView(service, lambda: cast(Config, None), lambda: None)  # type: ignore[arg-type, return-value]
+        if displaced:
+            world.bound.tell(came(*displaced))
+        assert await view.release(None, None, validate_only=True) == 2
+        assert await view.release(None, None, validate_only=False) == released
+        assert service.server.active == 0
+
+    run(test)
+
+
 def test_pcp_decides_beside_what_was_bound_just_now(monkeypatch: pytest.MonkeyPatch) -> None:
     """The set that it would give is an operator's since a moment; nobody follows yet."""
 
@@ -96,11 +195,7 @@ def test_pcp_decides_beside_what_was_bound_just_now(monkeypatch: pytest.MonkeyPa
         world.beside.service.punted([request()])
         await until(lambda: bool(world.sent))
         task.cancel()
-        datagram = framing.strip(world.sent[0])
-        assert datagram is not None
-        response = decode_response(datagram.payload)
-        assert isinstance(response, MapResponse)
-        assert response.external_port == 3 * 1024
+        assert _port(world.sent) == 3 * 1024
 
     run(test)
 

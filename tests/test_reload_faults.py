@@ -153,6 +153,8 @@ GONE = f"4: softwire.br_addresses: {BR1} is no longer served, but used by"
 GONE_WARNED = GONE.replace(": 2001", ": warning: 2001")
 OWN = "would be the router's own address, but is that of"
 OTHERS = "give them another, or remove them, and reload then"
+FIRST_CHANGED = "until a reload has changed them: do that reload first"
+STATIC = entries('ipv4: 203.0.113.5, psid_len: 6, psid: 1, b4_ipv6: "2001:db8:1::5"')
 # what, bound by whom, configuration before, the one to come, what is said (with "warning: ": it is taken over)
 IN_NO_FILE: list[tuple[str, list[tuple[Source, Rows]], dict[str, str], dict[str, str], list[str]]] = [
     ("a BR address goes that nobody has", [(OPERATOR, bound(1))], TWO, FIRST, []),
@@ -225,6 +227,16 @@ IN_NO_FILE: list[tuple[str, list[tuple[Source, Rows]], dict[str, str], dict[str,
             f"({SET(1)}); {OTHERS}"
         ],
     ),
+    (
+        "an own address that is a static binding's, which the same file leaves out",
+        [(OPERATOR, bound(2))],
+        {"more": STATIC},
+        OWN4,
+        [
+            f"2: interfaces.v4.addresses: {OWN} 1 binding of an operator ({SET(2)}); {OTHERS}",
+            f"2: interfaces.v4.addresses: {OWN} 1 binding of the configuration ({SET(1)}) {FIRST_CHANGED}",
+        ],
+    ),
     ("what is wrong already", [(OPERATOR, bound(1, br=BR2))], FIRST, FIRST | {"more": "icmp: {unbound_v4: false}"}, []),
 ]
 
@@ -266,6 +278,92 @@ def test_a_binding_that_came_in_between_is_no_fault_of_the_program(tmp_path: Pat
         with pytest.raises(SettingsFaulty, match="a binding has one of the own addresses"):
             await reload("icmp: {unbound_v4: false}")
         assert services.config.icmp.unbound_v4
+
+    _life(tmp_path, test)
+
+
+SERVER4 = {"more": "pcp: {server_addresses: [192.0.0.1, 203.0.113.5]}"}
+UNSERVED = "a BR address that is not served is used by 1 binding of an operator ({}), which forward nothing; add it to "
+# what, bound by whom when the settings have been judged, before, after, what is said
+MEANWHILE: list[tuple[str, tuple[Source, Rows], dict[str, str], dict[str, str], list[str]]] = [
+    (
+        "a BR address that went",
+        (OPERATOR, bound(7)),
+        TWO,
+        SECOND,
+        [UNSERVED.format(SET(7)) + "softwire.br_addresses"],
+    ),
+    ("one that stays", (OPERATOR, bound(7, br=BR2)), TWO, SECOND, []),
+    ("one that leases get another for", (DHCP, bound(7)), TWO, SECOND, []),
+    (
+        "an address of the PCP server",
+        (DHCP, bound(7)),
+        {},
+        SERVER4,
+        [f"an address of the PCP server is that of 1 binding of DHCP ({SET(7)}); give them another, or remove them"],
+    ),
+]
+
+
+@pytest.mark.parametrize("what, held, before, after, said", MEANWHILE, ids=[row[0] for row in MEANWHILE])
+def test_what_is_bound_while_a_reload_is_on_its_way_is_named(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    what: str,
+    held: tuple[Source, Rows],
+    before: dict[str, str],
+    after: dict[str, str],
+    said: list[str],
+) -> None:
+    source, given = held
+
+    async def test(services: Services, reload: Callable[..., Awaitable[Any]], engine: _Engine) -> None:
+        coming: list[asyncio.Future[Any]] = []
+
+        async def ask() -> None:
+            turn = services.control._writer._turn
+            await turn.acquire()  # somebody's many rows go to the table: the next ones wait
+            loop.call_later(0.3, turn.release)
+            coming.append(asyncio.ensure_future(services.control.bind(given, source)))
+
+        loop = asyncio.get_running_loop()
+
+        def apply(settings: Any) -> None:
+            asyncio.run_coroutine_threadsafe(ask(), loop).result()
+
+        engine.apply = apply  # type: ignore[method-assign]
+        done = await reload(**after)
+        assert done.warnings == ()
+        await asyncio.gather(*coming, *services._tasks)
+        assert services.machine.remarks == said
+        assert [text for text in caplog.messages if "used by" in text or "PCP server" in text] == [
+            f"reload: {text}" for text in said
+        ]
+        engine.apply = lambda settings: None  # type: ignore[method-assign]
+        await reload(**after)
+        await asyncio.gather(*services._tasks)
+        assert services.machine.remarks == []
+
+    _life(tmp_path, test, before)
+
+
+def test_faults_and_their_lines_are_of_one_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody writes the file while it is looked at."""
+
+    async def test(services: Services, reload: Callable[..., Awaitable[Any]], engine: _Engine) -> None:
+        await services.control.bind(bound(1), Source.OPERATOR)
+        file = tmp_path / "router.yaml"
+        file.write_text(file.read_text().replace(str(BR1), str(BR2)))
+        load_text = config.load_text
+
+        def loaded(*given: Any) -> Any:
+            file.write_text("# written anew\n\n" + file.read_text())
+            return load_text(*given)
+
+        monkeypatch.setattr(config, "load_text", loaded)
+        with pytest.raises(SettingsFaulty) as caught:
+            await services.settings.apply(None, None)
+        assert [fault.line for fault in caught.value.faults] == [4]
 
     _life(tmp_path, test)
 

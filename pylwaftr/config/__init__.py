@@ -15,11 +15,16 @@ from pylwaftr.config.nodes import Mapping, Node, SyntaxFault, compose
 from pylwaftr.config.reader import Refused, Section, Spot, maybe, section
 from pylwaftr.rows import Rows
 
-__all__ = ["Config", "ConfigFaults", "Fault", "binding_rows", "core_settings", "load", "load_text"]
+__all__ = ["Config", "ConfigFaults", "Fault", "binding_rows", "core_settings", "load", "load_text", "text_of"]
 
 
 def load(path: str | Path) -> Config:
     """Read and validate a configuration file. Raises ConfigFaults, and nothing else."""
+    return load_text(text_of(path), str(path), Path(path).parent)
+
+
+def text_of(path: str | Path) -> str:
+    """Raises ConfigFaults."""
     name = str(path)
     try:
         data = Path(path).read_bytes()
@@ -27,12 +32,11 @@ def load(path: str | Path) -> Config:
         reason = getattr(fault, "strerror", None) or str(fault)
         raise ConfigFaults([Fault(name, 1, "file", f"cannot be read: {reason}")]) from None
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as fault:
         line = data.count(b"\n", 0, fault.start) + 1
         message = f"octet {data[fault.start]:#04x} is not UTF-8; save the file as UTF-8"
         raise ConfigFaults([Fault(name, line, "file", message)]) from None
-    return load_text(text, name, Path(path).parent)
 
 
 def load_text(text: str, name: str = "config", folder: Path = Path()) -> Config:

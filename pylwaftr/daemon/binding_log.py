@@ -18,9 +18,9 @@ log = logging.getLogger("pylwaftr")
 _RETRY_S = 5.0
 
 
-async def stream(backend: Backend, wanted: Syslog) -> None:
-    """Until watches end. A collector that was away is told what happened meanwhile, as far as it is kept."""
-    after = backend.revision
+async def stream(backend: Backend, wanted: Syslog, after: int) -> None:
+    """Behind a revision, until watches end. A collector that was away is told what happened meanwhile, as far as it is
+    kept."""
     while True:
         try:
             await _until_broken(backend, wanted, after)

@@ -18,6 +18,7 @@ from pylwaftr.row_sets import Mask, Sourced
 from pylwaftr.rows import Octets, describe
 
 _EXAMPLES = 3
+_UNSERVED = "a BR address that is not served is used by {}, which forward nothing; add it to softwire.br_addresses"
 
 Bound = Callable[[], Sourced]  # all that is wanted, bound or waiting; asked for only if it matters
 
@@ -34,13 +35,21 @@ def faults(old: Config, new: Config, bound: Bound) -> list[Fault]:
     ipv4, b4 = wanted.rows["ipv4"], wanted.rows["b4"]
     in_no_file = wanted.sources != Source.CONFIG
     own = "would be the router's own address, but is that of {}; give them another, or remove them, and reload then"
+    # The new file has them no more, or otherwise: but addresses are taken over before bindings.
+    changed = (
+        "would be the router's own address, but is that of {} until a reload has changed them: do that reload first"
+    )
     server = own.replace("router's own", "PCP server's")
-    found = [
-        *_named("interfaces.v4.addresses", own, wanted, np.isin(ipv4, list(own_v4))),
-        *_named("interfaces.v6.addresses", own, wanted, _is_one_of(b4, own_v6)),
-        *_named("softwire.br_addresses", own, wanted, _is_one_of(b4, br)),
-        *_named("pcp.server_addresses", server, wanted, np.isin(ipv4, list(server_v4)) & in_no_file),
-    ]
+    taken = (
+        ("interfaces.v4.addresses", np.isin(ipv4, list(own_v4))),
+        ("interfaces.v6.addresses", _is_one_of(b4, own_v6)),
+        ("softwire.br_addresses", _is_one_of(b4, br)),
+    )
+    found: list[tuple[str, str, bool]] = []
+    for path, mask in taken:
+        found += _named(path, own, wanted, mask & in_no_file)
+        found += _named(path, changed, wanted, mask & ~in_no_file)
+    found += _named("pcp.server_addresses", server, wanted, np.isin(ipv4, list(server_v4)) & in_no_file)
     for address in gone:
         found += _left(IPv6Address(address), new, wanted.select(in_no_file & _is_one_of(wanted.rows["br"], [address])))
     return [Fault(new.source, 1, path, text, warning) for path, text, warning in found]
@@ -49,8 +58,21 @@ def faults(old: Config, new: Config, bound: Bound) -> list[Fault]:
 def unserved(config: Config, bound: Sourced) -> list[str]:
     """Of a start: what is bound by a BR address that the configuration has no more."""
     other = ~_is_one_of(bound.rows["br"], around(config).br)
-    text = "a BR address that is not served is used by {}, which forward nothing; add it to softwire.br_addresses"
-    return [said for _, said, _ in _named("", text, bound, other)]
+    return [said for _, said, _ in _named("", _UNSERVED, bound, other)]
+
+
+def meanwhile(old: Config, new: Config, bound: Bound) -> list[str]:
+    """Behind a reload: what `faults` would have said, had it been bound before. Leases and B4s are given another."""
+    was, will = around(old), around(new)
+    gone, server_v4 = set(was.br) - set(will.br), will.server_v4 - was.server_v4
+    if not (gone or server_v4):
+        return []
+    wanted = bound()
+    unserved = (wanted.sources == Source.OPERATOR) & _is_one_of(wanted.rows["br"], gone)
+    server = (wanted.sources != Source.CONFIG) & np.isin(wanted.rows["ipv4"], list(server_v4))
+    text = "an address of the PCP server is that of {}; give them another, or remove them"
+    found = [*_named("", _UNSERVED, wanted, unserved), *_named("", text, wanted, server)]
+    return [said for _, said, _ in found]
 
 
 def _left(address: IPv6Address, new: Config, wanted: Sourced) -> Iterator[tuple[str, str, bool]]:

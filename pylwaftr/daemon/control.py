@@ -220,6 +220,11 @@ class Control:
 
         await self._writer.do(act, self._table.size)
 
+    async def turn(self) -> None:
+        """What was asked for before is done, or refused, when it returns."""
+        with suppress(StoreFault):
+            await self._writer.do(lambda: ([], None), 0)
+
     async def replace_all(self, source: int) -> Replacing:
         """Raises Busy."""
         if source in self._replacing:

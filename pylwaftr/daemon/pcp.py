@@ -135,6 +135,9 @@ class PcpService:
         moves, self._moves = self._moves, []
         for ipv4, port, tunnel, br in moves:
             await self.settled(self.server.follow(ipv4, port, tunnel, br, now))
+        if not await self.catch_up():  # with what became durable beside those
+            self._wake.set()
+            return
         waiting, self._waiting = self._waiting[:_TURN], self._waiting[_TURN:]
         if self._waiting:
             self._wake.set()
@@ -142,7 +145,7 @@ class PcpService:
             self._strangers = 0
         if not waiting:
             return
-        outcome = self.server.receive_many([(datagram, sender) for datagram, sender, _ in waiting], now)
+        outcome = self.server.receive_many([(datagram, sender) for datagram, sender, _ in waiting], time.time())
         if not await self.settled(outcome):
             return
         packets: list[bytes] = []

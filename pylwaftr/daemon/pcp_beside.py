@@ -6,6 +6,7 @@ None of it is needed to forward: what PCP had bound is bound again with all the 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from pylwaftr.changes import Source
 from pylwaftr.config import Config
 from pylwaftr.daemon.control import Control
 from pylwaftr.daemon.pcp import SPACE, Inject, PcpService
+from pylwaftr.daemon.writer import Closed
 from pylwaftr.pcp import settings as pcp_settings
 from pylwaftr.pcp.mapping import EPOCH_KEY
 from pylwaftr.pcp.outcome import Outcome
@@ -24,7 +26,10 @@ from pylwaftr.row_sets import Sourced
 from pylwaftr.rows import Rows, no_rows
 from pylwaftr.store import StoreFault
 
+log = logging.getLogger("pylwaftr")
+
 _AGAIN_S = 1.0
+_BEGIN_AGAIN_S = 0.1  # not when leasequery asks again: the two would be refused together for ever
 _QUIET_S, _PATIENCE_S = 0.25, 5.0
 _TOGETHER = 1 << 14  # rows: some milliseconds, in which the event loop waits
 
@@ -47,12 +52,23 @@ class PcpBeside:
             others = _without(bound)
             return self._hear
 
-        await self._control.observe_all(begun)
+        await self._observed(begun)
         await self.service.settle(lambda now: server.reserve(others, now))
         self.service.catch_up = self._catch_up  # from here on: what was heard comes behind what was there
         began_anew = EPOCH_KEY in loaded.records  # mappings that B4s still use may be unknown here
         if enabled and began_anew:
             server.announce(time.time(), others)
+
+    async def _observed(self, begun: Callable[[Sourced], Callable[[Applied], None]]) -> None:
+        """A store that fails is asked again: that was about what others changed."""
+        while True:
+            try:
+                return await self._control.observe_all(begun)
+            except Closed:
+                raise
+            except StoreFault as fault:
+                log.error("PCP: %s; trying again", fault)
+                await asyncio.sleep(_BEGIN_AGAIN_S)
 
     async def follow(self) -> None:
         """What others bind is noted some time when no more comes. Many rows together take half as long, and while they

@@ -55,17 +55,26 @@ class PcpView:
             and (key is None or (parts(found)[0], parts(found)[2]) == key)
             and (b4 is None or IPv6Address(mapping.b4) in b4)
         ]
-        if not validate_only:
-            for found in keys:
-                await self._service.settle(_releasing(self._service, found))
-        return len(keys)
+        if validate_only:
+            return len(keys)
+        return sum([await self._released(found) for found in keys])
+
+    async def _released(self, key: int) -> bool:
+        """False: it has ended meanwhile, or gave way to another source in the turns before this one."""
+        server = self._service.server
+        released = False
+
+        def release(now: float) -> Outcome:
+            nonlocal released
+            mapping = server.mapping(key)
+            released = mapping is not None and mapping.active
+            return server.release(key, now) if released else Outcome()
+
+        await self._service.settle(release)
+        return released
 
     async def announce(self) -> int:
         return await self._announce()
-
-
-def _releasing(service: PcpService, key: int) -> Callable[[float], Outcome]:
-    return lambda now: service.server.release(key, now)
 
 
 def _key_of_page(page: str) -> int:

@@ -58,7 +58,8 @@ class Services:
         self.machine = Machine(router)
         self.policy = IcmpPolicy(Policy.from_config(config.icmp))
         judge = partial(bound_checks.faults, bound=self.control.everything)
-        self.settings = Settings(config, [self._take], judge, lambda: self.control.revision)
+        self.settings = Settings(config, [self._take], judge, self._taken, lambda: self.control.revision)
+        self._unserved: list[str] = []  # remarks about what was bound while the last reload was on its way
         self.pcp: PcpBeside | None = None
         self.leases: LeaseService | None = None
         self._api: api_server.Running | None = None
@@ -90,11 +91,11 @@ class Services:
     async def start(self) -> None:
         """Raises StartFault."""
         config = self.config
+        self._log_task = self._start_log(config)  # first: it tells what others bind from here on
         self._start_leases()
         pcp = await self._start_pcp(config)
         self._run(self._forget(), "retention of the history")
         self._run(self._name_unserved(), "a look at BR addresses")
-        self._log_task = self._start_log(config)
         self._start_metrics(pcp)
         await self._start_api(pcp)
         self._run(self._watch_health(), "health")
@@ -254,6 +255,18 @@ class Services:
         for text in await asyncio.to_thread(bound_checks.unserved, self.config, bound):
             log.warning("%s", text)
 
+    def _taken(self, old: Config, new: Config) -> None:
+        self._run(self._name_meanwhile(old, new), "a look at what was bound during the reload")
+
+    async def _name_meanwhile(self, old: Config, new: Config) -> None:
+        """What was asked for under the old settings behind the look at what is bound."""
+        await self.control.turn()
+        found = await asyncio.to_thread(bound_checks.meanwhile, old, new, self.control.everything)
+        kept = [remark for remark in self.machine.remarks if remark not in self._unserved]
+        self.machine.remarks, self._unserved = kept + found, found
+        for text in found:
+            log.warning("reload: %s", text)
+
     async def _forget(self) -> None:
         while True:
             days = self.config.history.retention_days
@@ -281,7 +294,9 @@ class Services:
 
     def _start_log(self, config: Config) -> asyncio.Task[None] | None:
         wanted = config.history.syslog
-        return None if wanted is None else self._run(binding_log.stream(self.control, wanted), "history.syslog")
+        if wanted is None:
+            return None
+        return self._run(binding_log.stream(self.control, wanted, self.control.revision), "history.syslog")
 
     def _bindings_by_source(self) -> Mapping[str, int]:
         return {source.name.lower(): self._router.table.size_of(source) for source in Source}

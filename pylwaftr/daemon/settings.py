@@ -31,6 +31,8 @@ log = logging.getLogger("pylwaftr")
 
 # Takes over what differs. Raises without having changed anything.
 Taker = Callable[[Config, Config, Plan], Awaitable[None]]
+# Is told of those that were in force and those that are.
+Taken = Callable[[Config, Config], None]
 # What is wrong with other settings beside what the router has bound under the present ones; called in a thread.
 Judge = Callable[[Config, Config], Sequence[Fault]]
 
@@ -38,11 +40,14 @@ Judge = Callable[[Config, Config], Sequence[Fault]]
 class Settings:
     """Implements api.backend.SettingsView. One change at a time; readers see the old or the new."""
 
-    def __init__(self, config: Config, takers: Sequence[Taker], judge: Judge, revision: Callable[[], int]) -> None:
+    def __init__(
+        self, config: Config, takers: Sequence[Taker], judge: Judge, taken: Taken, revision: Callable[[], int]
+    ) -> None:
         self._config, self._takers, self._judge, self._revision = config, takers, judge, revision
+        self._taken = taken
         self._around = around(config)
         self._file = Path(config.source)
-        self._text = self._file.read_text(errors="replace")
+        self._text = self._file.read_bytes().decode("utf-8-sig", "replace")  # as it is read by a reload
         self._applied = time.time()
         self._lock = asyncio.Lock()
 
@@ -98,8 +103,9 @@ class Settings:
             if part is not None:
                 part.unlink(missing_ok=True)
             raise
-        self._config, self._text, self._applied = new, text, time.time()
+        old, self._config, self._text, self._applied = self._config, new, text, time.time()
         self._around = around(new)
+        self._taken(old, new)
         for warning in new.warnings:
             log.warning("reload: %s", warning)
         for difference in plan.differences:
@@ -135,21 +141,14 @@ class Settings:
         """In a thread: a file of a million bindings takes a second. Raises ConfigFaults."""
 
         def read() -> tuple[str, Config]:
-            if text is not None:
-                return text, judged(text, configuration.load_text(text, str(self._file), self._file.parent))
-            new = configuration.load(self._file)
-            return (found := self._file.read_text(errors="replace")), judged(found, new)
-
-        def judged(text: str, new: Config) -> Config:
-            told = [replace(one, line=line_of(text, one.path)) for one in self._judge(self._config, new)]
+            found = configuration.text_of(self._file) if text is None else text
+            new = configuration.load_text(found, str(self._file), self._file.parent)
+            told = [replace(one, line=line_of(found, one.path)) for one in self._judge(self._config, new)]
             if any(not one.warning for one in told):
                 raise ConfigFaults((*new.warnings, *told))
-            return replace(new, warnings=(*new.warnings, *told))
+            return found, replace(new, warnings=(*new.warnings, *told))
 
-        try:
-            return await asyncio.to_thread(read)
-        except OSError as fault:
-            raise ConfigFaults([Fault(str(self._file), 1, "file", f"cannot be read: {fault.strerror}")]) from None
+        return await asyncio.to_thread(read)
 
 
 def _shown(plan: Plan) -> tuple[Difference, ...]:
