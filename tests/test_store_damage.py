@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from pylwaftr.store import Change, Commit, Record, State, StoreFault
+from pylwaftr.store import Change, Commit, Record, State, StoreFault, opening
 from pylwaftr.store.sqlite import Limits, SqliteStore
 from tests.store_rows import A1, A3, BIND, EVER, SHADOW, bound, kept_up, many, one, opened, prefix, row
 
@@ -107,6 +107,15 @@ DAMAGE: list[tuple[str, Callable[[Path], object], str, str, int, int, int]] = [
         2,
     ),
     (
+        "a column of the journal",
+        lambda d: in_journal(d, "UPDATE log SET op = 999 WHERE number = 5"),
+        "change 5 of the journal has a wrong checksum; the 1 rows of revision 5 are missing",
+        "",
+        ALL - 1,
+        1,
+        2,
+    ),
+    (
         "a record",
         lambda d: in_journal(d, "UPDATE records SET value = x'00' WHERE key = x'6b'"),
         "1 records",
@@ -172,6 +181,66 @@ def test_one_unreadable_page_costs_the_changes_on_it_alone(tmp_path: Path) -> No
     assert "10 changes and 0 records of it could be read" in found.set_aside[0]
     assert not any("\n" in text for text in found.set_aside)
     store.close()
+
+
+CHANGES = 300  # 60 of them on a page
+ABSURD = 1 << 61
+LEAVES = [  # what else is harmed, which pages, how many changes beside theirs, whether all numbers are tried
+    ("", [3], 0, True),
+    ("", [2, 4], 0, True),
+    ("", [0], 0, True),
+    ("", [-1], 0, True),
+    ("DELETE FROM meta", [3], 0, True),
+    ("DELETE FROM meta", [-1], 0, True),
+    ("DELETE FROM meta WHERE name = 'format'", [3], 0, True),
+    (f"UPDATE meta SET value = {ABSURD} WHERE name = 'number'", [3], 0, True),
+    (f"UPDATE meta SET value = {ABSURD} WHERE name = 'number'", [-1], 0, False),
+    (f"UPDATE log SET number = {ABSURD} WHERE number = {CHANGES}", [3], 1, True),
+    (f"UPDATE log SET number = -{ABSURD} WHERE number = 1", [3], 1, True),
+    ("UPDATE log SET op = 999 WHERE number = 1", [3], 1, True),
+]
+
+
+@pytest.mark.parametrize("statement, pages, more, all_tried", LEAVES)
+def test_unreadable_pages_of_small_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: str, pages: list[int], more: int, all_tried: bool
+) -> None:
+    monkeypatch.setattr(opening, "TRIED", 200)
+    limits = Limits(fold_changes=1 << 20, fold_rows=1 << 20)
+    store, _ = opened(tmp_path, limits)
+    store.commit([one(BIND, many(number, 1)) for number in range(CHANGES)], 100.0)
+    store.close()
+    if statement:
+        in_journal(tmp_path, statement)
+    lost = more
+    with journal(tmp_path).open("r+b") as stream:
+        octets = stream.read()
+        # Leaves of tables with numbers; the first page is of the schema.
+        leaves = [at for at in range(4096, len(octets), 4096) if octets[at] == 0x0D]
+        leaves.sort(key=lambda at: key_of(octets, at))
+        for leaf in (leaves[page] for page in pages):
+            lost += int.from_bytes(octets[leaf + 3 : leaf + 5])
+            stream.seek(leaf)
+            stream.write(bytes(4096))
+    store, found = opened(tmp_path, limits, AT)
+    assert counts(found)[0] == CHANGES - lost
+    assert f"{CHANGES - lost} changes and 0 records" in found.set_aside[0]
+    assert ("were not tried: 200 are the most" in found.set_aside[0]) is not all_tried
+    store.close()
+
+
+def key_of(octets: bytes, page: int) -> int:
+    """Of the first cell: behind its length, in groups of 7 bits."""
+    at = page + int.from_bytes(octets[page + 8 : page + 10])
+    key, length_is_over = 0, False
+    for octet in octets[at : at + 18]:
+        if length_is_over:
+            key = key << 7 | octet & 0x7F
+        if octet < 0x80:
+            if length_is_over:
+                break
+            length_is_over = True
+    return key
 
 
 def counts(state: State) -> tuple[int, int, int]:

@@ -62,6 +62,12 @@ class Entry:
         head = _HEAD.pack(self.number, self.revision, self.at, self.op, self.source, self.count)
         return zlib.crc32(self.rows if self.rows is not None else (self.file or "").encode(), zlib.crc32(head))
 
+    def has(self, check_sum: object) -> bool:
+        try:
+            return self.check_sum() == check_sum
+        except (struct.error, TypeError):  # a column is not even what a change may have there
+            return False
+
     def columns(self) -> tuple[Any, ...]:
         head = (self.number, self.revision, self.at, self.op, self.source, self.count)
         return (*head, self.rows, self.file, self.check_sum())
@@ -173,16 +179,28 @@ class Journal:
         while found := self._connection.execute(query, (after, until, revision)).fetchall():
             for *columns, check_sum in found:
                 entry = Entry(*columns)
-                if entry.check_sum() != check_sum:
+                if not entry.has(check_sum):
                     raise DamagedEntry(entry)
                 yield entry
             after = found[-1][0]
 
-    def bounds(self) -> tuple[int, int]:
-        """The first and the last number; (1, 0) if there is none."""
-        query = "SELECT coalesce(min(number), 1), coalesce(max(number), 0) FROM log"
-        first, last = self._connection.execute(query).fetchone()
-        return first, last
+    def readable(self, backwards: bool = False) -> Iterator[Entry]:
+        """Those with the right checksum, from one end up to the first page that SQLite cannot read: sqlite3.Error.
+
+        The last one before that page is not among them: the interpreter asks for the next before it hands one out.
+        """
+        query = f"SELECT {_COLUMNS} FROM log NOT INDEXED ORDER BY number {'DESC' if backwards else 'ASC'}"
+        for *columns, check_sum in self._connection.execute(query):
+            entry = Entry(*columns)
+            if entry.has(check_sum):
+                yield entry
+
+    def entry(self, number: int) -> Entry | None:
+        """None if there is none, or none with the right checksum. No other page is read than those that it lies on."""
+        found = self._connection.execute(f"SELECT {_COLUMNS} FROM log WHERE number = ?", (number,)).fetchone()
+        if found is None or not (entry := Entry(*found[:-1])).has(found[-1]):
+            return None
+        return entry
 
     def size(self, after: int) -> tuple[int, int]:
         """Small changes behind number `after`, and their rows."""

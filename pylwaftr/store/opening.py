@@ -7,6 +7,7 @@ import sqlite3
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from pylwaftr.store.upkeep import DATABASE, apply, opened, rebuilt
 
 _WAL_HEADER = struct.Struct(">8I")
 _FRAME_HEADER = 24
+TRIED = 1 << 18  # numbers of changes between unreadable pages, 12 us each: nothing is forwarded meanwhile
 
 
 @dataclass(slots=True)
@@ -66,6 +68,7 @@ class Salvage:
 
     meta: Meta = field(default_factory=Meta)
     batch: Batch = field(default_factory=Batch)
+    untried: int = 0  # numbers of changes
 
 
 def _database(folder: Path, stamp: str, damage: list[str]) -> tuple[Journal, Salvage | None]:
@@ -98,6 +101,8 @@ def _database(folder: Path, stamp: str, damage: list[str]) -> tuple[Journal, Sal
     log = Journal(journal.connect(path))
     log.create()
     counts = f"{len(salvage.batch.entries)} changes and {len(salvage.batch.records)} records of it could be read"
+    if salvage.untried:
+        counts += f" ({salvage.untried} numbers that changes may have were not tried: {TRIED} are the most)"
     damage.append(f"{path} {why}; {counts}" + (f"; it is kept as {aside.name}" if aside else ""))
     return log, salvage
 
@@ -134,9 +139,9 @@ def _salvaged(path: Path) -> Salvage:
     salvage = Salvage()
     with contextlib.suppress(sqlite3.Error):
         log = Journal(journal.connect(path))
-        with contextlib.suppress(sqlite3.Error, Damaged, TypeError):
+        with contextlib.suppress(sqlite3.Error, Damaged, TypeError, KeyError):
             salvage.meta = log.meta()
-        salvage.batch.entries = list(_readable_entries(log, salvage.meta.number))
+        salvage.batch.entries, salvage.untried = _readable_entries(log, salvage.meta.number)
         with contextlib.suppress(sqlite3.Error):
             for space, key, value, good in log.records():
                 if good:
@@ -145,14 +150,31 @@ def _salvaged(path: Path) -> Salvage:
     return salvage
 
 
-def _readable_entries(log: Journal, last: int) -> Iterator[Entry]:
-    """One by one: a page that SQLite cannot read costs the changes that lie on it, and no others."""
-    first = 1
+def _readable_entries(log: Journal, last: int) -> tuple[list[Entry], int]:
+    """From both ends up to the pages that SQLite cannot read, and what is between them one by one: such a page costs
+    the changes that lie on it, and no others. With how many numbers were not tried.
+    """
+    found: dict[int, Entry] = {}
     with contextlib.suppress(sqlite3.Error):
-        first, last = log.bounds()
-    for number in range(first, last + 1):
+        for entry in log.readable():
+            found[entry.number] = entry
+        return list(found.values()), 0
+    low = max(found, default=0)
+    high = (last or low + TRIED) + 1
+    with contextlib.suppress(sqlite3.Error):
+        for entry in log.readable(backwards=True):
+            if entry.number <= low:
+                break
+            found[entry.number] = entry
+            high = entry.number
+    numbers = range(low + 1, high)
+    few = TRIED // 2
+    tried = numbers if len(numbers) <= TRIED else chain(numbers[:few], numbers[-few:])
+    for number in tried:
         with contextlib.suppress(sqlite3.Error):
-            yield from _good_entries(log, [], number - 1, number)
+            if (one := log.entry(number)) is not None:
+                found[number] = one
+    return [found[number] for number in sorted(found)], max(0, len(numbers) - TRIED)
 
 
 def _restored(folder: Path, log: Journal, salvage: Salvage, stamp: str, damage: list[str]) -> Meta:
@@ -224,7 +246,7 @@ def _new_snapshot(folder: Path, log: Journal, live: Live, meta: Meta) -> Meta:
 
 def _good_log(folder: Path, log: Journal, live: Live, files: list[Segment], stamp: str, damage: list[str]) -> None:
     """Takes out of the log what is damaged of the changes that the snapshot does not have."""
-    for entry in _good_entries(log, damage, live.number, mend=True):
+    for entry in _good_entries(log, damage, live.number):
         try:
             entry.content(folder)
         except Damaged as fault:
@@ -234,20 +256,17 @@ def _good_log(folder: Path, log: Journal, live: Live, files: list[Segment], stam
             files[:] = [file for file in files if file.path.name != entry.file]
 
 
-def _good_entries(
-    log: Journal, damage: list[str], after: int = 0, until: int = 1 << 62, mend: bool = False
-) -> Iterator[Entry]:
+def _good_entries(log: Journal, damage: list[str], after: int) -> Iterator[Entry]:
     while True:
         try:
-            for entry in log.entries(after, until):
+            for entry in log.entries(after):
                 after = entry.number
                 yield entry
             return
         except DamagedEntry as fault:
             after = fault.entry.number
             damage.append(f"{fault}; the {fault.entry.count} rows of revision {fault.entry.revision} are missing")
-            if mend:
-                log.drop([after])
+            log.drop([after])
 
 
 def _records(folder: Path, log: Journal, stamp: str, damage: list[str]) -> dict[str, dict[bytes, bytes]]:
