@@ -25,6 +25,7 @@ import yaml
 
 from pylwaftr import _core, binding_files, eal_args
 from pylwaftr.api.client import CallFailed, Client
+from pylwaftr.bench import parent
 from pylwaftr.bench.paced import Words
 
 BR = "2001:db8:ffff::1"
@@ -142,7 +143,8 @@ def _is_worker(name: str) -> bool:
 def environment() -> dict[str, str]:
     """Compiled modules are kept, as where it is installed: from the second start on they are there."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return {"PYTHONPYCACHEPREFIX": str(Path(tempfile.gettempdir()) / f"pylwaftr-bench-{os.geteuid()}")} | kept
+    folder = Path(tempfile.gettempdir()) / f"pylwaftr-bench-{os.geteuid()}"
+    return parent.named({"PYTHONPYCACHEPREFIX": str(folder)} | kept)
 
 
 def free_port() -> int:

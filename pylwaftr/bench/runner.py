@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
 
+from pylwaftr.bench.parent import named
 from pylwaftr.bench.plan import Plan, to_json
 
 
@@ -22,9 +24,8 @@ class RunFault(Exception):
 def run(plan: Plan, progress: Callable[[str], None]) -> dict[str, Any]:
     """The document {machine, commit, plan, results}. Raises RunFault."""
     command = [sys.executable, "-m", "pylwaftr.bench.child"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as child:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=named(os.environ)) as child:
         try:
             return _heard(child, plan, progress)
         except BaseException:

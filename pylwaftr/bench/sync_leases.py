@@ -89,7 +89,8 @@ class LeaseServer:
 
 @contextmanager
 def lease_server(journal: Path) -> Iterator[LeaseServer]:
-    command = [sys.executable, "-m", "pylwaftr", "leasequery-server", "--listen", "127.0.0.1:0", "--allow-plaintext"]
+    command = [sys.executable, "-m", "pylwaftr.bench.parent"]
+    command += [sys.executable, "-m", "pylwaftr", "leasequery-server", "--listen", "127.0.0.1:0", "--allow-plaintext"]
     command += ["--quiet", "--journal", str(journal)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=live.environment())
     try:
