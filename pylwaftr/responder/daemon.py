@@ -79,6 +79,7 @@ class Client(asyncio.Protocol):
         self.connection = Connection(service.database, service.settings, service.counts, native)
         self._transport: asyncio.Transport | None = None
         self._paused_at: float | None = None
+        self._held = False  # nothing is read: it has asked enough for now
         self._upgrade: asyncio.Task[None] | None = None
         self._again: asyncio.Handle | None = None
         self._peer = "?"
@@ -115,23 +116,30 @@ class Client(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing() or self._upgrade is not None:
             return
-        for _ in range(TURN):
-            if self._paused_at is not None:
-                break
-            octets = self.connection.produce(self._loop.time(), int(time.time()))
-            if not octets:
-                break
-            for piece in _records(octets) if self._native else (octets,):
-                transport.write(piece)
-        else:
+        there_is_more = self._write(transport)
+        if self._held is not self.connection.is_full:
+            self._held = not self._held
+            (transport.pause_reading if self._held else transport.resume_reading)()
+        if there_is_more:
             if self._again is None:  # others first
                 self._again = self._loop.call_soon(self._go_on)
-            return
-        if self.connection.wants_tls:
+        elif self.connection.wants_tls:
             transport.pause_reading()  # what comes now is the client's handshake
             self._upgrade = self._loop.create_task(self._start_tls(transport))
         elif self.connection.done and self._paused_at is None:
             transport.close()
+
+    def _write(self, transport: asyncio.Transport) -> bool:
+        """What may be written in one turn; whether there may be more."""
+        for _ in range(TURN):
+            if self._paused_at is not None:
+                return False
+            octets = self.connection.produce(self._loop.time(), int(time.time()))
+            if not octets:
+                return False
+            for piece in _records(octets) if self._native else (octets,):
+                transport.write(piece)
+        return True
 
     def _go_on(self) -> None:
         self._again = None

@@ -3,7 +3,7 @@ What is said is decided here, how it is said in over6.py and native.py.
 
 connection.feed(octets, now)         connection.timer(), handle_timer(now)
 connection.produce(now, unix)        the next piece of what is to be sent; b"" = nothing now
-connection.wants_tls, connection.done
+connection.wants_tls, connection.done, connection.is_full
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ IDLE_S = 60.0  # ACTIVE_LQ_IDLE_TIMEOUT: a keep-alive after so much silence
 SEND_S = 120.0  # ACTIVE_LQ_SEND_TIMEOUT: who does not read for so long is dropped
 UNASKED_S = 300.0  # BULK_LQ_DATA_TIMEOUT: who asks nothing for so long holds a place that others may need
 PIECE = 512  # leases of one piece
-QUERIES_MOST = 32  # that may wait on one connection
+QUERIES_MOST = 32  # that wait on one connection; those behind them are not read yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,7 @@ class Connection:
         self._in = bytearray()
         self._out: deque[bytes] = deque()
         self._queries: deque[Query] = deque()
+        self._refusal: bytes | None = None  # the last word, behind the answers to what was asked before
         self._bulk: Query | None = None
         self._place = 0
         self._active: Query | None = None
@@ -94,6 +95,11 @@ class Connection:
     @property
     def is_active(self) -> bool:
         return self._active is not None
+
+    @property
+    def is_full(self) -> bool:
+        """What comes now would only wait: leave it to TCP until something has been produced."""
+        return len(self._queries) >= QUERIES_MOST
 
     def unasked(self, now: float) -> bool:
         """It is open in vain. Asked now and then."""
@@ -109,10 +115,13 @@ class Connection:
     def feed(self, octets: bytes, now: float) -> None:
         if self.wants_tls:  # a client waits for our answer before its handshake
             self.done, self.wants_tls = True, False
-        if self.done:
+        if self.done or self._refusal is not None:
             return
         self._in += octets
-        while len(self._in) >= 2 and not self.done and not self.wants_tls:
+        self._take(now)
+
+    def _take(self, now: float) -> None:
+        while len(self._in) >= 2 and not (self.done or self.wants_tls or self.is_full or self._refusal is not None):
             size = int.from_bytes(self._in[:2])
             if len(self._in) - 2 < size:
                 break
@@ -122,6 +131,9 @@ class Connection:
             self._message(message, now)
         if self.wants_tls and self._in:
             self.done, self.wants_tls = True, False  # octets in clear text that claim to come after TLS
+        if self._refusal is not None and self._bulk is None and not self._queries:
+            self._out.append(self._refusal)
+            self._refusal, self.done = None, True
 
     def _message(self, message: bytes, now: float) -> None:
         try:
@@ -156,7 +168,7 @@ class Connection:
             self._refuse(asked, encode.NOT_ALLOWED, "TLS is required")
         elif unable := self._voice.unable(asked):
             self._refuse(asked, encode.UNSPEC_FAIL, unable)
-        elif self.is_active or len(self._queries) >= QUERIES_MOST:  # RFC 7653 section 9.4
+        elif self.is_active:  # RFC 7653 section 9.4
             self._refuse(asked, encode.NOT_ALLOWED, "one query too many on this connection")
         elif asked.kind == query.ACTIVELEASEQUERY:
             self._begin_active(asked, now)
@@ -166,8 +178,7 @@ class Connection:
             self._queries.append(asked)
 
     def _refuse(self, asked: Query, code: int, text: str) -> None:
-        self._out.append(self._voice.refused(asked, code, text))
-        self.done = True
+        self._refusal = self._voice.refused(asked, code, text)
 
     # --- active ---
 
@@ -267,16 +278,18 @@ class Connection:
     # --- out ---
 
     def produce(self, now: float, unix: int) -> bytes:
-        octets = b"".join(self._out)
-        self._out.clear()
-        if not octets and not self.done and not self.wants_tls:
-            if self._bulk is not None or self._queries:
-                while not octets and (self._bulk is not None or self._queries):  # a piece may hold nothing wanted
-                    octets = self._bulk_piece(unix)
-            elif self._active is not None:
-                octets = self._stream(self._active, unix)
-                if not octets and now >= self._said_at + self._settings.idle_s:
-                    octets = self._voice.alive(self._active, unix)
+        octets = b""
+        while not octets:
+            self._take(now)
+            octets = b"".join(self._out)
+            self._out.clear()
+            if octets or self.done or self.wants_tls or (self._bulk is None and not self._queries):
+                break
+            octets = self._bulk_piece(unix)  # a piece may hold nothing wanted
+        if not octets and self._active is not None and not (self.done or self.wants_tls):
+            octets = self._stream(self._active, unix)
+            if not octets and now >= self._said_at + self._settings.idle_s:
+                octets = self._voice.alive(self._active, unix)
         if octets:
             self._said_at = now
         return octets
