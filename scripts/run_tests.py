@@ -155,7 +155,7 @@ def judge(stage: Stage) -> bool:
     results = [run(command, log, started + stage.limit - time.monotonic()) for command in stage.commands]
     passed = all(results)
     text = log.read_text(errors="replace")
-    counts = next((found[-1] for pattern in COUNTS if (found := pattern.findall(text))), "")
+    counts = next((" + ".join(found) for pattern in COUNTS if (found := pattern.findall(text))), "")
     if not passed:
         print(text.rstrip())
     print(f"{stage.name}: {'ok' if passed else 'FAILED'}, {time.monotonic() - started:.1f} s{counts and ', ' + counts}")

@@ -11,7 +11,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -198,7 +198,7 @@ class Machine:
 
 @dataclass
 class Settings:
-    around: Surroundings = field(default_factory=lambda: anywhere((BR,)))
+    around: Surroundings = field(default_factory=lambda: replace(anywhere(), br=(BR,)))
     yaml: str = "api: {}\n"
     etag: str = "e1"
 

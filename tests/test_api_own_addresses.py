@@ -22,7 +22,8 @@ pytest_plugins = ("tests.api_fixtures",)
 FREE, OWN4, SERVER, OWN6 = "203.0.113.1", "192.0.2.1", "203.0.113.9", "2001:db8:ffff::2"
 B4 = "2001:db8:1::1"
 AROUND = replace(
-    anywhere((BR,)),
+    anywhere(),
+    br=(BR,),
     own_v4=frozenset({int(IPv4Address(OWN4))}),
     own_v6=frozenset({IPv6Address(OWN6).packed}),
     server_v4=frozenset({int(IPv4Address(SERVER))}),

@@ -312,6 +312,13 @@ def test_the_wheel_is_complete(tmp_path: Path) -> None:
 STAGES = [  # what, commands, limit in seconds, passed, what is printed
     ("passes", ["echo 3 passed in 0.5s", "true"], 20.0, True, "example: ok, "),
     ("counts", ["echo 3 passed in 0.5s"], 20.0, True, ", 3 passed\n3 passed in 0.5s\n"),
+    (
+        "counts of all commands",
+        ["echo 17 passed, 2 deselected in 0.5s", "echo 3 passed in 0.1s"],
+        20.0,
+        True,
+        ", 17 passed, 2 deselected + 3 passed\n",
+    ),
     ("tells of skips", ["echo 'SKIPPED [1] x: needs root'"], 20.0, True, "SKIPPED [1] x: needs root"),
     ("a later command does not mend it", ["echo why; false", "true"], 20.0, False, "why\n"),
     ("an earlier one neither", ["true", "exit 3"], 20.0, False, "example: FAILED, "),

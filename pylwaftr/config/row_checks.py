@@ -38,9 +38,9 @@ class Surroundings:
     max_softwires: int
 
 
-def anywhere(br: tuple[bytes, ...] = ()) -> Surroundings:
-    """For who does not know the router's addresses and limits, but for those BR addresses."""
-    return Surroundings(frozenset(), frozenset(), frozenset(), br, 128, 1 << 30)
+def anywhere() -> Surroundings:
+    """For who does not know the router's addresses and limits."""
+    return Surroundings(frozenset(), frozenset(), frozenset(), (), 128, 1 << 30)
 
 
 Where = Callable[[int], str]  # a row's place, for messages about two rows
