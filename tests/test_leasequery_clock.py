@@ -152,6 +152,24 @@ def test_a_whole_bulk_ahead_is_outdone_by_what_comes_later(far: int, compiled: b
     assert leases.counts["lay_ahead"] == 2
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("told, left", [(ended(lease(1), 1000), []), (lease(1, 1000, b4="2001:db8:9::9"), [1])])
+def test_a_bulk_that_takes_long_does_not_undo_what_the_stream_told_meanwhile(
+    told: Lease, left: list[int], compiled: bool
+) -> None:
+    """It was written as a whole when it began."""
+    leases = Leases([Policy("A")], BR.packed, compiled=compiled)
+    leases.heard("A", rows(lease(1)), 0)
+    leases.bulk_begins("A")
+    leases.heard("A", rows(told), 1000)
+    before = leases.bindings().tobytes()
+    out = leases.heard("A", rows(lease(1, 100)), 1100, bulk=True)
+    assert (leases.bindings()["psid"].tolist(), leases.bindings().tobytes()) == (left, before)
+    assert (out.reports, out.resync) == ([], set())
+    leases.bulk_ends("A")
+    assert leases.bindings().tobytes() == before
+
+
 def test_a_message_that_is_late_is_no_proof_of_that() -> None:
     """A bulk has a backlog."""
     table = Table(Policy("A"))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pylwaftr.dhcp import judging
 from pylwaftr.dhcp.codec_lease import Lease
 from pylwaftr.dhcp.leases import Policy
 from pylwaftr.dhcp.s46 import PortParams
@@ -95,6 +96,22 @@ def test_a_b4_that_is_the_router_itself_now_is_none() -> None:
     assert "bad_b4" in table.reports
     table.heed(table.leases.set_br(BR.packed, []))
     assert set(table.psids) == {1, 2}
+
+
+def test_leases_are_judged_anew_wherever_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Part by part, and all that is kept out is told together."""
+    monkeypatch.setattr(judging, "AT_ONCE", 8)
+    outside, other = "203.0.113.1", "192.0.2.1"
+    table = Table(Policy("A"))
+    for psid in range(20):
+        table.hear(("A", lease(psid, ipv4=outside if psid % 3 else other, b4=f"2001:db8:{psid:x}::1")))
+    table.hear(("A", ended(lease(19, ipv4=outside), 1)))
+    out = table.leases.judge_anew(Policy("A", pools=(IPv4Network("192.0.2.0/24"),)))
+    table.heed(out)
+    assert set(table.psids) == set(range(0, 20, 3))
+    assert [report.text.partition(",")[0] for report in out.reports] == ["12 leases end"]
+    table.heed(table.leases.judge_anew(Policy("A", pools=(IPv4Network("203.0.113.0/24"),))))
+    assert set(table.psids) == {psid for psid in range(19) if psid % 3}
 
 
 def test_a_reload_of_a_million_leases_is_told_in_one_line() -> None:

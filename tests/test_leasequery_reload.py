@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -13,16 +14,17 @@ from pylwaftr.daemon.leasequery import Edge, Endpoint
 from pylwaftr.dhcp.connection import Timers
 from pylwaftr.dhcp.events import Channel, Open
 from pylwaftr.dhcp.leasequery import Settings as SessionSettings
-from pylwaftr.dhcp.leases import Policy
+from pylwaftr.dhcp.leases import Leases, Policy
 from pylwaftr.dhcp.requestor import Requestor, Server
 from pylwaftr.responder.daemon import Service
 from pylwaftr.responder.database import Database
 from pylwaftr.responder.server import Settings
-from tests.leasequery_peer import BR, CATCH_UP_COMPLETE, A, Peer, data, ended, lease, started
+from pylwaftr.rows import text6
+from tests.leasequery_peer import BR, CATCH_UP_COMPLETE, SETTLED, A, B, Peer, data, ended, lease, reply, rows, started
 from tests.leasequery_peer import psids as bound_psids
 from tests.leasequery_peer import server as peer_server
 from tests.leasequery_sockets import SERVER, Router, change, listening, on_a_loop, running, until
-from tests.leasequery_vectors import DUID
+from tests.leasequery_vectors import DUID, T0
 
 TIMERS = Timers(scale=0.01)
 
@@ -138,6 +140,41 @@ async def test_another_way_to_reach_a_server_is_another_connection_to_it(
         await world.until(1, 2, 3)
         assert world.unbound == []
         assert edge.requestor.sessions["a"].counts["queries_bulk"] == 0  # it has gone on from where it was
+
+
+NEWER = {"ended": (ended(lease(1), 50), {}), "elsewhere": (lease(1, 50, b4="2001:db8:a::1"), {1: "2001:db8:a::1"})}
+LATER = {  # what makes both servers' words of lease 1 be compared once more
+    "bulk": lambda peer: peer.requestor.leases.heard("B", rows(replace(lease(1), base=T0 + 70)), 70, bulk=True),
+    "policy": lambda peer: peer.requestor.leases.judge_anew(Policy("B", priority=1)),
+}
+
+
+@pytest.mark.parametrize("later", LATER)
+@pytest.mark.parametrize("word", NEWER)
+def test_another_way_to_reach_a_server_makes_its_word_no_older_than_another_s(word: str, later: str) -> None:
+    """RFC 6926 section 7.6: the later transaction counts, whoever is connected to anew."""
+    news, left = NEWER[word]
+    peer = Peer(peer_server("A"), peer_server("B"), saved=SETTLED)
+    peer.open()
+    for name, xid in (("A", A), ("B", B)):
+        peer.connect(Channel.ACTIVE, 0, xid, name)
+        peer.recv(reply(xid, 0, lease(1)), Channel.ACTIVE, 0, name)
+    peer.recv(data(A, 50, news), Channel.ACTIVE, 50, "A")
+    peer.requestor.reconfigure([peer_server("A"), peer_server("B")], ("A",), 60)
+    LATER[later](peer)
+    peer.after(70)
+    assert {key[3]: b4 for key, b4 in peer.table.items()} == left
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_what_a_server_says_next_is_newer_when_it_is_heard_anew(compiled: bool) -> None:
+    """Whatever its clock shows by then; and from there on times tell again."""
+    leases = Leases([Policy("A")], BR.packed, compiled=compiled)
+    leases.heard("A", rows(lease(1, 1000)), 0)
+    leases.reorder("A")
+    leases.heard("A", rows(lease(1, 900, b4="2001:db8:9::9")), 0, bulk=True)
+    leases.heard("A", rows(ended(lease(1), 890)), 0)
+    assert [text6(row["b4"].tobytes()) for row in leases.bindings()] == ["2001:db8:9::9"]
 
 
 @on_a_loop

@@ -44,6 +44,12 @@ cdef class KeyIndex:
         free(old)
         return 0
 
+    cdef int make_room(self, size_t more) except -1 nogil:
+        """After it, `set` of so many new keys does not fail."""
+        while (self._used + more) * 2 > self._mask + 1:  # fuller, a new key looks at several lines of the cache
+            self._grow()
+        return 0
+
     cdef size_t _at(self, uint64_t key) noexcept nogil:
         cdef size_t at = mixed(key) & self._mask  # keys are addresses, which come in rows
         while self._entries[at].value and self._entries[at].key != key:
@@ -62,8 +68,8 @@ cdef class KeyIndex:
     cdef inline int _set_at(self, size_t at, uint64_t key, int32_t slot) except -1 nogil:
         """`at`: where the key is, or would be."""
         if not self._entries[at].value:
-            if (self._used + 1) * 2 > self._mask + 1:  # fuller, a new key looks at several lines of the cache
-                self._grow()
+            if (self._used + 1) * 2 > self._mask + 1:
+                self.make_room(1)
                 at = self._at(key)
             self._used += 1
             self._entries[at].key = key
@@ -98,45 +104,56 @@ cdef class KeyIndex:
         return before
 
     def place(self, const uint64_t[::1] keys, const int32_t[::1] fresh):
-        """(slots, how many of them are new): new keys get the fresh ones, in order. There are as many as keys."""
+        """(slots, how many of them are new): new keys get the fresh ones, in order. There are as many as keys. Without
+        memory none has got one."""
         if fresh.shape[0] < keys.shape[0]:
             raise ValueError("as many fresh slots as keys")
         found = np.empty(keys.shape[0], np.int32)
         cdef int32_t[::1] out = found
         cdef Py_ssize_t i, new = 0, count = keys.shape[0]
         cdef size_t at
-        with nogil:
-            for i in range(count):
-                if i % AHEAD == 0:
-                    self._soon(keys, i)
-                at = self._at(keys[i])
-                if self._entries[at].value:
-                    out[i] = self._entries[at].value - 1
-                    continue
-                out[i] = fresh[new]
-                self._set_at(at, keys[i], out[i])
-                new += 1
+        try:
+            with nogil:
+                for i in range(count):
+                    if i % AHEAD == 0:
+                        self._soon(keys, i)
+                    at = self._at(keys[i])
+                    if self._entries[at].value:
+                        out[i] = self._entries[at].value - 1
+                        continue
+                    out[i] = fresh[new]
+                    self._set_at(at, keys[i], out[i])
+                    new += 1
+        except MemoryError:
+            count, i, new = new, 0, 0
+            while new < count:  # the first key with the slot that is next is the one that got it
+                if out[i] == fresh[new]:
+                    self._remove(keys[i])
+                    new += 1
+                i += 1
+            raise
         return found, new
 
     def remove(self, const uint64_t[::1] keys):
         """Keys that are not there are no fault."""
         cdef Py_ssize_t i
-        cdef size_t at, behind, home
         for i in range(keys.shape[0]):
-            at = self._at(keys[i])
-            if not self._entries[at].value:
-                continue
-            self._used -= 1
-            behind = at
-            while True:  # close the gap: whoever stands behind it and could stand in it moves up
-                behind = (behind + 1) & self._mask
-                if not self._entries[behind].value:
-                    break
-                home = mixed(self._entries[behind].key) & self._mask
-                if ((behind - home) & self._mask) >= ((behind - at) & self._mask):
-                    self._entries[at] = self._entries[behind]
-                    at = behind
-            self._entries[at].value = 0
+            self._remove(keys[i])
+
+    cdef void _remove(self, uint64_t key) noexcept nogil:
+        cdef size_t at = self._at(key), behind = at, home
+        if not self._entries[at].value:
+            return
+        self._used -= 1
+        while True:  # close the gap: whoever stands behind it and could stand in it moves up
+            behind = (behind + 1) & self._mask
+            if not self._entries[behind].value:
+                break
+            home = mixed(self._entries[behind].key) & self._mask
+            if ((behind - home) & self._mask) >= ((behind - at) & self._mask):
+                self._entries[at] = self._entries[behind]
+                at = behind
+        self._entries[at].value = 0
 
     cdef void _soon(self, const uint64_t[::1] keys, Py_ssize_t start) noexcept nogil:
         cdef Py_ssize_t i

@@ -41,6 +41,7 @@ cdef enum:  # records.py; winners.py
     UNCHANGED = -2
     TIE_S = 1
     LATE_S = 600
+    ANY_TIME = 0
     OTHERS_MOST = 64
 
 
@@ -54,6 +55,8 @@ cdef inline int64_t activity(const LeaseRow* row) noexcept nogil:
 cdef inline bint no_older(const LeaseRow* new, const LeaseRow* old, bint waited) noexcept nogil:
     """As records.Claims.accept."""
     cdef int64_t then = activity(old), now = activity(new)
+    if old.base == ANY_TIME:
+        return True
     if then >= 0 and now >= 0 and not -TIE_S <= now - then <= TIE_S:
         return now > then
     return <int64_t>new.base >= <int64_t>old.base + (TIE_S + 1 if waited else 0)
@@ -154,6 +157,7 @@ def hear(
     cdef const LeaseRow* row
     cdef int32_t slot, place, other
     cdef uint16_t cut = 0
+    b4s.make_room(count)  # here, for what fails amid the rows would leave changes that nobody takes
     i = 0
     with nogil:
         while i < count:

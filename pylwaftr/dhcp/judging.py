@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,6 +14,8 @@ from pylwaftr.dhcp.records import ACTIVE, GONE, QUARANTINED, Claims, Mask, Slots
 from pylwaftr.dhcp.winners import Outcome, Winners
 from pylwaftr.rows import text4
 
+AT_ONCE = 16384  # columns of so many stay in the cache
+_NO_SLOTS: Slots = np.zeros(0, np.int32)
 REASONS = {  # a stable name, and for people
     "no_b4": "the message has no tunnel address (option 109)",
     "bad_b4": "its tunnel address cannot be a B4's",
@@ -36,17 +39,32 @@ class Judge:
             verdict[active & bad] = QUARANTINED
         return verdict
 
-    def refused(self, winners: Winners, number: int, policy: Policy, rows: LeaseRows, out: Outcome) -> Mask:
-        """Which of these, bound until now, are kept out from now on; there may be many, so they are told together."""
-        found = np.zeros(len(rows), np.bool_)
-        for name, bad in self.reasons(policy, rows).items():
-            found |= bad
-            if count := int(np.count_nonzero(bad)):
-                first = text4(int(rows["ipv4"][bad][0]))
-                winners.report(
-                    out, name, number, f"{count} leases end, the first {first}, by new settings: {REASONS[name]}"
-                )
-        return found
+    def again(self, winners: Winners, number: int, policy: Policy, count: int, out: Outcome) -> tuple[Slots, Slots]:
+        """Of the first `count` slots those that are kept out from now on, and those that are so no more. There may be
+        many: so they are told together, and looked at where they are."""
+        claims = winners.claims[number]
+        ends, good = [_NO_SLOTS], [_NO_SLOTS]
+        kept_out: Counter[str] = Counter()
+        first: dict[str, str] = {}
+        for start in range(0, count, AT_ONCE):
+            some = slice(start, min(start + AT_ONCE, count))
+            active, held = claims.verdict[some] == ACTIVE, claims.verdict[some] == QUARANTINED
+            if not active.any() and not held.any():
+                continue
+            rows = claims.rows[some]
+            reasons = self.reasons(policy, rows)
+            for name, bad in reasons.items():
+                at = np.flatnonzero(active & bad)
+                kept_out[name] += len(at)
+                if len(at):
+                    first.setdefault(name, text4(int(rows[at[0]]["ipv4"])))
+            refused = np.logical_or.reduce(list(reasons.values()))
+            ends.append((start + np.flatnonzero(active & refused)).astype(np.int32))
+            good.append((start + np.flatnonzero(held & ~refused)).astype(np.int32))
+        for name in filter(first.__contains__, REASONS):
+            text = f"{kept_out[name]} leases end, the first {first[name]}, by new settings: {REASONS[name]}"
+            winners.report(out, name, number, text)
+        return np.concatenate(ends), np.concatenate(good)
 
     def reasons(self, policy: Policy, rows: LeaseRows) -> Mapping[str, Mask]:
         """Where each of `REASONS` would keep an active lease out."""

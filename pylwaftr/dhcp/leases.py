@@ -14,10 +14,9 @@ Per key (address and port set: leases share addresses) each server has one claim
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from pylwaftr.dhcp import _ordinary
 from pylwaftr.dhcp.codec_lease import Has, LeaseRows, State
@@ -27,7 +26,7 @@ from pylwaftr.dhcp.oddities import Oddities
 from pylwaftr.dhcp.policies import FromTunnelAddress, Policy, PortSets
 from pylwaftr.dhcp.records import ACTIVE, FOREVER, NONE, OVERDUE, QUARANTINED, Claims, Mask, Slots, deadlines, yields
 from pylwaftr.dhcp.silent_ports import in_parts, with_ports
-from pylwaftr.dhcp.slots import NOBODY, Keys, keys_of
+from pylwaftr.dhcp.slots import NOBODY, Keys, each_key_once, keys_of
 from pylwaftr.dhcp.standing import Standing, Standings, standings
 from pylwaftr.dhcp.winners import Changes, Outcome, Report, Winners
 from pylwaftr.rows import Rows, text4
@@ -85,12 +84,8 @@ class Leases:
         return out
 
     def _judge_again(self, number: int, out: Outcome) -> None:
-        claims, count = self._winners.claims[number], self._table.count
-        bound = np.flatnonzero(claims.verdict[:count] == ACTIVE).astype(np.int32)
-        held = np.flatnonzero(claims.verdict[:count] == QUARANTINED).astype(np.int32)
-        bad = self._judge.refused(self._winners, number, self._policies[number], claims.rows[bound], out)
-        reasons = self._judge.reasons(self._policies[number], claims.rows[held])
-        ends, good = bound[bad], held[~np.logical_or.reduce(list(reasons.values()))]
+        claims = self._winners.claims[number]
+        ends, good = self._judge.again(self._winners, number, self._policies[number], self._table.count, out)
         claims.verdict[ends] = QUARANTINED
         claims.verdict[good] = ACTIVE
         claims.next_due = min(claims.next_due, float(claims.deadline[good].min(initial=FOREVER)))
@@ -208,7 +203,7 @@ class Leases:
                 few = FEW if heard > FEW else 4 * few  # where much is odd, not much is lost by trying
             odd, rows = rows[:few], rows[few:]
             keys = keys_of(odd)
-            for part in _each_key_once(keys):
+            for part in each_key_once(keys):
                 self._apply(number, odd[part], keys[part], now, bulk, out)
 
     def _heard_ordinary(self, number: int, rows: LeaseRows, now: float, bulk: bool) -> int:
@@ -253,7 +248,7 @@ class Leases:
         claims.streamed[slots] = not bulk
         verdict = self._judge.verdicts(self._winners, number, self._policies[number], rows, out)
         kept = keeps(claims, slots, rows, verdict)
-        self._touch(claims, slots[kept], rows[kept])
+        claims.touch(slots[kept], rows[kept])
         rows, slots, verdict = rows[~kept], slots[~kept], verdict[~kept]
         claims.rows[slots] = rows
         claims.verdict[slots] = verdict
@@ -272,13 +267,6 @@ class Leases:
         self._winners.report(out, "base_time_back", number, text)
         self.counts["lay_ahead"] += len(rows)
         out.resync.add(self._policies[number].name)
-
-    def _touch(self, claims: Claims, slots: Slots, rows: LeaseRows) -> None:
-        """Only the times are news."""
-        for name in ("base", "cltt", "since"):
-            claims.rows[name][slots] = rows[name]
-        times = int(Has.CLTT | Has.SINCE)
-        claims.rows["has"][slots] = claims.rows["has"][slots] & (0xFF ^ times) | rows["has"] & times
 
     def _slots(self, keys: Keys, active: Mask, out: Outcome) -> Slots:
         slots = self._table.find(keys)
@@ -348,8 +336,12 @@ class Leases:
                 out.resync.add(self._policies[number].name)
         return out
 
+    def reorder(self, server: str) -> None:
+        """It is heard anew, and whatever it says next is newer than what it said before."""
+        self._of(server).forget_order()
+
     def rebase(self, server: str) -> None:
-        """The server's times compare no more with its former ones."""
+        """The server's times compare no more with its former ones, nor do those with other servers'."""
         self._of(server).forget_times()
 
     def set_skew(self, server: str, seconds: float) -> None:
@@ -395,16 +387,3 @@ class Leases:
         if self._policies:
             self._former.sweep(out)
         return out
-
-
-def _each_key_once(keys: Keys) -> Iterator[npt.NDArray[np.intp] | slice]:
-    """Parts of a batch, in order, none with a key twice."""
-    rest = np.arange(len(keys), dtype=np.intp)
-    while len(rest):
-        first = np.unique(keys[rest], return_index=True)[1]
-        if len(first) == len(rest):
-            yield rest if len(rest) < len(keys) else slice(None)
-            return
-        first.sort()
-        yield rest[first]
-        rest = np.delete(rest, first).astype(np.intp)

@@ -10,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pylwaftr.dhcp import codec4
+from pylwaftr.dhcp.clock import TIMES
 from pylwaftr.dhcp.codec_lease import LEASE_ROW, Has, LeaseRows, State
 
 # Verdicts: what a claim means for the key.
 NONE, ACTIVE, GONE, QUARANTINED, OVERDUE = range(5)
 TIE_S, TIE_SERVERS_S = 1, 2  # differences of times that are none
 LATE_S = 600  # no message is heard later after it was written
+ANY_TIME = 0  # a base-time that says no more than that: all that comes next is newer
 FOREVER = float("inf")
 
 Slots = npt.NDArray[np.int32]
@@ -57,17 +59,19 @@ class Claims:
 
         Times are in whole seconds. Where they do not tell, the later message counts; but a bulk has a backlog and the
         stream has none, so what came by the stream is no older than what a bulk says of the same second. What says that
-        it was written long after what is heard later has a time that lay ahead, or the clock was set back.
+        it was written long after what is heard later has a time that lay ahead, or the clock was set back; but what
+        a slow bulk says of what the stream told since it began is old. Of a wrong clock the stream itself tells.
         """
         old = self.rows[slots]
         then, now = _activity(old), _activity(rows)
         both = (then >= 0) & (now >= 0)
         ahead = now - then
-        least = np.where(bulk & (self.streamed[slots] != 0), TIE_S + 1, 0)
+        streamed = bulk & (self.streamed[slots] != 0)
+        least = np.where(streamed, TIE_S + 1, 0)
         later = rows["base"].astype(np.int64) - old["base"]
         newer = np.where(both & (np.abs(ahead) > TIE_S), ahead > 0, later >= least)
-        known = self.verdict[slots] != NONE
-        lay_ahead: Mask = known & (later < -LATE_S)
+        known = (self.verdict[slots] != NONE) & (old["base"] != ANY_TIME)
+        lay_ahead: Mask = known & (later < -LATE_S) & ~streamed
         accepted: Mask = ~known | newer | lay_ahead
         return accepted, lay_ahead
 
@@ -80,10 +84,20 @@ class Claims:
             found |= gone & ~yields(self.rows["state"][slots])
         return found
 
+    def touch(self, slots: Slots, rows: LeaseRows) -> None:
+        """Only the times are news."""
+        for name in TIMES:
+            self.rows[name][slots] = rows[name]
+        times = int(Has.CLTT | Has.SINCE)
+        self.rows["has"][slots] = self.rows["has"][slots] & (0xFF ^ times) | rows["has"] & times
+
+    def forget_order(self) -> None:
+        """Whatever the server says next is newer. Between servers its times still count."""
+        self.rows["base"] = ANY_TIME
+
     def forget_times(self) -> None:
-        """Whatever comes next is newer."""
-        for name in ("base", "cltt", "since"):
-            self.rows[name] = 0
+        """They were of a clock that is gone: another server's word with a time is better from here on."""
+        self.forget_order()
         self.rows["has"] &= 0xFF ^ int(Has.CLTT | Has.SINCE)
 
     def due(self, now: float, count: int) -> Slots:

@@ -130,7 +130,7 @@ class Requestor:
                 self._end(name, "it is configured otherwise now", now)
                 begun = True
                 self._begin(server, self._saved[name])
-                self.leases.rebase(name)  # the new session does not know the server's clock, and it may be another's
+                self.leases.reorder(name)  # the new session does not know the server's clock
             if self._open and begun:
                 self.sessions[name].open(now)
             if old is not None and old.policy != server.policy:

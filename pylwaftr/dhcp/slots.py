@@ -6,6 +6,7 @@ All sharers of an address have to divide its ports in the same way (RFC 7597 sec
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,19 @@ def address_of(keys: Keys) -> Keys:
 def division_of(keys: Keys) -> npt.NDArray[np.uint16]:
     """Offset and PSID-len."""
     return (keys >> np.uint64(16) & np.uint64(0x3FF)).astype(np.uint16)
+
+
+def each_key_once(keys: Keys) -> Iterator[npt.NDArray[np.intp] | slice]:
+    """Parts of a batch, in order, none with a key twice."""
+    rest = np.arange(len(keys), dtype=np.intp)
+    while len(rest):
+        first = np.unique(keys[rest], return_index=True)[1]
+        if len(first) == len(rest):
+            yield rest if len(rest) < len(keys) else slice(None)
+            return
+        first.sort()
+        yield rest[first]
+        rest = np.delete(rest, first).astype(np.intp)
 
 
 class SlotTable:
@@ -68,27 +82,27 @@ class SlotTable:
         return self._index.find(keys)
 
     def room(self, more: int) -> bool:
-        """Whether `make` of so many needs the columns to grow; claims have to grow with them."""
-        return len(self._free) + self.capacity - self.count >= more
+        """Whether `make` of so many fits the columns."""
+        return self.capacity >= self.needed(more)
 
-    def grow(self) -> None:
-        capacity = self.capacity * (4 if self.capacity < _LARGE else 2)
-        self.keys = _longer(self.keys, capacity)
-        self.b4, self.was_b4 = _longer(self.b4, capacity), _longer(self.was_b4, capacity)
-        self.owner = _longer(self.owner, capacity, NOBODY)
-        self.was = _longer(self.was, capacity, UNCHANGED)
+    def needed(self, more: int) -> int:
+        """The capacity with which it does; claims have to have it first."""
+        capacity, least = self.capacity, self.count - len(self._free) + more
+        while capacity < least:
+            capacity *= 4 if capacity < _LARGE else 2
+        return capacity
+
+    def grow(self, capacity: int) -> None:
+        """All of them or, without memory, none."""
+        b4, was_b4, keys = _longer(self.b4, capacity), _longer(self.was_b4, capacity), _longer(self.keys, capacity)
+        owner, was = _longer(self.owner, capacity, NOBODY), _longer(self.was, capacity, UNCHANGED)
         self.changed = _longer(self.changed, capacity)
+        self.b4, self.was_b4, self.keys, self.owner, self.was = b4, was_b4, keys, owner, was
 
     def make(self, keys: Keys) -> Slots:
         """Slots for keys that have none, each once."""
-        reused = self._free[: len(keys)]
-        self._free = self._free[len(keys) :]
-        fresh = np.arange(self.count, self.count + len(keys) - len(reused), dtype=np.int32)
-        self.count += len(fresh)
-        slots: Slots = np.concatenate([reused, fresh])
-        self.keys[slots] = keys
+        slots = self.place(keys)
         self.owner[slots] = NOBODY
-        self._index.put(keys, slots)
         return slots
 
     def place(self, keys: Keys) -> Slots:
@@ -196,9 +210,8 @@ class SlotTable:
         self._address_count += new
         while self._address_count > len(self.division):
             capacity = 2 * len(self.division)
-            self.division = _longer(self.division, capacity)
-            self.programmed = _longer(self.programmed, capacity)
-            self.contested = _longer(self.contested, capacity)
+            programmed, contested = _longer(self.programmed, capacity), _longer(self.contested, capacity)
+            self.division, self.programmed, self.contested = _longer(self.division, capacity), programmed, contested
         return at
 
 

@@ -65,10 +65,10 @@ class Winners:
     def make_room(self, more: int) -> None:
         if self.table.room(more):
             return
-        while not self.table.room(more):
-            self.table.grow()
-        for claims in self.claims.values():
-            claims.grow(self.table.capacity, self.table.count)
+        capacity = self.table.needed(more)
+        for claims in self.claims.values():  # first: without memory they are longer than need be, and never too short
+            claims.grow(capacity, self.table.count)
+        self.table.grow(capacity)
 
     def resolve(self, slots: Slots, out: Outcome) -> None:
         """Decides these keys anew. `slots`: each once."""
