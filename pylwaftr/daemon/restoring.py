@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -15,6 +17,10 @@ from pylwaftr.row_sets import Sourced
 from pylwaftr.rows import Rows, no_rows
 from pylwaftr.store import Commit, State, Store
 from pylwaftr.table import ALL
+
+log = logging.getLogger("pylwaftr")
+
+_BACK_S = 60.0  # a clock may be set right by so much without a word
 
 
 class ConfigRefused(Exception):
@@ -38,6 +44,8 @@ def restore(bindings: Bindings, store: Store, config: Rows, clock: Callable[[], 
     """Also the revision it has led to. Raises ConfigRefused, StoreFault; then the store is closed."""
     try:
         state = store.load()
+        if state.revision:
+            _look_at_clock(state.at, clock())
         put = bindings.put(config, Source.CONFIG)
         if not put.report.ok:
             raise ConfigRefused(put.report.refused)
@@ -56,6 +64,15 @@ def restore(bindings: Bindings, store: Store, config: Rows, clock: Callable[[], 
     except BaseException:
         store.close()
         raise
+
+
+def _look_at_clock(last: float, now: float) -> None:
+    """Times of the history do not go back: after a time that was far ahead all have that one."""
+    if last - now > _BACK_S:
+        shown = datetime.fromtimestamp(min(last, 253_402_300_799), UTC).isoformat(timespec="seconds")
+        log.warning(
+            "the clock is behind the last time of the history: until %s every change is recorded as of then", shown
+        )
 
 
 def _put_what_fits(bindings: Bindings, rows: Rows, source: int) -> list[Refusal]:

@@ -85,4 +85,5 @@ class Tidying:
 
     async def _work(self, job: Job) -> None:
         await asyncio.get_running_loop().run_in_executor(self._background, job.run)
-        await self._on_disk(lambda: self._store.adopt(job))
+        for text in await self._on_disk(lambda: self._store.adopt(job)):
+            log.error("damaged state: %s", text)

@@ -36,6 +36,7 @@ class State:
     """What was found at start."""
 
     revision: int  # of the last commit; 0 = nothing was ever committed
+    at: float  # its time
     bindings: Mapping[int, Rows]  # source -> rows that were bound
     shadowed: Mapping[int, Rows]  # source -> rows that waited behind one of higher precedence
     records: Mapping[str, Mapping[bytes, bytes]]  # space -> key -> value
@@ -93,8 +94,8 @@ class Store(Protocol):
         """`forget` in steps: each has to be run and adopted before the next."""
         ...
 
-    def adopt(self, job: Job) -> None:
-        """What the job has made takes the place of what it was made from."""
+    def adopt(self, job: Job) -> Sequence[str]:
+        """What the job has made takes the place of what it was made from. Says what was found damaged."""
         ...
 
     def close(self) -> None: ...

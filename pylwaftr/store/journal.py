@@ -25,7 +25,7 @@ from pylwaftr.store import Record, StoreFault
 from pylwaftr.store.files import OWNER, Damaged
 from pylwaftr.store.segments import Events, Segment
 
-FORMAT = 1
+FORMAT = 2  # 1 had no checksum of `meta`
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS log(number INTEGER PRIMARY KEY, revision INTEGER NOT NULL, at INTEGER NOT NULL,
@@ -123,6 +123,9 @@ class Meta:
     floor: int = 0  # changes of revisions behind this one are in the log one by one
     snapshot: str = ""  # file name
 
+    def check_sum(self) -> int:
+        return zlib.crc32(repr([getattr(self, name) for name in Meta.__slots__]).encode())
+
 
 @dataclass(slots=True)
 class Batch:
@@ -134,9 +137,12 @@ class Batch:
 
 
 def connect(path: Path, query_only: bool = False) -> sqlite3.Connection:
-    if not path.exists():  # SQLite makes the files beside it alike
+    if not path.exists() and not query_only:  # SQLite makes the files beside it alike
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, OWNER))
-    connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+    # A question makes no file: it would be an empty state in the place of one that has been taken away.
+    mode = "rw" if query_only else "rwc"
+    name = f"{path.absolute().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(name, timeout=10, isolation_level=None, check_same_thread=False, uri=True)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
@@ -164,10 +170,19 @@ class Journal:
     def meta(self) -> Meta:
         values = dict(self._connection.execute("SELECT name, value FROM meta").fetchall())
         if not values:
+            if self._connection.execute("SELECT 1 FROM log LIMIT 1").fetchone():
+                raise Damaged("has changes and does not say which of them count")
             return Meta()
-        if values.pop("format") != FORMAT:
+        form, check = values.pop("format", None), values.pop("check_sum", None)
+        if isinstance(form, int) and form > FORMAT:
             raise StoreFault("the state is of a newer version of this program: use that, or another state.directory")
-        return Meta(**values)
+        try:
+            meta = Meta(**values)
+        except TypeError:
+            raise Damaged("does not say which changes count") from None
+        if form != 1 and (form != FORMAT or check != meta.check_sum()):
+            raise Damaged("says with a wrong checksum which changes count")
+        return meta
 
     def segments(self) -> list[str]:
         return [name for (name,) in self._connection.execute("SELECT name FROM segments ORDER BY name")]
@@ -225,7 +240,11 @@ class Journal:
     def records(self) -> Iterator[tuple[str, bytes, bytes, bool]]:
         """Space, key, value, and whether the checksum is right."""
         for space, key, value, check in self._connection.execute("SELECT space, key, value, check_sum FROM records"):
-            yield space, key, value, _record_sum(space, key, value) == check
+            try:
+                good = _record_sum(space, key, value) == check
+            except (AttributeError, TypeError):  # a column is not even of the type that a record has there
+                good = False
+            yield space, key, value, good
 
     def sound(self) -> str:
         """What SQLite finds wrong with its file; "" is nothing."""
@@ -288,7 +307,8 @@ class Journal:
         self._connection.executemany("INSERT OR REPLACE INTO segments VALUES(?)", [(name,) for name in names])
 
     def _meta(self, meta: Meta) -> None:
-        values = {"format": FORMAT, **{name: getattr(meta, name) for name in Meta.__slots__}}
+        values = {name: getattr(meta, name) for name in Meta.__slots__}
+        values |= {"format": FORMAT, "check_sum": meta.check_sum()}
         self._insert("INSERT OR REPLACE INTO meta", [list(values.items())])
 
     def _insert(self, into: str, runs: Iterable[Sequence[Sequence[Any]]]) -> None:

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
-
-from pylwaftr.store import Record, StoreFault, journal, segments, snapshot
+from pylwaftr.store import Record, StoreFault, journal, segments, snapshot, wal
 from pylwaftr.store.files import TEMPORARY, Damaged, reason_of, set_aside, sync_folder
 from pylwaftr.store.journal import Batch, DamagedEntry, Entry, Journal, Meta
 from pylwaftr.store.segments import BIND, UNBIND, Segment
 from pylwaftr.store.snapshot import Live
 from pylwaftr.store.upkeep import DATABASE, apply, opened, rebuilt
 
-_WAL_HEADER = struct.Struct(">8I")
-_FRAME_HEADER = 24
 TRIED = 1 << 18  # numbers of changes between unreadable pages, 12 us each: nothing is forwarded meanwhile
 
 
@@ -48,12 +44,13 @@ def find(folder: Path, stamp: str) -> Found:
         live = _snapshot(folder, meta, stamp, damage)
         _good_log(folder, log, live, files, stamp, damage)
         if salvaged is not None or (meta.snapshot and not live.number):
+            files = _whole(folder, log, files, stamp, damage)
             live = rebuilt(folder, log, files, meta.folded, live)
             meta = _new_snapshot(folder, log, live, meta)
         else:
             apply(live, log.entries(live.number), folder)
         records = _records(folder, log, stamp, damage)
-        _tidy(folder, log, meta, None if salvaged is None else stamp)
+        _tidy(folder, log, meta, stamp, damage)
     except (sqlite3.Error, OSError) as fault:
         raise StoreFault(reason_of(fault, folder)) from None
     return Found(log, meta, live, files, records, damage)
@@ -73,18 +70,17 @@ class Salvage:
 
 def _database(folder: Path, stamp: str, damage: list[str]) -> tuple[Journal, Salvage | None]:
     path = folder / DATABASE
-    wal = path.with_name(path.name + "-wal")
-    octets = wal.read_bytes() if wal.exists() else b""
+    beside = path.with_name(path.name + "-wal")
+    octets, index = (_octets(file) for file in (beside, path.with_name(path.name + "-shm")))
     lacking = "" if path.exists() or not _others(folder) else "is missing, but other files of the state are there"
     why = lacking
     if not lacking:
         try:
             log = Journal(journal.connect(path))
             log.create()
-            if (lost := committed_frames(octets) - log.wal_frames()) > 0:
-                damage.append(_lost_frames(wal, octets, lost, stamp))
-            if not (why := log.sound()):
-                log.meta()
+            if (lost := wal.committed_frames(octets, index) - log.wal_frames()) > 0:
+                damage.append(wal.keep(beside, octets, lost, stamp))
+            if not (why := log.sound() or _behind(folder, log.meta())):
                 return log, None
             log.close()
         except (sqlite3.DatabaseError, Damaged) as fault:
@@ -107,32 +103,22 @@ def _database(folder: Path, stamp: str, damage: list[str]) -> tuple[Journal, Sal
     return log, salvage
 
 
+def _octets(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
+
+
+def _behind(folder: Path, meta: Meta) -> str:
+    """Snapshots and files that changes were folded into are made of changes that are durable: a journal that does not
+    know of these has lost them. "" if it has not. A file of one change may be of a commit that was cut short."""
+    names = [path.name for path in folder.glob(f"*{snapshot.SUFFIX}")]
+    names += [path.name for path in folder.glob(f"*-*{segments.SUFFIX}")]
+    found = (re.match("(?:[0-9a-f]{16}-)?([0-9a-f]{16})", name) for name in names)
+    last = max((int(name[1], 16) for name in found if name), default=0)
+    return f"has changes up to {meta.number} alone, other files up to {last}" if last > meta.number else ""
+
+
 def _others(folder: Path) -> bool:
     return any(folder.glob(f"*{segments.SUFFIX}")) or any(folder.glob(f"*{snapshot.SUFFIX}"))
-
-
-def committed_frames(wal: bytes) -> int:
-    """How many frames of a write-ahead log SQLite should find, judged by the marks of the frames alone.
-
-    SQLite ends at the first frame with a wrong checksum and says nothing. The frames of this round have the salts of
-    the header; those of the round before, which may follow, have others.
-    """
-    if len(wal) < _WAL_HEADER.size:
-        return 0
-    _, _, page, _, *salts, _, _ = _WAL_HEADER.unpack_from(wal)
-    size = _FRAME_HEADER + page
-    count = (len(wal) - _WAL_HEADER.size) // size if page else 0
-    frames = np.frombuffer(wal, np.uint8, count * size, _WAL_HEADER.size).reshape(count, size)
-    head = np.ascontiguousarray(frames[:, :16]).view(">u4")
-    ours = (head[:, 2] == salts[0]) & (head[:, 3] == salts[1]) & (head[:, 1] != 0)
-    return int(np.flatnonzero(ours)[-1]) + 1 if ours.any() else 0
-
-
-def _lost_frames(wal: Path, octets: bytes, lost: int, stamp: str) -> str:
-    aside = wal.with_name(f"{wal.name}.damaged-{stamp}")
-    aside.write_bytes(octets)
-    why = "damaged, or the power went while they were written"
-    return f"{wal}: the last {lost} pages are not usable ({why}); it is kept as {aside.name}"
 
 
 def _salvaged(path: Path) -> Salvage:
@@ -214,11 +200,29 @@ def _restored(folder: Path, log: Journal, salvage: Salvage, stamp: str, damage: 
 
 def _files(folder: Path, log: Journal, stamp: str, damage: list[str]) -> list[Segment]:
     files, damaged = opened(folder, log.segments())
+    _leave(folder, log, damaged, stamp, damage)
+    return files
+
+
+def _whole(folder: Path, log: Journal, files: list[Segment], stamp: str, damage: list[str]) -> list[Segment]:
+    """Those all of which can be read: what is bound is made of them."""
+    damaged = []
+    for file in files:
+        try:
+            for _ in file.all_rows():
+                pass
+        except Damaged as fault:
+            damaged.append((file.path.name, str(fault)))
+    _leave(folder, log, damaged, stamp, damage)
+    names = {name for name, _ in damaged}
+    return [file for file in files if file.path.name not in names]
+
+
+def _leave(folder: Path, log: Journal, damaged: list[tuple[str, str]], stamp: str, damage: list[str]) -> None:
     for name, why in damaged:
         damage.append(f"{folder / why}; what it had is missing in the history" + _aside(folder / name, stamp))
     if damaged:
         log.fold(log.meta(), (), [name for name, _ in damaged], 0)
-    return files
 
 
 def _aside(path: Path, stamp: str) -> str:
@@ -279,22 +283,29 @@ def _records(folder: Path, log: Journal, stamp: str, damage: list[str]) -> dict[
             bad.append((space, key, value))
     if bad:
         aside = folder / f"records.damaged-{stamp}"
-        aside.write_text("".join(f"{space} {bytes(key).hex()} {bytes(value).hex()}\n" for space, key, value in bad))
+        aside.write_text("".join(" ".join(map(_shown, columns)) + "\n" for columns in bad))
         log.drop(records=[(space, key) for space, key, _ in bad])
         damage.append(f"{len(bad)} records of {folder / DATABASE} have wrong checksums; they are kept as {aside.name}")
     return found
 
 
-def _tidy(folder: Path, log: Journal, meta: Meta, keep: str | None) -> None:
+def _shown(column: object) -> str:
+    return column.hex() if isinstance(column, bytes) else str(column)
+
+
+def _tidy(folder: Path, log: Journal, meta: Meta, stamp: str, damage: list[str]) -> None:
     """Files that no transaction knows: of commits that were never acknowledged, or no longer needed.
 
-    After a loss of the journal nobody knows, so files of events are set aside (`keep`: the stamp).
+    Where something was damaged they may be what the damaged thing named, so files of events are set aside.
     """
     known = {*log.segments(), *log.files(), meta.snapshot}
+    found = bool(damage)
     for suffix in (segments.SUFFIX, snapshot.SUFFIX):
         for path in folder.glob(f"*{suffix}"):
-            if path.name not in known and keep is not None and suffix == segments.SUFFIX:
-                set_aside(path, keep)
-            elif path.name not in known:
+            if path.name in known:
+                continue
+            if found and suffix == segments.SUFFIX:
+                damage.append(f"{path} is named by nothing that is left{_aside(path, stamp)}")
+            else:
                 path.unlink(missing_ok=True)
     sync_folder(folder)

@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ from pylwaftr import row_sets
 from pylwaftr.row_sets import Ids, Index, Mask
 from pylwaftr.rows import BINDING_ROW, Rows, no_rows
 from pylwaftr.store import Op
-from pylwaftr.store.files import Damaged, write_whole
+from pylwaftr.store.files import Damaged, Written, write_whole
 
 MAGIC = b"\x89LWEVNT\n"
 VERSION = 1
@@ -124,7 +124,7 @@ class _Totals:
 def write(path: Path, parts: Iterable[Events], uniform: bool = False) -> None:
     """`parts` in order; each but the last has a multiple of BLOCK events. `uniform`: all are of one change."""
 
-    def into(file: IO[bytes]) -> None:
+    def into(file: Written) -> None:
         totals = _Totals()
         file.write(bytes(_SIZE))
         op = source = 0
@@ -146,7 +146,7 @@ def write(path: Path, parts: Iterable[Events], uniform: bool = False) -> None:
     write_whole(path, into)
 
 
-def _write_block(file: IO[bytes], part: Events, where: slice, uniform: bool, totals: _Totals) -> None:
+def _write_block(file: Written, part: Events, where: slice, uniform: bool, totals: _Totals) -> None:
     events = Events(part.rows[where], part.at[where], part.number[where], part.op[where], part.source[where])
     columns: list[Any] = [np.ascontiguousarray(events.rows).view(np.uint8)]
     if not uniform:

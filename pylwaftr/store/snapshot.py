@@ -11,14 +11,14 @@ import struct
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from pylwaftr import row_sets
 from pylwaftr.row_sets import Ids, Sourced
 from pylwaftr.rows import BINDING_ROW
-from pylwaftr.store.files import Damaged, write_whole
+from pylwaftr.store.files import Damaged, Written, write_whole
 from pylwaftr.store.segments import BIND, SHADOW, UNBIND, Events
 
 MAGIC = b"\x89LWLIVE\n"
@@ -69,7 +69,7 @@ def write(path: Path, live: Live) -> None:
     counts = (len(live.bound), len(live.waiting))
     header = _HEADER.pack(MAGIC, VERSION, 0, check, live.revision, live.number, *counts)
 
-    def into(file: IO[bytes]) -> None:
+    def into(file: Written) -> None:
         file.write(header + _CHECK.pack(zlib.crc32(header)))
         for part in body:
             file.write(part)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pylwaftr import row_sets
 from pylwaftr.store import Change, Commit, Compacted, Job, Life, State, StoreFault, journal, opening, segments
-from pylwaftr.store.files import Damaged, Lock, faults, reason_of, set_aside
+from pylwaftr.store.files import Damaged, Lock, faults, reading, reason_of, set_aside
 from pylwaftr.store.history import History, micros
 from pylwaftr.store.journal import Batch, DamagedEntry, Entry, Journal, Meta
 from pylwaftr.store.segments import OPS, UNBIND, Events
@@ -49,6 +49,7 @@ class SqliteStore:
         self._unfolded = [0, 0]  # small changes, and their rows
         self._since_snapshot = 0  # rows
         self._new_files = True  # since it was last asked whether some should be put together
+        self._file = (0, 0)  # device and number of the database
         self.lost: list[str] = []  # what was found damaged while running
 
     # --- the Store protocol ---
@@ -56,10 +57,12 @@ class SqliteStore:
     def load(self) -> State:
         found = opening.find(self._folder, self._stamp)
         self._log, self._meta = found.log, found.meta
+        self._file = self._there()
         self._unfolded = list(found.log.size(found.meta.folded))
         self._since_snapshot = sum(entry.count for entry in found.log.entries(found.live.number))
         return State(
             revision=found.meta.revision,
+            at=found.meta.at / 1e6,
             bindings=dict(found.live.bound.by_source()),
             shadowed=dict(found.live.waiting.by_source()),
             records=found.records,
@@ -68,6 +71,10 @@ class SqliteStore:
 
     def commit(self, commits: Sequence[Commit], at: float) -> int:
         log = self._opened()
+        if self._there() != self._file:
+            raise StoreFault(
+                f"{self._folder / DATABASE} has been taken away or replaced: stop the router, then mend it"
+            )
         meta = replace(self._meta, at=max(self._meta.at, micros(at)))  # a clock that is set back reorders no history
         batch = Batch()
         try:
@@ -94,7 +101,7 @@ class SqliteStore:
 
     def changes(self, after: int) -> Iterator[tuple[int, float, Change]]:
         """Raises Compacted at once, or while it is read slowly."""
-        with closing(self._reader()) as connection:
+        with reading(self._folder), closing(self._reader()) as connection:
             meta = Journal(connection).meta()
         if not meta.floor <= after <= meta.revision:
             raise Compacted(f"revision {after} is not among {meta.floor} to {meta.revision}, which are kept")
@@ -149,12 +156,22 @@ class SqliteStore:
         if inputs:
             yield Merge(self._folder, inputs, limit)
 
-    def adopt(self, job: Job) -> None:
+    def adopt(self, job: Job) -> tuple[str, ...]:
+        known = len(self.lost)
         with faults(self._folder):
             if isinstance(job, Merge) and job.damage:
                 self._give_up(job.damage)
             else:
-                self._adopt(job)
+                self._try(job)
+        return tuple(self.lost[known:])
+
+    def _try(self, job: Job) -> None:
+        try:
+            self._adopt(job)
+        except sqlite3.OperationalError as fault:
+            if "full" in str(fault) and isinstance(job, Fold | Merge):  # after other faults the commit may be there
+                job.drop()
+            raise
 
     def _adopt(self, job: Job) -> None:
         log = self._opened()
@@ -203,7 +220,7 @@ class SqliteStore:
             batch.segments.append(name)
 
     def _changes(self, after: int, until: int) -> Iterator[tuple[int, float, Change]]:
-        with closing(self._reader()) as connection:
+        with reading(self._folder), closing(self._reader()) as connection:
             log = Journal(connection)
             last = after
             for entry in log.entries(0, until, revision=after):
@@ -218,7 +235,8 @@ class SqliteStore:
 
     def _asked(self, question: Callable[[History], Iterator[Life]]) -> Iterator[Life]:
         try:
-            yield from question(self._history())
+            with reading(self._folder):
+                yield from question(self._history())
         except DamagedEntry as fault:
             raise StoreFault(self._give_up_entry(fault)) from None
         except Damaged as fault:
@@ -268,7 +286,12 @@ class SqliteStore:
         return self._log
 
     def _reader(self) -> sqlite3.Connection:
+        return journal.connect(self._folder / DATABASE, query_only=True)
+
+    def _there(self) -> tuple[int, int]:
+        """What is written to a file that has no name any more is gone with the process."""
         try:
-            return journal.connect(self._folder / DATABASE, query_only=True)
-        except sqlite3.Error as fault:
-            raise StoreFault(reason_of(fault, self._folder)) from None
+            found = (self._folder / DATABASE).stat()
+        except OSError:
+            return -1, -1
+        return found.st_dev, found.st_ino

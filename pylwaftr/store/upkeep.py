@@ -39,7 +39,17 @@ class Fold:
 
     def run(self) -> None:
         with faults(self.folder), closing(journal.connect(self.folder / DATABASE, query_only=True)) as connection:
-            self._write(Journal(connection))
+            try:
+                self._write(Journal(connection))
+            except BaseException:
+                self.drop()
+                raise
+
+    def drop(self) -> None:
+        """What it has made will not be used: on a full disk each try would take more of it."""
+        for name in (self.events, self.snapshot):
+            if name and name != self.meta.snapshot:
+                (self.folder / name).unlink(missing_ok=True)
 
     def _write(self, log: Journal) -> None:
         until = self.meta.number
@@ -95,6 +105,10 @@ class Merge:
                 self._write()
             except Damaged as fault:
                 self.damage = str(fault)
+
+    def drop(self) -> None:
+        if self.events:
+            (self.folder / self.events).unlink(missing_ok=True)
 
     def _write(self) -> None:
         parts = self._blocks()
