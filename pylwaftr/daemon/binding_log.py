@@ -65,23 +65,29 @@ async def _until_broken(backend: Backend, wanted: Syslog, after: int) -> None:
 
 
 class _Writer:
-    def __init__(self, transport: str, writer: asyncio.StreamWriter | None, datagrams: socket.socket | None) -> None:
-        self._transport, self._writer, self._datagrams = transport, writer, datagrams
+    def __init__(
+        self,
+        reader: asyncio.StreamReader | None = None,
+        writer: asyncio.StreamWriter | None = None,
+        datagrams: socket.socket | None = None,
+    ) -> None:
+        self._reader, self._writer, self._datagrams = reader, writer, datagrams
 
     @classmethod
     async def to(cls, wanted: Syslog) -> _Writer:
         if wanted.transport == "tcp":
-            _, writer = await asyncio.open_connection(wanted.server.host, wanted.server.port)
-            return cls("tcp", writer, None)
+            return cls(*await asyncio.open_connection(wanted.server.host, wanted.server.port))
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(wanted.server.host, wanted.server.port, type=socket.SOCK_DGRAM)
         family, kind, protocol, _, address = found[0]
         datagrams = socket.socket(family, kind, protocol)
         datagrams.connect(address)
         datagrams.setblocking(False)
-        return cls("udp", None, datagrams)
+        return cls(datagrams=datagrams)
 
     async def send(self, message: bytes) -> None:
+        if self._reader is not None and self._reader.at_eof():  # what is written now nobody would read
+            raise ConnectionResetError("the collector has closed the connection")
         if self._writer is not None:
             self._writer.write(syslog.framed(message))
             await self._writer.drain()
