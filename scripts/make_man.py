@@ -31,6 +31,7 @@ def page(name: str, command: click.Command, parent: click.Context | None) -> str
     lines += [".SH SYNOPSIS", escaped(usage)]
     lines += [".SH DESCRIPTION", *_paragraphs(command.help or "")]
     lines += list(_options(command, context))
+    lines += [".SH EXIT STATUS", escaped(_exit_status())]
     if isinstance(command, click.Group):
         lines.append(".SH COMMANDS")
         for sub in command.list_commands(context):
@@ -40,6 +41,12 @@ def page(name: str, command: click.Command, parent: click.Context | None) -> str
     elif parent is not None:
         lines += [".SH SEE ALSO", rf"\fB{escaped('-'.join(parent.command_path.split()))}\fR(1)"]
     return "\n".join(lines) + "\n"
+
+
+def _exit_status() -> str:
+    """Of every command, as the program's own help has it."""
+    text = " ".join((main.help or "").split())
+    return text[text.index("Exit status: ") + len("Exit status: ") :]
 
 
 def _paragraphs(text: str) -> Iterator[str]:

@@ -106,6 +106,12 @@ def test_an_empty_file_is_not_the_router_s(router: Parts, run: Run, tmp_path: Pa
     run("reload", file, "--dry-run")
     run("reload", "--dry-run")
     assert asked == ["\n", None]
+    file.write_bytes(b"\xef\xbb\xbficmp: {}\r\n")
+    run("reload", file, "--dry-run")
+    assert asked[2:] == ["icmp: {}\n"]
+    file.write_bytes(b"icmp: \xff\n")
+    result = run("reload", file, "--json")
+    assert (result.exit_code, json.loads(result.stderr)["error"]["reason"], len(asked)) == (2, "FILE_UNREADABLE", 3)
 
 
 def test_one_is_one(client: Client, run: Run, bindings: Bindings, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ STATUS = [  # what is typed, exit status, the beginning of what is said
     (["lookup", "203.0.113.9", "--at", "noon"], 2, "Usage:"),
     (["history", "203.0.113.9:80"], 3, "nobody held 203.0.113.9:80 then"),
     (["history", "-o", "x.txt"], 2, "pylwaftr: x.txt: the name tells no format"),
+    (["counters", ""], 3, "pylwaftr: '' is no counter"),
     (["health", "heart"], 3, "pylwaftr: heart is no part of this router; it has dataplane, "),
     (["pcp", "release"], 2, "pylwaftr: give either IPV4"),
     (["pcp", "release", "198.51.100.1", "--psid", "9"], 3, "pylwaftr: no mapping of 198.51.100.1 PSID 9"),
@@ -80,6 +82,36 @@ def test_exit_status(run: Run, words: list[str], status: int, said: str) -> None
     run("bindings", "add", "203.0.113.5", "--b4", B4)
     result = run(*words)
     assert (result.exit_code, result.stderr[: len(said)]) == (status, said)
+
+
+def test_no_name_of_a_part_is_the_whole(run: Run) -> None:
+    assert run("health", "").stdout.startswith("pylwaftr 0.1.0 serves, ")
+
+
+def test_a_router_that_does_not_answer_in_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        target = f"127.0.0.1:{deaf.getsockname()[1]}"
+        words = ["bindings", "get", "203.0.113.5", "--server", target, "--timeout", "0.2"]
+        result = CliRunner().invoke(main, words)
+        found = json.loads(CliRunner().invoke(main, [*words, "--json"]).stderr)["error"]
+    assert (result.exit_code, found["exit_status"], found["reason"]) == (1, 1, "DEADLINE_EXCEEDED")
+    assert result.stderr.startswith(f"pylwaftr: {target} did not answer within 0.2 s")
+
+
+def test_a_host_that_there_is_not() -> None:
+    result = CliRunner().invoke(main, ["health", "--server", ":::::"])
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "pylwaftr: ::::: does not answer (there is no such host and port): give --server HOST:PORT\n",
+    )
+
+
+@pytest.mark.parametrize(
+    "words", [["bindings", "add", "\udcff", "--b4", B4], ["health", "--server", "\udcff:1"]], ids=["field", "server"]
+)
+def test_octets_that_are_no_text_are_bad_input(run: Run, words: list[str]) -> None:
+    result = run(*words)
+    assert (result.exit_code, "is not UTF-8; only names of files may be" in result.stderr) == (2, True)
 
 
 def test_a_router_that_does_not_answer() -> None:
@@ -206,7 +238,7 @@ def test_pcp_and_leasequery(run: Run) -> None:
     row = f"198.51.100.1\t6\t1\t{B4}\t2001:db8:1::/56\t2023-11-14T22:13:20.000Z\n"
     assert run("pcp", "mappings", "--limit", 1).stdout == row
     assert [found["binding"]["psid"] for found in lines(run("pcp", "mappings", "--json"))] == [1, 2, 3]
-    assert run("pcp", "release", "198.51.100.1", "--psid", 2, "--dry-run").stdout == "1 mappings would be released\n"
+    assert run("pcp", "release", "198.51.100.1", "--psid", 2, "--dry-run").stdout == "1 mapping would be released\n"
     assert run("pcp", "release", "--b4", "2001:db8::/32").stdout == "3 mappings released\n"
     assert lines(run("pcp", "announce", "--json")) == [{"softwires": 3}]
     assert run("leasequery", "status").stdout == (
@@ -250,6 +282,18 @@ def test_commands_are_completed() -> None:
     environment = {"_PYLWAFTR_COMPLETE": "bash_complete", "COMP_WORDS": "pylwaftr bindings e", "COMP_CWORD": "2"}
     result = CliRunner().invoke(main, [], prog_name="pylwaftr", env=environment)
     assert result.stdout == "plain,export\n"
+
+
+def test_parts_are_completed() -> None:
+    environment = {"_PYLWAFTR_COMPLETE": "bash_complete", "COMP_WORDS": "pylwaftr health s", "COMP_CWORD": "2"}
+    result = CliRunner().invoke(main, [], prog_name="pylwaftr", env=environment)
+    assert result.stdout == "plain,store\n"
+
+
+@pytest.mark.parametrize("name", ["history", "health", "counters", "lookup"])
+def test_what_may_be_left_out_is_in_brackets(name: str) -> None:
+    usage = CliRunner().invoke(main, [name, "--help"]).stdout.splitlines()[0]
+    assert ("[OPTIONS] [" in usage) == (name != "lookup")
 
 
 def test_every_command_has_help_with_its_exit_status() -> None:

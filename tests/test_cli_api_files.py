@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pylwaftr.api.client import Client
-from pylwaftr.binding_files import load, save
+from pylwaftr.binding_files import Unusable, load, save
 from pylwaftr.changes import Report
 from pylwaftr.cli.main import main
 from pylwaftr.rows import Rows
@@ -131,6 +131,22 @@ def test_diff_and_replace(run: Run, bindings: Bindings, tmp_path: Path) -> None:
     assert run("bindings", "diff", file).exit_code == 0
 
 
+def test_an_export_of_a_source_has_what_waits_too(tmp_path: Path) -> None:
+    """So what is exported is no difference, and to replace by it removes nothing."""
+    file, own = tmp_path / "own.csv", np.concatenate([one("203.0.113.5", b4="2001:db8:9::1"), one("203.0.113.6")])
+    with Served(parts(Bindings(config=one("203.0.113.5")))) as served, Client(served.target) as client:
+        client.load(own.tobytes())
+        assert served.command("bindings", "export", file, "--source", "operator").stdout == f"{file}: 2 bindings\n"
+        assert load(file, bytes(16)).rows.tobytes() == own.tobytes()
+        assert served.command("bindings", "diff", file).exit_code == 0
+        assert "removed" not in served.command("bindings", "replace", file, "--yes").stdout
+        words = ["bindings", "export", file, "--source", "operator", "--ipv4", "203.0.113.5"]
+        assert served.command(*words).stdout == f"{file}: 1 binding\n"
+        served.command("bindings", "export", file)
+        bound = np.concatenate([one("203.0.113.5"), one("203.0.113.6")])
+        assert load(file, bytes(16)).rows.tobytes() == bound.tobytes()
+
+
 def test_a_replacement_divides_an_address_anew(tmp_path: Path) -> None:
     file = tmp_path / "table.csv"
     before, wanted = (np.concatenate([one("198.51.100.1", k, psid) for psid in range(3)]) for k in (6, 8))
@@ -218,6 +234,8 @@ SNABB_FAULTS = [  # the table, line, what is said
     ("psid-map { psid-length 6; }", "2: has a psid-map without addr"),
     ("psid-map { addr 1.2.3.4; psid-length x; }", "2: has a psid-map that is none"),
     ("softwire { ipv4 1.2.3.4", "3: ipv4 1.2.3.4: expected ; behind it"),
+    ("softwire { ipv4 1.2.3.4; padding 0; ", "4: ends within a block: a } is missing"),
+    ("port-set {", "4: ends within a block: a } is missing"),
     ("/* without an end", "2: has a quotation or comment without an end"),
 ]
 
@@ -229,6 +247,20 @@ def test_a_faulty_configuration_of_snabb(run: Run, tmp_path: Path, table: str, s
     result = run("bindings", "import", file)
     assert result.exit_code == 2
     assert any(line.startswith((f"{file}:{said}", f"pylwaftr: {file}:{said}")) for line in result.stderr.splitlines())
+
+
+@pytest.mark.parametrize("text", [SNABB, SNABB_V1], ids=["since v2", "v1"])
+def test_a_configuration_of_snabb_that_is_cut_off_is_not_imported(tmp_path: Path, text: str) -> None:
+    """It would be one with fewer softwires, which `replace` would make true."""
+    file = tmp_path / "lwaftr.conf"
+    end = text.rindex("}", 0, text.index("external-interface { mtu")) if text == SNABB else text.rindex("}")
+    for at in range(text.index("binding-table {") + len("binding-table {"), end):
+        file.write_text(text[:at])
+        try:
+            found = load(file, bytes(16))
+        except Unusable:
+            continue
+        assert found.faults, text[:at]
 
 
 def test_bindings_from_a_plan(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ def test_every_command_has_a_page(folder: Path) -> None:
     text = (folder / "pylwaftr-lookup.1").read_text()
     assert "Exit status: 0 somebody, 3 nobody" in text
     assert r"\fB\-\-at TIME\fR" in text
+    for page in folder.iterdir():
+        assert ".SH EXIT STATUS\n0 done, 1 failed" in page.read_text()
 
 
 def test_roff_reads_nothing_as_a_request_that_is_text(folder: Path) -> None:

@@ -57,4 +57,4 @@ def test_tls_to_a_server_without_it() -> None:
     with Served(parts(), LOCAL) as served:
         status, told = said(["--server", served.target, "--tls"])
     assert (status, told.count("\n")) == (1, 1)
-    assert told.startswith(f"pylwaftr: {served.target} does not answer (")
+    assert told.startswith(f"pylwaftr: {served.target} does not answer (it does not speak TLS): leave out --tls, ")

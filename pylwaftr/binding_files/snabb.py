@@ -40,6 +40,8 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|\'[^\']*\'|[{};]|(?!/\*)[^\s{};"\']+')
 _PLAIN = re.compile(r"softwire\s*\{([^{}\"'/]*)(?:port-set\s*\{([^{}\"'/]*)\}([^{}\"'/]*))?\}")
 _LEAF = re.compile(r"([\w-]+)\s+([^\s;]+)\s*;\s*")
 
+_NO_END = "ends within a block: a } is missing; is all of the file there?"
+
 Node = dict[str, Any]  # leaf -> text; list or container -> list of nodes; "" -> its line
 
 
@@ -95,9 +97,11 @@ class _Parser:
             node["port-set"] = [dict(_LEAF.findall(found[2]))]
         return line, node
 
-    def statement(self) -> tuple[str, str | None] | None:
-        """(name, value), (name, None) in front of its block, or None at } or the end."""
+    def statement(self, within: bool = True) -> tuple[str, str | None] | None:
+        """(name, value), (name, None) in front of its block, or None at }. Not `within` a block, the end may come."""
         name = self.token()
+        if name is None and within:
+            raise Unusable(_NO_END, self.line)
         if name is None or name == "}":
             return None
         value = self.token()
@@ -120,7 +124,7 @@ class _Parser:
         while depth:
             token = self.token()
             if token is None:
-                raise Unusable("ends within a block: a } is missing", self.line)
+                raise Unusable(_NO_END, self.line)
             depth += (token == "{") - (token == "}")
 
     def node(self) -> Node:
@@ -172,7 +176,7 @@ class _Old:
 
 
 def _softwires(parser: _Parser, collector: Collector) -> Iterator[tuple[int, Node]]:
-    while (found := parser.statement()) is not None:
+    while (found := parser.statement(within=False)) is not None:
         if found == ("softwire-config", None):
             continue  # the table is within
         if found == ("binding-table", None):

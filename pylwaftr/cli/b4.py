@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
+from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
@@ -123,22 +125,28 @@ def _dhcp_option(text: str) -> Option:
     show_default=True,
     help="What to do when the lwAFTR says that it has no binding for us.",
 )
+@click.option("--json", "as_json", is_flag=True, help="Lines of JSON: time and message of what is reported.")
 def b4(**given: Any) -> None:
     """Run a lwB4: softwire on a TUN device, port-restricted NAPT by nftables. Needs root."""
     plan, remarks = _plan(given)
+    report = _report_json if given["as_json"] else _report
     if os.geteuid() != 0:
         raise click.ClickException("the lwB4 opens a TUN device and raw sockets: run it as root")
     try:
         require_tools()
         for remark in remarks:
-            _report(remark)
-        run(plan, _report)
+            report(remark)
+        run(plan, report)
     except (HostError, UnboundError) as fault:
         raise click.ClickException(str(fault)) from None
 
 
 def _report(line: str) -> None:
     click.echo(line)
+
+
+def _report_json(line: str) -> None:
+    click.echo(json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "message": line}))
 
 
 def _plan(given: dict[str, Any]) -> tuple[Plan, tuple[str, ...]]:

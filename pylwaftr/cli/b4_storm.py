@@ -11,6 +11,7 @@ import click
 from ..b4.daemon.storm import StormRun, run_storm
 from ..b4.host import HostError
 from ..b4.storm import StormPlan
+from .faults import CommandFault
 
 
 def _mac(_ctx: click.Context, _param: click.Parameter, text: str | None) -> bytes:
@@ -42,6 +43,7 @@ def _mac(_ctx: click.Context, _param: click.Parameter, text: str | None) -> byte
 @click.option("--forgetful", type=click.FloatRange(0, 1), default=0.0, help="Share of them that lose their nonce.")
 @click.option("--seed", type=int, help="The same storm again.")
 @click.option("--quiet", is_flag=True, help="No progress on standard error.")
+@click.option("--json", "as_json", is_flag=True, help="As always; and no text on standard error.")
 def b4_storm(
     aftr: str,
     prefix: str,
@@ -59,6 +61,7 @@ def b4_storm(
     forgetful: float,
     seed: int | None,
     quiet: bool,
+    as_json: bool,
 ) -> None:
     """Run very many simulated lwB4s that are provisioned by PCP; print what became of them as JSON. Needs root."""
     if (tun is None) == (interface is None) or (interface is not None and not mac):
@@ -74,10 +77,10 @@ def b4_storm(
     try:
         report = run_storm(
             StormRun(plan, seconds, until_bound, tun, interface or "", mac, seed),
-            lambda line: None if quiet else click.echo(line, err=True),
+            lambda line: None if quiet or as_json else click.echo(line, err=True),
         )
     except HostError as fault:
         raise click.ClickException(str(fault)) from None
     click.echo(json.dumps(report, indent=1))
     if until_bound and report["bound"] < count:
-        raise SystemExit(1)
+        raise CommandFault(f"{count - report['bound']} of {count} are not bound", 1, text="")

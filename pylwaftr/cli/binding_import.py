@@ -14,10 +14,11 @@ import numpy.typing as npt
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pylwaftr import binding_files
-from pylwaftr.api.client import ROWS_A_MESSAGE, BindingFilter, CallFailed, Client, LoadProgress, Source
+from pylwaftr.api.client import ROWS_A_MESSAGE, BindingFilter, CallFailed, Client, LoadProgress
 from pylwaftr.api.plain import plain
-from pylwaftr.cli.common import BAD_INPUT, FAILED, counted, end, screen
-from pylwaftr.cli.connection import NOT_THERE, as_json, connected, print_json
+from pylwaftr.cli.common import BAD_INPUT, FAILED, NOT_THERE, counted, end, screen
+from pylwaftr.cli.connection import as_json, connected, print_json
+from pylwaftr.cli.faults import INTERRUPTED, CommandFault, Violation
 from pylwaftr.rows import BINDING_ROW, FIELDS, Rows, describe, text4, text6
 
 MAX_SHOWN = 100  # faults, differences; more are only counted
@@ -34,15 +35,19 @@ class Read:
     def where(self, index: int) -> str:
         return f"{self.file}:{self.lines[index]}"
 
+    def refused(self, index: int, field: str, reason: str, message: str) -> Violation:
+        return Violation(field, message, str(self.file), int(self.lines[index]), reason)
+
 
 def read(file: Path) -> Read:
     """All rows, or every fault on a line of its own and the end of the command. A row without BR address has none."""
     try:
         loaded = binding_files.load(file, bytes(16))
     except OSError as fault:
-        end(f"{file} cannot be read: {fault.strerror or fault}", BAD_INPUT)
+        end(f"{file} cannot be read: {fault.strerror or fault}", BAD_INPUT, "FILE_UNREADABLE")
     except binding_files.Unusable as fault:
-        end(f"{file}:{fault.line}: {fault}", BAD_INPUT)
+        said = f"{file}:{fault.line}: {fault}"
+        raise _faulty(file, said, [Violation("", str(fault), str(file), fault.line)], 1, f"pylwaftr: {said}") from None
     # Here, for it takes a while to load and `bindings ls` has no use for it.
     from pylwaftr.config.row_checks import anywhere, table_findings
 
@@ -53,12 +58,16 @@ def read(file: Path) -> Read:
     for finding in table_findings(found.rows, anywhere(), found.where):
         total += len(finding.rows)
         faults += [(int(found.lines[i]), finding.field, finding.message(int(i))) for i in finding.rows[:MAX_SHOWN]]
-    for line, field, message in sorted(faults)[:MAX_SHOWN]:
-        click.echo(f"{file}:{line}: {field}: {message}", err=True)
     if total:
         more = f", {total - MAX_SHOWN} are not shown" if total > MAX_SHOWN else ""
-        end(f"{file}: {counted(total, 'fault')}{more}; nothing was sent", BAD_INPUT)
+        told = [Violation(field, message, str(file), line) for line, field, message in sorted(faults)[:MAX_SHOWN]]
+        raise _faulty(file, f"{file}: {counted(total, 'fault')}{more}; nothing was sent", told, total)
     return found
+
+
+def _faulty(file: Path, said: str, told: list[Violation], total: int, text: str | None = None) -> CommandFault:
+    metadata = {"file": str(file), "violations": str(total)}
+    return CommandFault(said, BAD_INPUT, "FILE_FAULTY", violations=told, metadata=metadata, text=text)
 
 
 @click.command("import")
@@ -93,6 +102,7 @@ def replace(router: Client, file: Path, yes: bool, dry_run: bool, as_json: bool)
             end(
                 "without a terminal to ask, replace wants --yes (or --dry-run); bindings diff shows what changes",
                 BAD_INPUT,
+                "USAGE",
             )
         found = compare(wanted.rows, held(router))
         question = f"{len(found.added)} added, {len(found.changed[0])} changed, {len(found.removed)} removed. Go on?"
@@ -108,7 +118,8 @@ def _send(router: Client, wanted: Read, replace_all: bool, dry_run: bool, wants_
     if wants_json:
         print_json({"file": str(wanted.file), "rows": seen.rows, "dry_run": dry_run} | plain(seen.report))
     else:
-        click.echo(f"{wanted.file}: {'would be ' if dry_run else ''}{_summary(seen)}")
+        done = _counts(seen)
+        click.echo(f"{wanted.file}: {'would be ' if dry_run and done else ''}{done or 'nothing to do'}")
 
 
 def _checked(router: Client, wanted: Read, replace_all: bool) -> LoadProgress:
@@ -123,7 +134,9 @@ def _checked(router: Client, wanted: Read, replace_all: bool) -> LoadProgress:
         if stream.refused > 1:  # the reasons may differ
             some = f", of which {stream.told} are named" if stream.told < stream.refused else ""
             said = f"the router refuses {stream.refused} rows{some}"
-        end(f"{wanted.file}: {said}; nothing was changed", FAILED)
+        raise stream.fault(f"{wanted.file}: {said}; nothing was changed", fault) from None
+    except KeyboardInterrupt:
+        raise CommandFault(f"{wanted.file}: interrupted; nothing was changed", INTERRUPTED) from None
 
 
 def _loaded(router: Client, wanted: Read, replace_all: bool, revision: int) -> LoadProgress:
@@ -138,8 +151,15 @@ def _loaded(router: Client, wanted: Read, replace_all: bool, revision: int) -> L
         said = f"{wanted.file}: {fault.message} [{fault.reason or fault.code}]; {done} before that"
         if stream.refused:
             said += f". All of it passed the check at revision {revision}: bindings were changed by somebody else since"
-        again = "replace again" if replace_all else "import the file again"
-        end(f"{said}; what was done stays, {again} to do the rest", FAILED)
+        raise stream.fault(f"{said}; what was done stays, {_again(replace_all)} to do the rest", fault) from None
+    except KeyboardInterrupt:  # a message may be on its way
+        done = f"{wanted.file}: interrupted; at least {_counts(stream.seen) or 'nothing'} before that"
+        said = f"{done}; what was done stays, {_again(replace_all)} to do the rest"
+        raise CommandFault(said, INTERRUPTED, metadata=stream.metadata()) from None
+
+
+def _again(replace_all: bool) -> str:
+    return "replace again" if replace_all else "import the file again"
 
 
 class _Stream:
@@ -148,7 +168,12 @@ class _Stream:
     def __init__(self, router: Client, wanted: Read) -> None:
         self._router, self._wanted = router, wanted
         self.seen = LoadProgress()
-        self.refused = self.told = 0
+        self.refused = 0
+        self._violations: list[Violation] = []
+
+    @property
+    def told(self) -> int:
+        return len(self._violations)
 
     def run(self, what: str, *, replace: bool, validate_only: bool = False) -> LoadProgress:
         rows = np.ascontiguousarray(self._wanted.rows, BINDING_ROW)
@@ -159,7 +184,7 @@ class _Stream:
                 self.seen = progress
                 advance(progress.rows)
                 for one in progress.refused[: MAX_SHOWN - self.told]:
-                    self._tell(one.index, f"{one.field or one.reason}: {one.message}")
+                    self._violations.append(self._wanted.refused(one.index, one.field, one.reason, one.message))
                 self.refused = max(progress.refused_count, self.refused)
 
             return self._router.load(pieces, show, replace=replace, validate_only=validate_only)
@@ -171,17 +196,29 @@ class _Stream:
         for path, text in fault.violations:
             index = path.removeprefix("rows[").removesuffix("]")
             if index.isdecimal():
-                self._tell(int(index), text)
+                reason, colon, message = text.partition(": ")
+                told = ("", reason, message) if colon and reason.isupper() else ("", "", text)
+                self._violations.append(self._wanted.refused(int(index), *told))
         if self.told:
             self.refused = max(int(fault.metadata.get("violations", 0)), self.told)
 
-    def _tell(self, index: int, text: str) -> None:
-        click.echo(f"{self._wanted.where(index)}: {text}", err=True)
-        self.told += 1
+    def fault(self, said: str, fault: CallFailed) -> CommandFault:
+        """What ends the command: the API's reason, and the lines of the file."""
+        reason = fault.reason or fault.code
+        return CommandFault(
+            said,
+            FAILED,
+            reason,
+            code=fault.code,
+            violations=self._violations,
+            metadata=self.metadata() | fault.metadata,
+        )
 
-
-def _summary(seen: LoadProgress) -> str:
-    return _counts(seen) or "nothing to do"
+    def metadata(self) -> dict[str, str]:
+        """How far it came."""
+        done = {name: str(getattr(self.seen.report, name)) for name in ("added", "replaced", "removed")}
+        refused = {"violations": str(self.refused)} if self.refused else {}
+        return {"file": str(self._wanted.file)} | done | refused
 
 
 def _counts(seen: LoadProgress) -> str:
@@ -216,14 +253,15 @@ class Difference:
         return bool(len(self.added) or len(self.removed) or len(self.changed[0]))
 
 
-def held(router: Client) -> Rows:
-    """The operator's, bound or waiting."""
+def held(router: Client, source: str | None = "SOURCE_OPERATOR", ipv4: str = "", b4: str = "") -> Rows:
+    """What a source has bound or wants to, in order of key. None: what is bound."""
     pieces = [
         octets
-        for shadowed in (False, True)
-        for octets, _ in router.dump(BindingFilter(source=Source.SOURCE_OPERATOR, shadowed=shadowed))
+        for shadowed in ((False, True) if source is not None else (False,))
+        for octets, _ in router.dump(BindingFilter(source=source, shadowed=shadowed, ipv4=ipv4, b4_ipv6=b4))
     ]
-    return np.frombuffer(b"".join(pieces), BINDING_ROW)
+    rows = np.frombuffer(b"".join(pieces), BINDING_ROW)
+    return rows[np.lexsort((rows["psid"], rows["ipv4"]))] if source is not None else rows
 
 
 def compare(wanted: Rows, there: Rows) -> Difference:
@@ -263,7 +301,9 @@ def diff(router: Client, file: Path, as_json: bool) -> None:
     else:
         for line in _lines(found):
             click.echo(line)
-    sys.exit(NOT_THERE if found else 0)
+    if found:
+        counts = f"{len(found.added)} added, {len(found.changed[0])} changed, {len(found.removed)} removed"
+        raise CommandFault(f"{file} differs from the router: {counts}", NOT_THERE, "DIFFERENT", text="")
 
 
 def _lines(found: Difference) -> Iterator[str]:

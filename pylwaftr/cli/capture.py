@@ -57,12 +57,14 @@ def capture(
     counted: they do not wait for a capture.
     """
     if text and (said := filters.fault(text)):
-        end(f"--filter: {text!r} is no pcap filter ({said}); see pcap-filter(7)", BAD_INPUT)
+        end(
+            f"--filter: {text!r} is no pcap filter ({said}); see pcap-filter(7)", BAD_INPUT, "INVALID_FIELD", "--filter"
+        )
     try:
         wanted = Wanted(str(file.absolute()), count, seconds, snap, text)
         state = capture_client.capture(path or capture_client.only_router(), wanted, lambda _: None)
     except CaptureFault as fault:
-        end(str(fault), FAILED)
+        end(str(fault), FAILED, "CAPTURE_REFUSED")
     if state.ended_by == "error":
         end(f"{file}: {state.error} after {state.written} frames", FAILED)
     if as_json:

@@ -1,14 +1,13 @@
 """`pylwaftr check-config`: validate a configuration and say what it would do."""
 
 import json
-import sys
 
 import click
 
 from pylwaftr import config
+from pylwaftr.cli.configuration import faulty_settings, violation
+from pylwaftr.cli.faults import warn
 from pylwaftr.config import summary
-
-VALID, FAULTY = 0, 2
 
 
 @click.command("check-config")
@@ -27,31 +26,31 @@ def check_config(option: str | None, argument: str | None, as_json: bool) -> Non
     try:
         checked = config.load(path)
     except config.ConfigFaults as faulty:
-        _print(as_json, faulty.faults, None)
-        sys.exit(FAULTY)
-    _print(as_json, checked.warnings, checked)
-    sys.exit(VALID)
-
-
-def _print(as_json: bool, faults: tuple[config.Fault, ...], checked: config.Config | None) -> None:
+        if as_json:
+            _print(faulty.faults, None)
+        raise faulty_settings(path, faulty.faults) from None
     if as_json:
-        answer = {
-            "valid": checked is not None,
-            "faults": [
-                {
-                    "file": fault.file,
-                    "line": fault.line,
-                    "path": fault.path,
-                    "message": fault.message,
-                    "severity": "warning" if fault.warning else "error",
-                }
-                for fault in faults
-            ],
-            "summary": None if checked is None else summary.facts(checked),
-        }
-        click.echo(json.dumps(answer, indent=2))
+        _print(checked.warnings, checked)
         return
-    for fault in faults:
-        click.echo(str(fault), err=True)
-    for line in summary.lines(checked) if checked is not None else []:
+    for warning in checked.warnings:
+        warn(violation(warning), False)
+    for line in summary.lines(checked):
         click.echo(line)
+
+
+def _print(faults: tuple[config.Fault, ...], checked: config.Config | None) -> None:
+    answer = {
+        "valid": checked is not None,
+        "faults": [
+            {
+                "file": fault.file,
+                "line": fault.line,
+                "path": fault.path,
+                "message": fault.message,
+                "severity": "warning" if fault.warning else "error",
+            }
+            for fault in faults
+        ],
+        "summary": None if checked is None else summary.facts(checked),
+    }
+    click.echo(json.dumps(answer, indent=2))

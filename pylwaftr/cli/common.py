@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from typing import TYPE_CHECKING, NoReturn
 
-import click
+from pylwaftr.cli.faults import BAD_INPUT, FAILED, NOT_THERE, CommandFault, Violation
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-FAILED, BAD_INPUT = 1, 2
+__all__ = ["BAD_INPUT", "FAILED", "NOT_THERE", "counted", "end", "screen", "start_logging"]
 
 
-def end(message: str, status: int) -> NoReturn:
-    click.echo(f"pylwaftr: {message}", err=True)
-    sys.exit(status)
+def end(message: str, status: int, reason: str = "", field: str = "") -> NoReturn:
+    """`field`: the option or argument that is wrong."""
+    raise CommandFault(message, status, reason, violations=[Violation(field, message)] if field else ())
 
 
 def screen(*, stderr: bool = False, width: int | None = None) -> Console:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterable
 
 import click
 
-from pylwaftr.cli.common import BAD_INPUT
-from pylwaftr.config import Config, ConfigFaults, load
+from pylwaftr.cli.common import BAD_INPUT, counted
+from pylwaftr.cli.faults import CommandFault, Violation, warn
+from pylwaftr.config import Config, ConfigFaults, Fault, load
 
 
 def loaded(path: str) -> Config:
@@ -15,9 +16,26 @@ def loaded(path: str) -> Config:
     try:
         config = load(path)
     except ConfigFaults as faulty:
-        for fault in faulty.faults:
-            click.echo(str(fault), err=True)
-        sys.exit(BAD_INPUT)
+        raise faulty_settings(path, faulty.faults) from None
+    as_json = bool(click.get_current_context().params.get("as_json"))
     for warning in config.warnings:
-        click.echo(str(warning), err=True)
+        warn(violation(warning), as_json)
     return config
+
+
+def violation(fault: Fault) -> Violation:
+    return Violation(fault.path, fault.message, fault.file, fault.line)
+
+
+def faulty_settings(path: str, faults: Iterable[Fault]) -> CommandFault:
+    """People are shown each fault and warning; of the object the faults are the violations."""
+    told = list(faults)
+    wrong = [violation(fault) for fault in told if not fault.warning]
+    return CommandFault(
+        f"{path}: {counted(len(wrong), 'fault')}",
+        BAD_INPUT,
+        "SETTINGS_FAULTY",
+        violations=wrong,
+        metadata={"file": path, "violations": str(len(wrong))},
+        text="\n".join(map(str, told)),
+    )

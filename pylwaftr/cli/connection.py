@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
@@ -16,12 +15,11 @@ from rich.table import Table
 
 from pylwaftr.api.channel import DEFAULT_TARGET, CallFailed, Tls
 from pylwaftr.api.client import Client
-from pylwaftr.cli.common import BAD_INPUT, FAILED, end, screen
+from pylwaftr.cli.common import BAD_INPUT, FAILED, NOT_THERE, end, screen
+from pylwaftr.cli.faults import CommandFault, Violation
 
 AT_ONCE = 1000  # rows of a list are laid out together: there may be a million
 _WIDE = 100_000  # columns: of what a table has, nothing is cut
-
-NOT_THERE = 3  # what was asked for is not there; files and router differ
 
 _BAD_INPUT_CODES = ("INVALID_ARGUMENT", "OUT_OF_RANGE")
 
@@ -73,43 +71,53 @@ def connected(command: F) -> F:
         **rest: Any,
     ) -> Any:
         if (cert is None) != (key is None):
-            end("--cert and --key belong together; give both or neither", BAD_INPUT)
+            end("--cert and --key belong together; give both or neither", BAD_INPUT, "USAGE")
         if not server.strip():
-            end("--server is empty; give HOST:PORT, or leave it out", BAD_INPUT)
+            end("--server is empty; give HOST:PORT, or leave it out", BAD_INPUT, "USAGE")
         secure = tls or ca is not None or cert is not None
         try:
             router = Client(server, Tls(ca, cert, key, server_name) if secure else None, timeout_s, retry_s=())
         except OSError as fault:
-            end(f"{fault.filename} cannot be read: {fault.strerror}", BAD_INPUT)
+            end(f"{fault.filename} cannot be read: {fault.strerror}", BAD_INPUT, "FILE_UNREADABLE")
         with router:
             try:
                 return command(router=router, **rest)
             except CallFailed as fault:
-                end_with(fault, server)
-            except KeyboardInterrupt:
-                sys.exit(130)
+                raise of_call(fault, server, timeout_s) from None
 
     for option in reversed(_OPTIONS):
         wrapped = option(wrapped)
     return wrapped  # type: ignore[return-value]
 
 
-def end_with(fault: CallFailed, server: str) -> None:
+def of_call(fault: CallFailed, server: str, timeout_s: float) -> CommandFault:
     """One sentence, then each violation on a line of its own; the exit status tells whose fault it is."""
     if fault.unreachable:
-        end(f"{server} does not answer ({_unreachable(fault.message)}", FAILED)
-    click.echo(f"pylwaftr: {fault.message}" + (f" [{fault.reason}]" if fault.reason else ""), err=True)
-    for path, text in fault.violations if len(fault.violations) > 1 else ():
-        click.echo(f"  {path}: {text}", err=True)
-    if fault.code == "NOT_FOUND":
-        sys.exit(NOT_THERE)
-    sys.exit(BAD_INPUT if fault.code in _BAD_INPUT_CODES else FAILED)
+        said = f"{server} does not answer ({_unreachable(fault.message)}"
+        return CommandFault(said, FAILED, "UNREACHABLE", metadata={"server": server})
+    if fault.code == "DEADLINE_EXCEEDED" and not fault.reason:
+        said = f"{server} did not answer within {timeout_s:g} s: is it the router's address? If so, give more --timeout"
+        return CommandFault(said, FAILED, fault.code, code=fault.code, metadata={"server": server})
+    return CommandFault(
+        fault.message,
+        NOT_THERE if fault.code == "NOT_FOUND" else BAD_INPUT if fault.code in _BAD_INPUT_CODES else FAILED,
+        fault.reason or fault.code,
+        code=fault.code,
+        violations=[Violation(path, text) for path, text in fault.violations],
+        metadata=fault.metadata,
+        marked=bool(fault.reason),
+    )
 
 
 # What gRPC says of a connection that did not come up, what that is, and what helps.
 _CAUSES = (
     ("CERTIFICATE_VERIFY_FAILED", "its certificate is not of this CA): give --ca the one that signed it"),
     ("Hostname Verification", "its certificate is for another name): call it by that name, or give --server-name"),
+    (
+        "WRONG_VERSION_NUMBER",
+        "it does not speak TLS): leave out --tls, --ca, --cert and --key, or is it another program?",
+    ),
+    ("errors resolving", "there is no such host and port): give --server HOST:PORT"),
     ("security handshaker", "TLS cannot begin): are --cert and --key, and --ca, what they should be?"),
     ("Socket closed", "it closed the connection): does it want TLS (--ca), or another certificate (--cert, --key)?"),
 )

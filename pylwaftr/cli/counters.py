@@ -55,6 +55,17 @@ class Rates:
         return {counter.name: float(rate) for counter, rate in zip(COUNTERS, moved, strict=True)}
 
 
+def json_lines() -> Callable[[Sample], None]:
+    """Shows samples as lines of JSON, from the second on."""
+    rates = Rates()
+
+    def show(sample: Sample) -> None:
+        if moved := rates.step(sample):
+            print(json.dumps({"per_second": {name: round(rate, 1) for name, rate in moved.items()}}), flush=True)
+
+    return show
+
+
 def rate_line(rates: dict[str, float], sample: Sample) -> str:
     drops = sum(rate for counter, rate in zip(COUNTERS, rates.values(), strict=True) if counter.kind == "drop")
     flows = "  ".join(f"{name} {rates[name]:,.0f}/s" for name in _LINE)

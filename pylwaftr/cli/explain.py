@@ -39,13 +39,13 @@ def explain(
     With --config the bindings are those of the file, else those of the running router; nothing is sent either way.
     """
     if (file is None) == (hex_text is None):
-        end("give either --pcap or --hex", BAD_INPUT)
+        end("give either --pcap or --hex", BAD_INPUT, "USAGE")
     try:
         given = list(_frames(file, hex_text, side))
         for story in _asked(router, given) if path is None else _offline(path, given):
             click.echo(json.dumps(story.as_json()) if as_json else story.text() + "\n")
     except pcap.PcapFault as fault:
-        end(str(fault), BAD_INPUT)
+        end(str(fault), BAD_INPUT, "FILE_FAULTY")
 
 
 def _offline(path: str, given: Sequence[Given]) -> Iterator[Story]:
@@ -57,7 +57,7 @@ def _offline(path: str, given: Sequence[Given]) -> Iterator[Story]:
     try:
         yield from offline.explain(config, given)
     except StartFault as fault:
-        end(str(fault), FAILED)
+        end(str(fault), FAILED, "START_FAILED")
 
 
 def _asked(router: Client, given: Sequence[Given]) -> Iterator[Story]:
@@ -88,9 +88,9 @@ def _frames(file: Path | None, hex_text: str | None, side: str) -> Iterator[Give
     try:
         octets = bytes.fromhex(hex_text.replace(":", " "))
     except ValueError:
-        end(f"--hex: {_not_hex(hex_text)}: give two hexadecimal digits an octet", BAD_INPUT)
+        end(f"--hex: {_not_hex(hex_text)}: give two hexadecimal digits an octet", BAD_INPUT, "INVALID_FIELD", "--hex")
     if not octets:
-        end("--hex: no octets", BAD_INPUT)
+        end("--hex: no octets", BAD_INPUT, "INVALID_FIELD", "--hex")
     yield Given(side, octets, bare=_starts_with_ip(octets, side))
 
 

@@ -53,12 +53,13 @@ def gen_bindings(
 
     The B4 addresses are built from the subscriber's prefix, IPv4 address and PSID (RFC 7596 section 5.1).
     """
+    binding_output.check(file)
     try:
         pool = addresses.network4(ipv4 if "/" in ipv4 else f"{ipv4}/32")
         prefix, own = addresses.network6(b4), addresses.ipv6(br)
         rows = _made(pool, prefix, b4_len, own.packed, psid_len, psid_offset, skip if psid_len else 0, count)
     except ValueError as fault:
-        end(str(fault), BAD_INPUT)
+        end(str(fault), BAD_INPUT, "INVALID_FIELD")
     binding_output.save(file, rows, 1460, 1500, as_json)
 
 

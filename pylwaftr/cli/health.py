@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from pylwaftr.api.client import CallFailed, Client
 from pylwaftr.api.plain import plain
-from pylwaftr.cli.common import FAILED, end
-from pylwaftr.cli.connection import NOT_THERE, as_json, connected, print_json
+from pylwaftr.cli.common import FAILED, NOT_THERE, end
+from pylwaftr.cli.connection import as_json, connected, print_json
+from pylwaftr.cli.faults import CommandFault
+
+PARTS = ("dataplane", "store", "pcp", "leasequery")
+
+
+def _parts(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    return [name for name in PARTS if name.startswith(begun)]
 
 
 @click.command()
-@click.argument("part", required=False, metavar="[dataplane|store|pcp|leasequery]")
+@click.argument("part", required=False, metavar=f"[{'|'.join(PARTS)}]", shell_complete=_parts)
 @as_json
 @connected
 def health(router: Client, part: str | None, as_json: bool) -> None:
@@ -21,7 +26,7 @@ def health(router: Client, part: str | None, as_json: bool) -> None:
 
     Exit status: 0 it serves, 1 it does not or cannot be reached, 3 there is no such part.
     """
-    if part is not None:
+    if part:
         try:
             word = router.health(part)
         except CallFailed as fault:
@@ -32,7 +37,8 @@ def health(router: Client, part: str | None, as_json: bool) -> None:
             print_json({"part": part, "serves": word == "SERVING"})
         else:
             click.echo(f"{part} {_text(word == 'SERVING')}")
-        sys.exit(0 if word == "SERVING" else FAILED)
+        _end(part, word == "SERVING")
+        return
     status, serves = router.status(), router.health() == "SERVING"
     if as_json:
         print_json({"serves": serves} | plain(status))
@@ -42,7 +48,12 @@ def health(router: Client, part: str | None, as_json: bool) -> None:
             click.echo(f"  {name} {_text(good)}")
         for remark in status.remarks:
             click.echo(f"  {remark}")
-    sys.exit(0 if serves else FAILED)
+    _end(f"pylwaftr {status.version}", serves)
+
+
+def _end(who: str, serves: bool) -> None:
+    if not serves:
+        raise CommandFault(f"{who} does not serve", FAILED, "NOT_SERVING", text="")
 
 
 def _text(serves: bool) -> str:

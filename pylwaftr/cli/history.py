@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -13,15 +12,16 @@ import click
 
 from pylwaftr.api.client import Client, Life, Source
 from pylwaftr.api.plain import time_text
-from pylwaftr.cli.common import BAD_INPUT, FAILED, end
-from pylwaftr.cli.connection import MOMENT, NOT_THERE, as_json, connected, print_json
+from pylwaftr.cli.common import BAD_INPUT, FAILED, NOT_THERE, end
+from pylwaftr.cli.connection import MOMENT, as_json, connected, print_json
+from pylwaftr.cli.faults import CommandFault
 from pylwaftr.cli.lookup import endpoint, is_b4, show
 
 FIELDS = ("ipv4", "psid_offset", "psid_len", "psid", "b4_ipv6", "br_ipv6", "source", "began", "ended")
 
 
 @click.command()
-@click.argument("what", metavar="ADDRESS[:PORT]|B4|PREFIX", default="::/0")
+@click.argument("what", metavar="[ADDRESS[:PORT]|B4|PREFIX]", default="::/0")
 @click.argument("port", required=False, type=click.IntRange(0, 65535))
 @click.option("--from", "began", type=MOMENT, help="Lives that reach beyond that time.")
 @click.option("--to", "ended", type=MOMENT, help="Lives that began before that time.")
@@ -48,7 +48,7 @@ def history(
     Exit status: 0 somebody, 3 nobody, 1 failed, 2 bad input.
     """
     if output is not None and output.suffix not in (".csv", ".jsonl"):
-        end(f"{output.name}: the name tells no format; name it .csv or .jsonl", BAD_INPUT)
+        end(f"{output.name}: the name tells no format; name it .csv or .jsonl", BAD_INPUT, "USAGE")
     if is_b4(what):
         lives = router.lives_of(what, began, ended)
     else:
@@ -59,9 +59,8 @@ def history(
     elif output is not None:
         click.echo(f"{output}: {count} {'life' if count == 1 else 'lives'}")
     elif not count:
-        if not as_json:
-            click.echo(f"nobody held {what} then", err=True)
-        sys.exit(NOT_THERE)
+        said = f"nobody held {what} then"
+        raise CommandFault(said, NOT_THERE, "NOT_FOUND", text=said)
 
 
 def _write(file: Path, lives: Iterable[Life]) -> int:
@@ -80,7 +79,7 @@ def _write(file: Path, lives: Iterable[Life]) -> int:
                     )
         part.replace(file)
     except OSError as fault:
-        end(f"{file}: {fault.strerror or fault}", FAILED)
+        end(f"{file}: {fault.strerror or fault}", FAILED, "FILE_UNWRITABLE")
     finally:
         part.unlink(missing_ok=True)
     return count

@@ -8,6 +8,7 @@ import click
 
 from pylwaftr.api.client import Client
 from pylwaftr.api.plain import plain, time_text
+from pylwaftr.cli.common import counted
 from pylwaftr.cli.connection import as_json, connected, print_json, print_rows
 
 
@@ -65,7 +66,7 @@ def leases(router: Client, server_name_: str, ipv4: str, b4: str, kept_out: bool
 
     The last column says it: bound; absent (on its way to the table, refused by it, or unbound by an operator); ended;
     overdue; other_server, other_division (a newer lease has its place); other_source (the configuration or an operator
-    has its key); subscriber_limit, no_b4, bad_b4, outside_pools, psid_offset (quarantined).
+    has its key); subscriber_limit, no_b4, bad_b4, own_address, outside_pools, psid_offset (quarantined).
     """
     found = router.leases(server_name_, ipv4=ipv4, b4=b4, kept_out=kept_out)
     if as_json:
@@ -122,4 +123,4 @@ def drop(router: Client, server_name_: str, dry_run: bool, as_json: bool) -> Non
     if as_json:
         print_json({"dropped": count, "dry_run": dry_run})
     else:
-        click.echo(f"{count} leases {'would be ' if dry_run else ''}dropped")
+        click.echo(f"{counted(count, 'lease')} {'would be ' if dry_run else ''}dropped")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import logging
+import json
 import ssl
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
 import click
 
+from pylwaftr.cli.common import start_logging
 from pylwaftr.cli.parsed import parsed
 from pylwaftr.responder import daemon, kea
 from pylwaftr.responder.database import Database
@@ -88,7 +90,8 @@ def _kea_ports(text: str) -> tuple[str, kea.Ports]:
     "--idle", type=click.FloatRange(0.1, 3600), default=60.0, show_default=True, help="Seconds to a keep-alive."
 )
 @click.option("--bulk-only", is_flag=True, help="Refuse active queries, as other servers do.")
-@click.option("--quiet", is_flag=True)
+@click.option("--quiet", is_flag=True, help="Of the log only warnings.")
+@click.option("--json", "as_json", is_flag=True, help="The ports that are listened on, and the log, as lines of JSON.")
 def leasequery_server(**given: Any) -> None:
     """Tell lwAFTRs of DHCP leases, by bulk and active leasequery.
 
@@ -104,8 +107,7 @@ def leasequery_server(**given: Any) -> None:
         raise click.UsageError("--tls-cert and --tls-key belong together")
     if given["require_tls"] and given["tls_cert"] is None:
         raise click.UsageError("TLS is required: give --tls-cert and --tls-key, or --allow-plaintext")
-    level = logging.WARNING if given["quiet"] else logging.INFO
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+    start_logging("warning" if given["quiet"] else "info", "json" if given["as_json"] else "console")
     try:
         _serve(given)
     except OSError as fault:
@@ -152,7 +154,12 @@ def _serve(given: dict[str, Any]) -> None:
         host, port = given["listen4"]
         at.append(daemon.Listen(host, port, native=True))
     sources = daemon.Sources(given["journal"], given["kea_leases"], reader)
-    daemon.run(service, at, sources, lambda ports: click.echo(f"listening on port {' and '.join(map(str, ports))}"))
+
+    def say(ports: Sequence[int]) -> None:
+        text = f"listening on port {' and '.join(map(str, ports))}"
+        click.echo(json.dumps({"listening": list(ports)}) if given["as_json"] else text)
+
+    daemon.run(service, at, sources, say)
 
 
 def _server_id(given: dict[str, Any]) -> IPv4Address:

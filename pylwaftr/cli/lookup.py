@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -11,8 +10,9 @@ import click
 from pylwaftr import addresses
 from pylwaftr.api.client import Client, Life, Source
 from pylwaftr.api.plain import plain, time_text
-from pylwaftr.cli.common import BAD_INPUT, end
-from pylwaftr.cli.connection import MOMENT, NOT_THERE, as_json, connected, print_json, print_rows
+from pylwaftr.cli.common import BAD_INPUT, NOT_THERE, end
+from pylwaftr.cli.connection import MOMENT, as_json, connected, print_json, print_rows
+from pylwaftr.cli.faults import CommandFault
 from pylwaftr.rows import ports
 
 HEAD = ("IPv4", "ports", "B4", "BR", "source", "from", "to")
@@ -22,13 +22,14 @@ def endpoint(what: str, port: int | None) -> tuple[str, int | None]:
     """Address and port of `203.0.113.5:2077`, or of `203.0.113.5` and 2077; ends the command if they are none."""
     ipv4, colon, after = what.partition(":")
     if colon and port is not None:
-        end(f"the port is given twice, in {what} and as {port}", BAD_INPUT)
+        end(f"the port is given twice, in {what} and as {port}", BAD_INPUT, "USAGE")
     if colon and not (after.isdecimal() and len(after) < 6 and int(after) <= 65535):
-        end(f"{after!r} is no port; the range is 0 to 65535", BAD_INPUT)
+        end(f"{after!r} is no port; the range is 0 to 65535", BAD_INPUT, "INVALID_FIELD", "PORT")
     try:
         addresses.ipv4(ipv4)
     except ValueError as fault:
-        end(f"{fault}; give an IPv4 address, maybe with a port, or an IPv6 address or prefix", BAD_INPUT)
+        said = f"{fault}; give an IPv4 address, maybe with a port, or an IPv6 address or prefix"
+        end(said, BAD_INPUT, "INVALID_FIELD", "ADDRESS")
     return ipv4, int(after) if colon else port
 
 
@@ -75,7 +76,6 @@ def lookup(router: Client, what: str, port: int | None, at: datetime | None, as_
     else:
         lives = router.lookup_port(*endpoint(what, port), at)
     if not show(lives, as_json):
-        if not as_json:
-            said = what + (f" port {port}" if port is not None else "")
-            click.echo(f"nobody has {said}" if at is None else f"nobody had {said} then", err=True)
-        sys.exit(NOT_THERE)
+        whom = what + (f" port {port}" if port is not None else "")
+        said = f"nobody has {whom}" if at is None else f"nobody had {whom} then"
+        raise CommandFault(said, NOT_THERE, "NOT_FOUND", text=said)

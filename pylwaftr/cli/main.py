@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from typing import NamedTuple
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import click
 
 import pylwaftr
+from pylwaftr.cli import faults
 
 # gRPC's own lines, such as of each failed handshake, are in no format and name nobody; what matters we say ourselves.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -50,6 +53,22 @@ COMMANDS = {
 class LazyGroup(click.Group):
     """--help needs no command's module: it would load numpy, DPDK and all the rest."""
 
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """As a program: what goes wrong in any command is told in one place, and becomes the exit status."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, False, **extra)
+        words = sys.argv[1:] if args is None else list(args)
+        with faults.told(faults.wants_json(words)):
+            super().main(args, prog_name, complete_var, False, **extra)
+        sys.exit(0)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for name, command in COMMANDS.items() if importlib.util.find_spec(command.module) is not None]
 
@@ -71,5 +90,6 @@ class LazyGroup(click.Group):
 def main() -> None:
     """A lightweight 4over6 border router (lwAFTR, RFC 7596) on DPDK.
 
-    Exit status: 0 done, 1 failed at run time, 2 bad input (configuration, files, usage), 3 not there or different.
+    Exit status: 0 done, 1 failed at run time, 2 bad input (configuration, files, usage), 3 not there or different,
+    130 Ctrl-C. With --json the last line of standard error is then one JSON object: error, with reason and message.
     """

@@ -9,7 +9,8 @@ import click
 
 from pylwaftr.api.client import Client
 from pylwaftr.api.plain import plain, time_text
-from pylwaftr.cli.common import BAD_INPUT, end
+from pylwaftr.cli import port_sets
+from pylwaftr.cli.common import BAD_INPUT, counted, end
 from pylwaftr.cli.connection import as_json, connected, print_json, print_rows
 
 
@@ -71,20 +72,22 @@ def _free(pool: Any) -> int:
 
 @pcp.command()
 @click.argument("ipv4", required=False, default="")
-@click.option("--psid", type=click.IntRange(0, 65535), default=0, help="Of the port set of IPV4.")
+@click.option("--psid", type=click.IntRange(0, 65535), help="Of the port set of IPV4. Not given: the whole address.")
 @click.option("--b4", default="", metavar="PREFIX", help="Instead: all mappings of a B4 or subscriber.")
 @click.option("--dry-run", is_flag=True, help="Only tell how many there are.")
 @as_json
 @connected
-def release(router: Client, ipv4: str, psid: int, b4: str, dry_run: bool, as_json: bool) -> None:
+def release(router: Client, ipv4: str, psid: int | None, b4: str, dry_run: bool, as_json: bool) -> None:
     """End mappings before their time: that of IPV4 and PSID, or all of a B4 or subscriber."""
     if bool(ipv4) == bool(b4):
-        end("give either IPV4 (and --psid) or --b4", BAD_INPUT)
-    count = router.pcp_release(ipv4, psid, b4=b4, validate_only=dry_run)
+        end("give either IPV4 (and --psid) or --b4", BAD_INPUT, "USAGE")
+    if psid is None and not b4 and "/" not in ipv4:  # what is no address is told so
+        port_sets.refuse_divided(ipv4, (one.binding for one in router.pcp_mappings(ipv4=ipv4)))
+    count = router.pcp_release(ipv4, psid or 0, b4=b4, validate_only=dry_run)
     if as_json:
         print_json({"released": count, "dry_run": dry_run})
     else:
-        click.echo(f"{count} mappings {'would be ' if dry_run else ''}released")
+        click.echo(f"{counted(count, 'mapping')} {'would be ' if dry_run else ''}released")
 
 
 @pcp.command()
@@ -96,4 +99,4 @@ def announce(router: Client, as_json: bool) -> None:
     if as_json:
         print_json({"softwires": count})
     else:
-        click.echo(f"{count} softwires will hear it")
+        click.echo(f"{counted(count, 'softwire')} will hear it")

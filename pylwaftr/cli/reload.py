@@ -11,6 +11,7 @@ from pylwaftr.api.client import CallFailed, Client, SettingsPlan
 from pylwaftr.api.plain import plain
 from pylwaftr.cli.common import BAD_INPUT, FAILED, counted, end
 from pylwaftr.cli.connection import as_json, connected, print_json
+from pylwaftr.cli.faults import CommandFault, Violation, warn
 
 
 @click.command()
@@ -27,9 +28,9 @@ def reload(router: Client, file: Path | None, dry_run: bool, as_json: bool) -> N
     text = ""
     if file is not None:
         try:
-            text = file.read_text() or "\n"  # "" is the file of the router
+            text = file.read_text("utf-8-sig") or "\n"  # "" is the file of the router
         except (OSError, ValueError) as fault:
-            end(f"{file} cannot be read: {getattr(fault, 'strerror', None) or fault}", BAD_INPUT)
+            end(f"{file} cannot be read: {getattr(fault, 'strerror', None) or fault}", BAD_INPUT, "FILE_UNREADABLE")
     try:
         planned = router.diff_settings(text)
     except CallFailed as fault:
@@ -45,7 +46,7 @@ def reload(router: Client, file: Path | None, dry_run: bool, as_json: bool) -> N
         else:
             click.echo("nothing differs")
         if stuck:
-            end(f"only a restart can change {', '.join(stuck)}", FAILED)
+            end(f"only a restart can change {', '.join(stuck)}", FAILED, "RESTART_NEEDED")
         return
     try:
         done = router.apply_settings(text, etag=planned.etag)
@@ -66,13 +67,26 @@ def _show(planned: SettingsPlan) -> None:
         restart = "   (needs a restart)" if one.needs_restart else ""
         click.echo(f"{one.path}: {one.before or 'nothing'} -> {one.after or 'nothing'}{restart}")
     for warning in planned.warnings:
-        click.echo(f"{warning.file}:{warning.line}: {warning.path}: warning: {warning.message}", err=True)
+        warn(Violation(warning.path, warning.message, warning.file, warning.line), False)
 
 
 def _faulty(fault: CallFailed) -> NoReturn:
     if fault.reason != "SETTINGS_FAULTY":
         raise fault
-    for path, text in fault.violations:
-        place, colon, message = text.partition(": ")  # file:line
-        click.echo(f"{place}: {path}: {message}" if colon and path else text, err=True)
-    end(f"{counted(len(fault.violations), 'fault')}; nothing was applied", BAD_INPUT)
+    total = int(fault.metadata.get("violations", len(fault.violations)))  # a trailer has no room for very many
+    more = f", {total - len(fault.violations)} are not shown" if total > len(fault.violations) else ""
+    raise CommandFault(
+        f"{counted(total, 'fault')}{more}; nothing was applied",
+        BAD_INPUT,
+        fault.reason,
+        code=fault.code,
+        violations=[_placed(path, text) for path, text in fault.violations],
+        metadata=fault.metadata,
+    )
+
+
+def _placed(path: str, text: str) -> Violation:
+    """The API's text begins with file:line."""
+    place, _, message = text.partition(": ")
+    file, _, line = place.rpartition(":")
+    return Violation(path, message, file, int(line)) if line.isdecimal() else Violation(path, text)

@@ -13,6 +13,7 @@ from pylwaftr import replay as through
 from pylwaftr.cli import counters
 from pylwaftr.cli.common import BAD_INPUT, FAILED, counted, end, start_logging
 from pylwaftr.cli.configuration import loaded
+from pylwaftr.cli.faults import Violation, warn
 from pylwaftr.config import Config
 from pylwaftr.daemon.router import StartFault, Totals
 
@@ -53,36 +54,32 @@ def replay(
     try:
         through.check(files)
         seen = [pcap.inspect(source) for source in files.inputs if source is not None]
-        _warn(files, seen)
+        _warn(files, seen, as_json)
         with through.Workspace(files) as workspace:
             totals = _run(config, workspace, seen)
-        _warn_of_strangers(counters.named(totals))
+        _warn_of_strangers(counters.named(totals), as_json)
         if as_json:
             click.echo(json.dumps(counters.named(totals)))
         elif not quiet:
             click.echo(counters.text_table(totals))
-    except (pcap.PcapFault, through.ReplayFault) as fault:
+    except pcap.PcapFault as fault:
+        end(str(fault), BAD_INPUT, "FILE_FAULTY")
+    except through.ReplayFault as fault:
         end(str(fault), BAD_INPUT)
 
 
-def _warn(files: through.Files, seen: list[pcap.Inspection]) -> None:
+def _warn(files: through.Files, seen: list[pcap.Inspection], as_json: bool) -> None:
     for source, inspection in zip(filter(None, files.inputs), seen, strict=True):
         if inspection.cut_short:
-            click.echo(
-                f"pylwaftr: {source}: warning: {inspection.cut_short} of {inspection.frames} frames are not whole: "
-                "the capture cut them off",
-                err=True,
-            )
+            said = f"{inspection.cut_short} of {inspection.frames} frames are not whole: the capture cut them off"
+            warn(Violation("", said, str(source)), as_json)
 
 
-def _warn_of_strangers(totals: Mapping[str, int]) -> None:
+def _warn_of_strangers(totals: Mapping[str, int], as_json: bool) -> None:
     """What somebody captured elsewhere is not for the MAC addresses that this router has."""
     if others := totals["drop_l2_not_for_us"]:
-        click.echo(
-            f"pylwaftr: warning: {counted(others, 'frame')} for another MAC address than the router's: "
-            "interfaces.v4.mac and interfaces.v6.mac set those",
-            err=True,
-        )
+        said = f"{counted(others, 'frame')} for another MAC address than the router's: "
+        warn(Violation("", f"{said}interfaces.v4.mac and interfaces.v6.mac set those"), as_json)
 
 
 def _run(config: Config, workspace: through.Workspace, seen: list[pcap.Inspection]) -> Totals:
@@ -94,7 +91,9 @@ def _run(config: Config, workspace: through.Workspace, seen: list[pcap.Inspectio
     )
     try:
         totals = through.run(config, workspace, buffers, sum(inspection.frames for inspection in seen))
-    except (StartFault, through.StuckFault) as fault:
+    except StartFault as fault:
+        end(str(fault), FAILED, "START_FAILED")
+    except through.StuckFault as fault:
         end(str(fault), FAILED)
     if workspace.counters is not None:
         workspace.counters.write_text(through.counters_json(counters.named(totals)))

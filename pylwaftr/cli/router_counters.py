@@ -10,8 +10,8 @@ from rich.text import Text
 
 from pylwaftr.api.client import Client, CounterSample
 from pylwaftr.api.plain import plain, time_text
-from pylwaftr.cli.common import end, screen
-from pylwaftr.cli.connection import NOT_THERE, as_json, connected, print_json, print_rows
+from pylwaftr.cli.common import NOT_THERE, end, screen
+from pylwaftr.cli.connection import as_json, connected, print_json, print_rows
 
 _LINE = ("rx_v4", "tx_v6", "rx_v6", "tx_v4")
 _INTERNAL = frozenset(("busy_cycles", "idle_polls"))
@@ -31,7 +31,9 @@ def counters(router: Client, names: tuple[str, ...], everything: bool, per_worke
     described = router.describe_counters()
     for name in names:
         if not any(_named(one.name, name) for one in described):
-            end(f"{name} is no counter, nor the beginning of one; without a NAME all are shown", NOT_THERE)
+            end(
+                f"{name or repr(name)} is no counter, nor the beginning of one; without a NAME all are shown", NOT_THERE
+            )
     sample = router.counters(per_worker)
     chosen = [
         (at, one)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from pathlib import Path
 
 import click
@@ -29,8 +30,16 @@ FILE_INTERVAL_S = 1.0
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write all counters there every second, as one JSON object.",
 )
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Lines of JSON instead of text: ready; per_second (--show-counters); counters, at the end.",
+)
 @click.argument("eal_args", nargs=-1, type=click.UNPROCESSED, metavar="[-- EAL_ARGS...]")
-def run(path: str, show_counters: float | None, counters_file: Path | None, eal_args: tuple[str, ...]) -> None:
+def run(
+    path: str, show_counters: float | None, counters_file: Path | None, as_json: bool, eal_args: tuple[str, ...]
+) -> None:
     """Run the router until SIGTERM or Ctrl-C.
 
     Prints "ready" when it forwards, and its counters at the end. What follows -- goes to DPDK's EAL as it is.
@@ -44,11 +53,14 @@ def run(path: str, show_counters: float | None, counters_file: Path | None, eal_
     with contextlib.ExitStack() as stack:
         watchers = []
         if show_counters is not None:
-            watchers.append(router.Watcher(show_counters, stack.enter_context(counters.View())))
+            view = counters.json_lines() if as_json else stack.enter_context(counters.View())
+            watchers.append(router.Watcher(show_counters, view))
         if counters_file is not None:
             watchers.append(router.Watcher(FILE_INTERVAL_S, counters.File(counters_file).write))
         try:
-            totals = router.run(config, eal_args, lambda: click.echo("ready"), watchers)
+            totals = router.run(
+                config, eal_args, lambda: click.echo('{"ready": true}' if as_json else "ready"), watchers
+            )
         except StartFault as fault:
-            end(str(fault), FAILED)
-    click.echo(counters.text_table(totals))
+            end(str(fault), FAILED, "START_FAILED")
+    click.echo(json.dumps({"counters": counters.named(totals)}) if as_json else counters.text_table(totals))
