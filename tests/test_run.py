@@ -99,7 +99,7 @@ def test_it_gets_ready_and_ends_cleanly_with_its_counters(tmp_path: Path, how: s
 
 # what is added to the file, what a hangup then makes of it
 RELOADS = [
-    ("a live key", "icmp: {unbound_v4: false}", ["reload: icmp.unbound_v4: True -> False", "reload: 1 keys changed"]),
+    ("a live key", "icmp: {unbound_v4: false}", ["reload: icmp.unbound_v4: true -> false", "reload: 1 keys changed"]),
     (
         "a binding",
         'bindings: {entries: [{ipv4: 203.0.113.9, b4_ipv6: "2001:db8:9::1"}]}',

@@ -94,6 +94,11 @@ def _differing(old: Any, new: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _text(value: object) -> str:
+    """As it is written in the file, in a line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if is_dataclass(value) and not isinstance(value, Endpoint):
+        return "{" + ", ".join(f"{one.name}: {_text(getattr(value, one.name))}" for one in fields(value)) + "}"
     if isinstance(value, bytes):
         return value.hex(":")
     if isinstance(value, tuple) and value and isinstance(value[0], Entry):
