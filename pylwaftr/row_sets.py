@@ -152,7 +152,7 @@ class Sourced:
 
     @staticmethod
     def none() -> Sourced:
-        return Sourced(no_rows(), np.zeros(0, np.uint8))
+        return _NONE
 
     @staticmethod
     def join(parts: Sequence[Sourced]) -> Sourced:
@@ -167,6 +167,9 @@ class Sourced:
 
     def take(self, index: Index) -> Sourced:
         return Sourced(take(self.rows, index), self.sources[index])
+
+    def part(self, which: slice) -> Sourced:
+        return Sourced(self.rows[which], self.sources[which])
 
     def select(self, mask: Mask) -> Sourced:
         return self if mask.all() else Sourced(select(self.rows, mask), self.sources[mask])
@@ -203,6 +206,9 @@ class Sourced:
     def in_order(self, ids: Ids) -> Sourced:
         sorting = order(ids)
         return self if sorting is None else self.take(sorting)
+
+
+_NONE = Sourced(no_rows(), np.zeros(0, np.uint8))
 
 
 def patched(base: Sourced, ids: Ids, drop: Ids, put: Sourced, put_ids: Ids) -> tuple[Sourced, Ids]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pylwaftr.dhcp.codec_lease import Lease
-from pylwaftr.dhcp.leases import Leases, Policy
+from pylwaftr.dhcp.leases import Leases, Outcome, Policy
 from pylwaftr.rows import text6
 from tests.leasequery_peer import BR, _key, lease, rows
 
@@ -35,6 +35,15 @@ class Table:
     def hear(self, *heard: Heard, now: float = 0.0) -> None:
         for name, one in heard:
             self.heed(self.leases.heard(name, rows(one), now))
+
+    def judge(self, policy: Policy) -> list[Outcome]:
+        """All parts, and what was said of each."""
+        outcomes = [self.leases.judge_anew(policy)]
+        self.heed(outcomes[0])
+        while self.leases.judging:
+            outcomes.append(self.leases.judge_on())
+            self.heed(outcomes[-1])
+        return outcomes
 
     @property
     def psids(self) -> dict[int, str]:

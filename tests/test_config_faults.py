@@ -95,6 +95,7 @@ FAULTS = [  # what is wrong, the text, the beginning of each line that is printe
     ("a group MAC", text(v4=V4 + ", mac: 01:00:5e:00:00:01"), ["2: interfaces.v4.mac: '01:00:5e:00:00:01' is a group"]),
     ("a short MAC", text(v4=V4 + ", next_hop_mac: 02:00:00:00:01"),
      ["2: interfaces.v4.next_hop_mac: '02:00:00:00:01' is n"]),
+    ("VLAN 0, a priority tag", text(v4=V4 + ", vlan: 0"), ["2: interfaces.v4.vlan: is 0; the range is 1 to 4094"]),
     ("VLAN 4095", text(v4=V4 + ", vlan: 4095"), ["2: interfaces.v4.vlan: is 4095; the range is 1 to 4094"]),
     ("IPv6 MTU 1279", text(v6=V6 + ", mtu: 1279"), ["3: interfaces.v6.mtu: is 1279; the range is 1280 to 9700"]),
     ("IPv6 MTU 1500", text(v6=V6 + ", mtu: 1500"),

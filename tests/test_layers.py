@@ -100,7 +100,7 @@ def system_include_faults(name: str, layer: str, included: str) -> Iterator[str]
 # --- Python: rows <- codecs <- cores <- keepers <- api <- daemon <- cli ----------------------------------------------
 
 PY_LAYERS = {  # lowest first; module names below pylwaftr
-    "base": "__init__ cpu _build_info addresses",
+    "base": "__init__ cpu _build_info addresses inside_tls",
     "rows": "rows filters changes refusals row_sets precedence applied table",
     "codec": "binding_files binding_files.* explain explain.* pcap ports eal_args framing capture pcp pcp.codec "
     "pcp.options pcp.numbers dhcp dhcp.codec* dhcp.s46 dhcp._bulk",
@@ -132,6 +132,7 @@ CORE_USERS = {"rows", "daemon", "bench"}  # layers
 OUTSIDE = {"asyncio", "socket", "time", "selectors", "select", "signal", "threading"}
 # Modules.
 OUTSIDE_USERS = (
+    "inside_tls",
     "daemon",
     "daemon.*",
     "responder.daemon",

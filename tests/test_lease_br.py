@@ -16,6 +16,7 @@ from pylwaftr.daemon.control import Control
 from pylwaftr.daemon.leases import LeaseService, found
 from pylwaftr.rows import Rows
 from tests.control_life import FailingStore, table
+from tests.lease_service import limited, serving
 from tests.test_run import config_file
 
 OLD, OTHER, NEW = (IPv6Address(f"2001:db8:{n}::1") for n in ("aa", "ab", "bb"))
@@ -79,3 +80,24 @@ def test_what_waits_gets_the_new_br_address_too(tmp_path: Path) -> None:
             await control.stop()
 
     asyncio.run(story())
+
+
+def test_a_br_address_that_went_while_the_router_was_down_is_no_leases_any_more(tmp_path: Path) -> None:
+    """Its server tells of nothing new."""
+    before = limited(tmp_path, 9)
+    softwire = before.softwire
+
+    async def life(
+        brs: tuple[IPv6Address, ...], expected: dict[int, IPv6Address], waits: dict[int, IPv6Address]
+    ) -> None:
+        settings = replace(before, softwire=replace(softwire, br_addresses=brs))
+        async with serving(tmp_path, settings) as service:
+            if brs == (OLD,):
+                await service.control.bind(lease(2, "2001:db8:9::1"), Source.OPERATOR)
+                for one in (BOUND, SHADOWED):
+                    await service.control.bind(one, Source.DHCP)
+            await until(service.control, expected, waits)
+
+    asyncio.run(life((OLD,), {1: OLD}, {2: OLD}))
+    asyncio.run(life((OTHER, OLD), {1: OLD}, {2: OLD}))
+    asyncio.run(life((NEW, OTHER), {1: NEW}, {2: NEW}))

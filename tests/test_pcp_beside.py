@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Network
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from pylwaftr import framing, rows
+from pylwaftr.api.backend import ListFilter
 from pylwaftr.applied import Applied
 from pylwaftr.changes import Change, Record, Report, Source
 from pylwaftr.config import Config
@@ -20,15 +24,17 @@ from pylwaftr.daemon.pcp_beside import PcpBeside
 from pylwaftr.daemon.pcp_view import PcpView
 from pylwaftr.daemon.writer import Closed
 from pylwaftr.pcp.codec import MapResponse, decode_response
+from pylwaftr.pcp.numbers import Result
 from pylwaftr.pcp.outcome import Outcome
 from pylwaftr.pcp.settings import Settings
 from pylwaftr.row_sets import Sourced
 from pylwaftr.store import StoreFault
-from tests.test_daemon_pcp import BR, request
+from tests import control_life
+from tests.test_daemon_pcp import B4, BR, request
 
 POOL = Pool(IPv4Network("203.0.113.7/32"), 0, 6, ((0, 1023),), "rfc7753")
 Observer = Callable[[Applied], None]
-OTHER = bytes.fromhex("20010db8020000000000000000000001")
+OTHER, THIRD = (bytes.fromhex(f"20010db80{n}0000000000000000000001") for n in (2, 3))
 
 
 class Bound:
@@ -68,12 +74,12 @@ def went(*psids: int) -> Applied:
 
 
 class World:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, control: Control | None = None) -> None:
         monkeypatch.setattr(pcp_beside, "_settings", lambda _: Settings((POOL,), BR, per_subscriber=100))
         monkeypatch.setattr(pcp_beside, "_AGAIN_S", 0.01)
         monkeypatch.setattr(pcp_beside, "_BEGIN_AGAIN_S", 0.01)
         self.bound, self.sent = Bound(), list[bytes]()
-        self.beside = PcpBeside(cast(Config, None), cast(Control, self.bound), self.sent.extend)
+        self.beside = PcpBeside(cast(Config, None), control or cast(Control, self.bound), self.sent.extend)
         self.pool = self.beside.service.server.pools
 
     def free(self) -> int:
@@ -150,14 +156,165 @@ def test_pcp_decides_beside_what_was_bound_while_its_turn_waited(monkeypatch: py
     run(test)
 
 
-def _port(sent: Sequence[bytes]) -> int:
-    """That was given with the only answer."""
+def _answer(sent: Sequence[bytes]) -> MapResponse:
+    """The only one."""
     (packet,) = sent
     datagram = framing.strip(packet)
     assert datagram is not None
     response = decode_response(datagram.payload)
     assert isinstance(response, MapResponse)
-    return response.external_port
+    return response
+
+
+def _port(sent: Sequence[bytes]) -> int:
+    return _answer(sent).external_port
+
+
+def outranking(world: World, monkeypatch: pytest.MonkeyPatch, *psids: int) -> None:
+    """While the next commit of PCP is on its way an operator's bindings, which were asked for before, become durable:
+    what PCP wants of their keys waits behind them, and is kept."""
+    commit = world.bound.commit
+
+    async def outranked(*given: Any) -> Report:
+        monkeypatch.setattr(world.bound, "commit", commit)
+        report = await commit(*given)
+        world.bound.tell(came(*psids))
+        return replace(report, outranked=1)
+
+    monkeypatch.setattr(world.bound, "commit", outranked)
+
+
+@pytest.mark.parametrize("renewed", [False, True], ids=["new", "renewed"])
+def test_what_an_operator_has_by_then_is_not_told_as_granted(monkeypatch: pytest.MonkeyPatch, renewed: bool) -> None:
+    """The B4 gets another set; who was granted one that nobody else has is told of it, and once."""
+
+    async def test() -> None:
+        world = World(monkeypatch)
+        service = world.beside.service
+        await world.beside.begin(damaged=False, enabled=False)
+        if renewed:
+            service.punted([request(), request(b4=OTHER)])
+            await service._take_turn()
+            world.sent.clear()
+        outranking(world, monkeypatch, 1)
+        service.punted([request(), request(b4=OTHER)])
+        await service._take_turn()
+        assert _port(world.sent) == 2 * 1024
+        world.sent.clear()
+        await service._take_turn()
+        assert _port(world.sent) == 3 * 1024
+        assert service.server.active == 2
+
+    run(test)
+
+
+def test_a_binding_on_its_way_to_the_disk_is_not_granted_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """PCP does not know of it yet when it decides, and the control core lets its row wait behind that."""
+
+    async def test(control: Control) -> None:
+        monkeypatch.setattr(control_life.FailingStore, "slow_s", 0.1)
+        world = World(monkeypatch, control)
+        service = world.beside.service
+        await world.beside.begin(damaged=False, enabled=False)
+        bound = asyncio.ensure_future(control.bind(others(1).rows, Source.OPERATOR))
+        service.punted([request()])
+        for _ in range(2):
+            await service._take_turn()
+        assert ((await bound).added, _port(world.sent)) == (1, 2 * 1024)
+        assert await control_life.listed(control) == [(1, Source.OPERATOR), (2, Source.PCP)]
+        assert await control_life.listed(control, ListFilter(shadowed=True)) == []
+
+    control_life.run(tmp_path, test)
+
+
+def answers(sent: Sequence[bytes]) -> dict[bytes, int]:
+    """Result by B4."""
+    found = {}
+    for packet in sent:
+        datagram = framing.strip(packet)
+        assert datagram is not None
+        found[datagram.br] = int(decode_response(datagram.payload).result)  # type: ignore[union-attr]
+    return found
+
+
+FULL = Result.NO_RESOURCES
+# what the table has no binding for, its room, who asks, results by B4
+REFUSED: list[tuple[str, int, list[bytes], dict[bytes, Result]]] = [
+    ("the router's own", 9, [BR], {BR: Result.NOT_AUTHORIZED}),
+    ("more than there is room for", 2, [OTHER, THIRD], {OTHER: Result.SUCCESS, THIRD: FULL}),
+    ("both", 2, [BR, OTHER, THIRD], {BR: Result.NOT_AUTHORIZED, OTHER: Result.SUCCESS, THIRD: FULL}),
+]
+
+
+@pytest.mark.parametrize("what, room, asking, results", REFUSED, ids=[row[0] for row in REFUSED])
+def test_what_the_table_refuses_one_b4_is_refused_to_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    what: str,
+    room: int,
+    asking: list[bytes],
+    results: dict[bytes, Result],
+) -> None:
+    """They ask together with a B4 that renews."""
+
+    async def test(control: Control) -> None:
+        world = World(monkeypatch, control)
+        service = world.beside.service
+        await world.beside.begin(damaged=False, enabled=False)
+        service.punted([request()])
+        await service._take_turn()
+        world.sent.clear()
+        service.punted([*(request(b4=b4) for b4 in asking), request()])
+        await service._take_turn()
+        assert answers(world.sent) == results | {B4: Result.SUCCESS}
+        assert service.healthy
+        counted = Counter(Result(result).name for result in answers(world.sent).values())
+        assert service.server.counters == counted + Counter(SUCCESS=1)  # and the first grant
+        assert len(await control_life.listed(control)) == service.server.active
+
+    control_life.run(tmp_path, test, capacity=room)
+
+
+def test_who_gets_no_other_set_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        world = World(monkeypatch)
+        service = world.beside.service
+        await world.beside.begin(damaged=False, enabled=False)
+        outranking(world, monkeypatch, *range(64))
+        service.punted([request()])
+        for _ in range(2):
+            await service._take_turn()
+        answer = _answer(world.sent)
+        assert (answer.result, answer.lifetime) == (Result.NO_RESOURCES, 30)
+        assert service.server.active == 0
+
+    run(test)
+
+
+def test_nothing_is_told_while_the_store_cannot_take_the_end_of_what_was_granted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test() -> None:
+        world = World(monkeypatch)
+        service = world.beside.service
+        await world.beside.begin(damaged=False, enabled=False)
+        outranking(world, monkeypatch, 1)
+        tell = world.bound.tell
+
+        def told(applied: Applied) -> None:
+            world.bound.full = True
+            tell(applied)
+
+        monkeypatch.setattr(world.bound, "tell", told)
+        service.punted([request()])
+        await service._take_turn()
+        assert (world.sent, service.healthy) == ([], False)
+        world.bound.full = False
+        service.punted([request()])  # the B4 asks again
+        await service._take_turn()
+        assert _port(world.sent) == 2 * 1024
+
+    run(test)
 
 
 @pytest.mark.parametrize("displaced, released", [((), 2), ((1,), 1), ((1, 2), 0)], ids=["none", "one", "all"])

@@ -10,7 +10,8 @@ import pytest
 from pylwaftr.pcp import codec
 from pylwaftr.pcp.numbers import FOREVER, IPV4_MAPPED, NO_IPV6, Result
 from pylwaftr.pcp.options import Description, PortSet, PreferFailure
-from pylwaftr.pcp.server import PcpServer
+from pylwaftr.pcp.pool import key_of
+from pylwaftr.pcp.server import PcpServer, promises
 from tests.pcp_world import (
     A_MOVED,
     BR,
@@ -374,3 +375,38 @@ def test_many_static_bindings_are_found_by_their_b4(mask: int) -> None:
         assert reply.lifetime == FOREVER
         assert reply.external_port == 1024 * (index % 50) or index % 50 == 0
     assert said(made.receive(ask(), tunnel(many[77]["b4"].tobytes()), NOW)).lifetime == 7200
+
+
+# --- what an answer promises ------------------------------------------------------------------------------------------
+
+ONE_PORT = ask_port(3000, protocol=6)
+PROMISES = [  # the request, PSID of the set in question, whether the answer to A, who has PSID 1, promises of it
+    ("a renewal", ask(), 1, True),
+    ("of another set", ask(), 2, False),
+    ("a port", ONE_PORT, 1, True),
+    ("a port of another set", ONE_PORT, 2, False),
+    ("an end", ask(lifetime=0), 1, False),
+    ("a refusal", ask(nonce=OTHER_NONCE), 1, False),
+    ("an opcode that nobody knows", bytes((2, 77)) + ask()[2:], 1, False),
+    ("another version", bytes((9,)) + ask()[1:], 1, False),
+]
+
+
+@pytest.mark.parametrize("what, request_, psid, promised", PROMISES, ids=[row[0] for row in PROMISES])
+def test_what_an_answer_promises(what: str, request_: bytes, psid: int, promised: bool) -> None:
+    reply = provisioned().receive(request_, tunnel(), NOW + 1).reply
+    assert reply is not None
+    assert promises(reply, [key_of(int(IPv4Address(ADDRESS)), 5, psid)]) is promised
+    assert not promises(reply, [key_of(int(IPv4Address(ADDRESS)) + 1, 5, psid)])
+    assert not promises(reply, [])
+
+
+def test_a_b4_for_which_nothing_can_be_bound_gets_and_moves_nothing() -> None:
+    made = provisioned(max_softwires=2)
+    batch = [(ask(), tunnel(A_MOVED)), (ask(), tunnel(B)), (ask(), tunnel())]
+    barred = {A_MOVED: Result.NOT_AUTHORIZED, B: Result.NO_RESOURCES}
+    outcome = made.receive_many(batch, NOW + 1, barred)
+    results = [codec.decode_response(reply).result for reply in outcome.replies if reply is not None]  # type: ignore[union-attr]
+    assert results == [Result.NOT_AUTHORIZED, Result.NO_RESOURCES, Result.SUCCESS]
+    assert (len(outcome.bind), len(outcome.unbind)) == (0, 0)
+    assert bound(made.receive_many(batch[1:], NOW + 2).bind) == [(ADDRESS, 3, B)]  # it is about one batch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from ipaddress import IPv6Address
 
 import numpy as np
@@ -68,16 +67,14 @@ def test_none_is_known_without_looking() -> None:
 
 
 def test_a_row_of_a_large_subscriber_goes_as_fast_as_one_alone() -> None:
-    """In any order: a walk through all that the subscriber has would be quadratic."""
-    count = 50_000
+    """In any order: a walk through all that the subscriber has would be quadratic, and not end today."""
+    count = 1_000_000
     many = np.zeros(count, r.BINDING_ROW)
     many["ipv4"] = np.arange(count)
     for gone in (many, many[::-1]):
         statics = Statics(56)
         statics.add(many)
-        began = time.process_time()
         statics.remove(gone[: count - 1])
-        assert time.process_time() - began < 1.0
         assert octets(statics.all()) == octets(gone[count - 1 :])
 
 

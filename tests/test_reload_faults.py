@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import IPv4Address, IPv6Address
@@ -113,6 +114,21 @@ def test_the_first_server_comes_while_changes_are_on_their_way(
         assert counted.softwires(b4(1)) == control._table.size == (2 if broken else 5)
         await control.unbind(keys(1, 2, 3, 4, 5), Source.OPERATOR)
         assert counted.softwires(b4(1)) == control._table.size == 0
+
+    _life(tmp_path, test)
+
+
+def test_a_pipe_in_the_place_of_the_file_keeps_no_reload_waiting(tmp_path: Path) -> None:
+    async def test(services: Services, reload: Callable[[str], Awaitable[Any]], engine: _Engine) -> None:
+        file = tmp_path / "router.yaml"
+        file.unlink()
+        os.mkfifo(file)
+        with pytest.raises(SettingsFaulty) as refused:
+            await services.settings.apply(None, None)
+        assert [str(fault) for fault in refused.value.faults] == [
+            f"{file}:1: file: is no regular file: nothing to reload from"
+        ]
+        assert [fault.path for fault in await services.settings.validate(None)] == ["file"]
 
     _life(tmp_path, test)
 
@@ -267,6 +283,44 @@ def test_a_reload_names_the_bindings_that_it_would_break(
     _life(tmp_path, test, before)
 
 
+class _Racing:
+    """The table of a control side. Between the looks at what waits and at what is bound something happens, once."""
+
+    def __init__(self, table: Any, act: Callable[[], object]) -> None:
+        self._table, self._act = table, [act]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._table, name)
+
+    def dump_chunk(self, start: int, most: int) -> Any:
+        if self._act:
+            self._act.pop()()
+        return self._table.dump_chunk(start, most)
+
+
+def test_a_lease_that_begins_to_wait_just_then_is_named_too(tmp_path: Path) -> None:
+    """An operator takes the set of a lease, whose B4 has the address that the router would get."""
+
+    async def test(services: Services, reload: Callable[..., Awaitable[Any]], engine: _Engine) -> None:
+        loop, control = asyncio.get_running_loop(), services.control
+        assert (await control.bind(bound(1), DHCP)).ok
+        taken = bound(1)
+        taken["b4"][0, 5] = 0x77
+        bindings = control._bindings
+
+        async def take() -> None:
+            assert (await control.bind(taken, OPERATOR)).ok
+
+        between = _Racing(bindings.table, lambda: asyncio.run_coroutine_threadsafe(take(), loop).result())
+        bindings.table = cast(Any, between)
+        with pytest.raises(SettingsFaulty) as faulty:
+            await reload(**OWN6)
+        (fault,) = faulty.value.faults
+        assert fault.message == f"{OWN} 1 binding of DHCP ({SET(1)}); {OTHERS}"
+
+    _life(tmp_path, test)
+
+
 def test_a_binding_that_came_in_between_is_no_fault_of_the_program(tmp_path: Path) -> None:
     async def test(services: Services, reload: Callable[..., Awaitable[Any]], engine: _Engine) -> None:
         def refuse(settings: Any) -> None:
@@ -371,6 +425,7 @@ def test_faults_and_their_lines_are_of_one_text(tmp_path: Path, monkeypatch: pyt
 def test_a_start_names_what_a_lost_br_address_cuts_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def bind(services: Services, reload: Callable[..., Awaitable[Any]], engine: _Engine) -> None:
         assert (await services.control.bind(bound(1, 2), Source.OPERATOR)).added == 2
+        assert (await services.control.bind(bound(3), DHCP)).ok  # gets another
 
     async def look(services: Services, reload: Callable[..., Awaitable[Any]], engine: _Engine) -> None:
         await services._name_unserved()
@@ -380,3 +435,49 @@ def test_a_start_names_what_a_lost_br_address_cuts_off(tmp_path: Path, caplog: p
     assert "not served" not in caplog.text
     _life(tmp_path, look, SECOND)
     assert f"not served is used by 2 bindings of an operator ({SET(1)}, {SET(2)}), which forward" in caplog.text
+
+
+def test_leases_of_a_server_that_is_configured_no_more_after_a_restart_are_looked_after(tmp_path: Path) -> None:
+    """Else they would be bound for ever."""
+
+    async def begin(services: Services, reload: Callable[..., Awaitable[Any]], engine: _Engine) -> None:
+        assert services.leases is None
+        assert (await services.control.bind(bound(1), DHCP)).ok
+
+    async def go_on(services: Services, reload: Callable[..., Awaitable[Any]], engine: _Engine) -> None:
+        assert services.leases is not None
+        assert services.leases.names == []
+        requestor = services.leases.edge.requestor
+        assert requestor.leases.bindings()["psid"].tolist() == [1]
+        due = requestor.timer()
+        assert due is not None
+        assert due - asyncio.get_running_loop().time() < 3601
+        services._start_leases()
+        assert (await reload(SERVER)).differences
+        assert services.leases.names == ["127.0.0.1:9"]
+
+    _life(tmp_path, begin)
+    _life(tmp_path, go_on)
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["it works", "it does not"])
+def test_settings_that_came_over_the_api_outlive_a_power_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fails: bool
+) -> None:
+    file, synced = tmp_path / "router.yaml", list[bool]()
+
+    def sync(folder: Path) -> None:
+        synced.append(folder == tmp_path and "unbound_v4: false" in file.read_text())
+        if fails:
+            raise OSError(5, "Input/output error")
+
+    async def test(services: Services, reload: Callable[..., Awaitable[Any]], engine: _Engine) -> None:
+        new = file.read_text() + "icmp: {unbound_v4: false}\n"
+        file.chmod(0o640)
+        await services.settings.apply(new, None)
+        assert (services.config.icmp.unbound_v4, file.read_text(), file.stat().st_mode & 0o777) == (False, new, 0o640)
+
+    monkeypatch.setattr("pylwaftr.daemon.settings.sync_folder", sync)
+    _life(tmp_path, test)
+    assert synced == [True]
+    assert ("Input/output error" in caplog.text) is fails

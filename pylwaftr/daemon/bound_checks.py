@@ -11,6 +11,7 @@ from ipaddress import IPv6Address
 import numpy as np
 import numpy.typing as npt
 
+from pylwaftr import row_sets
 from pylwaftr.changes import Source
 from pylwaftr.config import Config, Fault
 from pylwaftr.config.binding_rows import around
@@ -55,9 +56,19 @@ def faults(old: Config, new: Config, bound: Bound) -> list[Fault]:
     return [Fault(new.source, 1, path, text, warning) for path, text, warning in found]
 
 
+def seen_twice(look: Bound, settle: Callable[[], object]) -> Sourced:
+    """`look` is beside a writer, and misses a row that goes from bound to waiting just then. When what was on its way
+    is done (`settle`), that is where it went."""
+    first = look()
+    settle()
+    then = look()
+    known = row_sets.found(first.ids(), row_sets.distinct(then.ids()))[0]
+    return Sourced.join([then, first.select(~known)])
+
+
 def unserved(config: Config, bound: Sourced) -> list[str]:
-    """Of a start: what is bound by a BR address that the configuration has no more."""
-    other = ~_is_one_of(bound.rows["br"], around(config).br)
+    """Of a start: what is bound by a BR address that the configuration has no more. Leases are given another."""
+    other = ~_is_one_of(bound.rows["br"], around(config).br) & (bound.sources != Source.DHCP)
     return [said for _, said, _ in _named("", _UNSERVED, bound, other)]
 
 

@@ -14,11 +14,13 @@ import time
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address
+from typing import cast
 
 from pylwaftr.api.backend import Ended
 from pylwaftr.dhcp.events import Channel, Open, Secure, Shut
 from pylwaftr.dhcp.leases import Changes
 from pylwaftr.dhcp.requestor import Output, Requestor, Server
+from pylwaftr.inside_tls import Inside
 
 log = logging.getLogger("pylwaftr.leasequery")
 
@@ -65,7 +67,7 @@ class Edge:
         """Until it is cancelled, or `apply` fails."""
         try:
             self._now()
-            self.requestor.open(self._loop.time())
+            self.requestor.open(time.monotonic())
             self.after()
             while True:
                 await self._news.wait()
@@ -89,6 +91,9 @@ class Edge:
             self._settled.remove(waiting)
             if not waiting.done():
                 waiting.set_result(None)
+        if self.requestor.leases.judging:  # others have their turn before the next part
+            self._news.set()
+            await asyncio.sleep(0)
 
     async def settled(self) -> None:
         """Returns when all that was heard until now is applied. Raises Ended."""
@@ -128,7 +133,8 @@ class Edge:
     # --- the crank ---
 
     def _now(self) -> float:
-        now = self._loop.time()
+        """The loop's clock, which libuv reads once in a turn and in whole milliseconds."""
+        now = time.monotonic()
         self.requestor.set_unix_offset(time.time() - now)
         return now
 
@@ -136,7 +142,7 @@ class Edge:
         """After every call into the requestor: what it wants done now, and when it wants to be called again."""
         if self.ended:
             return
-        self._obey(self.requestor.take(self._loop.time(), changes=False))
+        self._obey(self.requestor.take(time.monotonic(), changes=False))
         self._news.set()
         for (server, channel), link in list(self._links.items()):
             link.send(self.requestor.data_to_send(server, channel))
@@ -180,7 +186,7 @@ class Edge:
         if name in ALARMS:
             log.warning("%s: %s: %s", server, name, text)
             return
-        now = self._loop.time()
+        now = time.monotonic()
         if now >= self._logged_at + REPORTS_S:
             if self._logged > REPORTS_MOST:
                 log.warning("%d more reports about leases", self._logged - REPORTS_MOST)
@@ -239,7 +245,7 @@ class Edge:
 
 
 class _Link(asyncio.BufferedProtocol):
-    """One TCP connection, in clear text at first. With TLS octets come from _Inside."""
+    """One TCP connection, in clear text at first. With TLS octets come from Inside."""
 
     def __init__(self, edge: Edge, server: str, channel: Channel) -> None:
         self._edge, self.server, self.channel = edge, server, channel
@@ -270,7 +276,7 @@ class _Link(asyncio.BufferedProtocol):
             self._edge.down(self, "TLS is wanted, and there is no TLS setting for this server")
             return
         self._upgrading = True
-        plain, inside = self._transport, _Inside(self)
+        plain, inside = self._transport, Inside(self.heard, self)
         try:
             secure = await self._loop.start_tls(
                 plain, inside, to.tls, server_hostname=to.name or to.host, ssl_handshake_timeout=30
@@ -305,14 +311,14 @@ class _Link(asyncio.BufferedProtocol):
         if transport.get_write_buffer_size():
             transport.abort()
         elif self._upgrading or not transport.can_write_eof():
-            self._close_when_quiet(transport, self._loop.time() + LINGER_S)
+            self._close_when_quiet(transport, time.monotonic() + LINGER_S)
         elif not transport.is_closing():
             transport.write_eof()
             self._loop.call_later(LINGER_S, transport.abort)
 
     def _close_when_quiet(self, transport: asyncio.Transport, latest: float) -> None:
         """TLS has an end of its own, but asyncio cuts off who still talks when he gets it."""
-        now = self._loop.time()
+        now = time.monotonic()
         if now >= self._heard_at + QUIET_S or now >= latest:
             transport.close()
         elif not transport.is_closing():
@@ -325,14 +331,13 @@ class _Link(asyncio.BufferedProtocol):
             self._transport.close()
 
     def heard(self, data: bytes | memoryview) -> None:
-        self._heard_at = self._loop.time()
+        self._heard_at = time.monotonic()
         self._edge.received(self, data)
 
     # --- asyncio.BufferedProtocol ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's have its methods and not its name
         self._in = memoryview(bytearray(READ))
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -343,25 +348,3 @@ class _Link(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._edge.down(self, f"lost: {exc}" if exc else "closed by the server")
-
-
-class _Inside(asyncio.Protocol):
-    """What TLS carried comes in here, what came in clear text never does. The first of it waits for `open`."""
-
-    def __init__(self, link: _Link) -> None:
-        self._link = link
-        self._early: bytes | None = b""
-
-    def open(self) -> None:
-        early, self._early = self._early, None
-        if early:
-            self._link.heard(early)
-
-    def data_received(self, data: bytes) -> None:
-        if self._early is None:
-            self._link.heard(data)
-        else:
-            self._early += data
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._link.connection_lost(exc)

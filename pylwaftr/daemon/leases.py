@@ -12,10 +12,12 @@ from ipaddress import IPv6Address
 import numpy as np
 
 from pylwaftr import _core, row_sets
-from pylwaftr.api.backend import Ended, KnownLease, LeaseFilter, SourceStatus
+from pylwaftr.api.backend import Ended, KnownLease, LeaseFilter, ListFilter, SourceStatus
 from pylwaftr.applied import Applied
 from pylwaftr.changes import Change, Op, Record, Report, Source
 from pylwaftr.config import Config
+from pylwaftr.config.binding_rows import around
+from pylwaftr.config.row_checks import Surroundings
 from pylwaftr.daemon.control import CommitRefused, Control
 from pylwaftr.daemon.lease_list import LeaseList
 from pylwaftr.daemon.lease_servers import of_config, reached_otherwise
@@ -28,7 +30,7 @@ from pylwaftr.daemon.writer import Closed
 from pylwaftr.dhcp.requestor import Requestor, Server
 from pylwaftr.dhcp.winners import Changes
 from pylwaftr.row_sets import Sourced
-from pylwaftr.rows import Rows, no_rows
+from pylwaftr.rows import Rows, no_rows, text6
 from pylwaftr.store import StoreFault
 from pylwaftr.table import ALL
 from pylwaftr.telemetry.values import Value
@@ -38,6 +40,8 @@ log = logging.getLogger("pylwaftr")
 Found = tuple[list[Server], dict[str, Endpoint]]
 
 SPACE = "leasequery"
+_MOST = 1 << 24  # rows of a source
+_HOLD_S = 3600.0  # expiry_hold_s where no server is configured any more
 _RETRY_S = 1.0
 _ROOM_S = 5.0  # between two tries of what the table had no room for
 _DURABLE_S = 8.0  # for which `drop` waits; clients do for ten seconds
@@ -57,6 +61,20 @@ def b4s_of(packets: Iterable[bytes]) -> set[IPv6Address]:
     return {IPv6Address(b4) for b4 in {packet[_B4] for packet in packets}}
 
 
+def _own(near: Surroundings) -> tuple[list[bytes], frozenset[int]]:
+    """Tunnel addresses that no B4 can have, and addresses that no lease can: an operator is refused the same."""
+    return [*near.br, *sorted(near.own_v6)], near.own_v4 | near.server_v4
+
+
+def _served(rows: Rows, brs: Sequence[bytes]) -> row_sets.Mask:
+    """Which have one of these BR addresses; by words, for there are millions."""
+    *_, high, low = row_sets.words(rows).T
+    found = np.zeros(len(rows), np.bool_)
+    for first, last in (np.frombuffer(br, np.uint64) for br in brs):
+        found |= (high == first) & (low == last)
+    return found
+
+
 class LeaseService:
     """Implements api.backend.LeasequeryView."""
 
@@ -64,17 +82,19 @@ class LeaseService:
         """`servers`: as `found` in the configuration. `begin` comes before anything else."""
         self._control, self._table = control, table
         saved = {key.decode(): value for key, value in control.records.get(SPACE, {}).items()}
-        brs = [address.packed for address in config.softwire.br_addresses]
-        self._limits = config.subscribers
-        self._hold_s = max(server.expiry_hold_s for server in config.leasequery.servers)
+        near = around(config)
+        self._limits, self._brs = config.subscribers, near.br
+        self._hold_s = max((server.expiry_hold_s for server in config.leasequery.servers), default=_HOLD_S)
         self._quarantine = Quarantine(self._limits.mask, self._limits.max_softwires, no_rows())
-        self.edge = Edge(Requestor(servers[0], brs[0], brs, saved), servers[1], self._apply)
+        own, own_v4 = _own(near)
+        self.edge = Edge(Requestor(servers[0], near.br[0], own, saved, own_v4=own_v4), servers[1], self._apply)
         self.refused = 0
         self._left_out = LeftOut()
         self._retry: asyncio.TimerHandle | None = None
 
     async def begin(self) -> None:
-        """Takes over what is bound. A store that fails is asked again: that was about what others changed."""
+        """Takes over what is bound, and what waits. A store that fails is asked again: that was about what others
+        changed."""
         held = no_rows()
 
         def counted(bound: Sourced) -> Callable[[Applied], None]:
@@ -84,8 +104,21 @@ class LeaseService:
             return self._observe
 
         await self._until_kept(lambda: self._control.observe_all(counted))
+        waits = (await self._control.list(ListFilter(source=Source.DHCP, shadowed=True), _MOST, "")).rows
+        if len(waits):
+            held = np.concatenate([held, row_sets.without(waits, held)])
         if len(held):
             self.edge.requestor.restore(held, asyncio.get_running_loop().time(), self._hold_s)
+            self._rebind(row_sets.select(held, ~_served(held, self._brs)))
+
+    def _rebind(self, lost: Rows) -> None:
+        """By the first BR address: theirs was left out of the configuration while the router was down."""
+        if len(lost):
+            text = (
+                "leasequery: %d leases have a BR address that is not served: they get %s, and their B4s have to use it"
+            )
+            log.warning(text, len(lost), text6(self._brs[0]))
+            self.edge.requestor.leases.tell_again(lost)
 
     def reconfigure(
         self, old: Config, new: Config, servers: Sequence[Server], endpoints: Mapping[str, Endpoint]
@@ -95,8 +128,13 @@ class LeaseService:
             self._quarantine.limit(new.subscribers.mask, new.subscribers.max_softwires)
             self.edge.apply_again()  # there may be room for some that wait
         self._try_left_out()  # the table may be larger
-        if new.softwire.br_addresses != old.softwire.br_addresses:
-            self._take_brs([address.packed for address in new.softwire.br_addresses])
+        was, will = around(old), around(new)
+        if _own(was) != _own(will) or was.br != will.br:
+            own, own_v4 = _own(will)
+            self.edge.requestor.set_br(will.br[0], own, asyncio.get_running_loop().time(), own_v4)
+            self.edge.after()
+        if was.br != will.br:
+            self._take_brs(will.br)
         if new.leasequery != old.leasequery:
             anew = reached_otherwise(old.leasequery.servers, new.leasequery.servers)
             self.edge.reconfigure(servers, endpoints, anew)
@@ -105,12 +143,9 @@ class LeaseService:
         """A softwire stays at its BR address as long as that is the router's. All others get the first one: also those
         that are not bound, over their subscriber's limit, behind another source or on their way to the table."""
         leases = self.edge.requestor.leases
-        self.edge.requestor.set_br(brs[0], brs, asyncio.get_running_loop().time())
         rows, sources, _ = self._table.dump_chunk(0, ALL)
-        ours = np.zeros(len(rows), np.bool_)
-        for br in brs:
-            ours |= (rows["br"] == np.frombuffer(br, np.uint8)).all(1)
-        stay = row_sets.distinct(row_sets.keys(row_sets.select(rows, ours & (sources == Source.DHCP))))
+        served = _served(rows, brs)
+        stay = row_sets.distinct(row_sets.keys(row_sets.select(rows, served & (sources == Source.DHCP))))
         wanted = leases.bindings()
         leases.tell_again(row_sets.select(wanted, ~row_sets.found(row_sets.keys(wanted), stay)[0]))
         self.edge.apply_again()

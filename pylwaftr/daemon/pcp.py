@@ -17,11 +17,13 @@ from typing import Any, Protocol, cast
 from pylwaftr import framing
 from pylwaftr.changes import Change, Op, Record, Report, Source
 from pylwaftr.config.values import Endpoint
+from pylwaftr.daemon.control import CommitRefused
 from pylwaftr.daemon.router import StartFault
 from pylwaftr.framing import Punted
-from pylwaftr.pcp.numbers import IPV4_MAPPED, SERVER_PORT, address16, ipv4_of
+from pylwaftr.pcp.numbers import IPV4_MAPPED, SERVER_PORT, Result, address16, ipv4_of
 from pylwaftr.pcp.outcome import Outcome, Send, Sender
-from pylwaftr.pcp.server import PcpServer
+from pylwaftr.pcp.server import PcpServer, promises
+from pylwaftr.rows import Rows
 from pylwaftr.store import StoreFault
 from pylwaftr.telemetry.values import Value
 
@@ -32,10 +34,12 @@ _TURN = 4096  # requests: in a storm the first answers leave after a tenth of a 
 _GATHER_S = 0.004  # from turn to turn at least, for a commit costs as much as fifty requests …
 _ENOUGH = 512  # … unless so many wait
 _RETRY_S = 1.0  # a store that failed is asked again this often
+_TELL_S = 10.0  # between two lines about what the table refuses: a B4 that names itself wrongly may ask often
 _MOST = 1 << 17  # requests that wait, some 90 MB: a storm of 100,000 lwB4s at once fits; more have to ask again
 _STRANGERS = 256  # the same of those on the management side who may ask for nothing
 Answer = Callable[[bytes], None]  # to where a request came from
 Inject = Callable[[Sequence[bytes]], None]
+Asked = tuple[bytes, Sender, Punted | Answer]  # a request, and where its answers go
 
 
 class Committer(Protocol):
@@ -48,12 +52,14 @@ class PcpService:
     def __init__(self, server: PcpServer, control: Committer, inject: Inject) -> None:
         self.server = server
         self._control, self._inject = control, inject
-        self._waiting: list[tuple[bytes, Sender, Punted | Answer]] = []
+        self._waiting: list[Asked] = []
         self._moves: list[framing.InnerSource] = []
         self._strangers = 0  # that wait
         self._wake = asyncio.Event()
+        self._told_at = float("-inf")
         self._due: float | None = None  # what `run` waits for, if for nothing else
         self._turn = asyncio.Lock()  # an outcome is settled before the next is made
+        self._displaced: set[int] = set()  # port sets that others have taken from mappings in this turn
         self._management: asyncio.DatagramTransport | None = None
         self.healthy = True
         # What others did is taken over before PCP decides anything. False: not all of it could be.
@@ -134,7 +140,8 @@ class PcpService:
             await self.settled(self.server.handle_timer(now))
         moves, self._moves = self._moves, []
         for ipv4, port, tunnel, br in moves:
-            await self.settled(self.server.follow(ipv4, port, tunnel, br, now))
+            with contextlib.suppress(CommitRefused):  # an address that no B4 can have: there it does not go
+                await self._kept(self.server.follow(ipv4, port, tunnel, br, now))
         if not await self.catch_up():  # with what became durable beside those
             self._wake.set()
             return
@@ -145,12 +152,44 @@ class PcpService:
             self._strangers = 0
         if not waiting:
             return
-        outcome = self.server.receive_many([(datagram, sender) for datagram, sender, _ in waiting], time.time())
-        if not await self.settled(outcome):
+        outcome = await self._served([(datagram, sender) for datagram, sender, _ in waiting])
+        if outcome is None:
             return
+        self.server.counters.update(outcome.counted)
+        # What others bound before this was durable may have what is granted here: its commit then only waits behind
+        # them. Who was to get that is served anew, and gets another set or the reason why there is none.
+        if not await self.catch_up():
+            self._wake.set()
+            return
+        answers = [(index, reply) for index, reply in enumerate(outcome.replies) if reply is not None] + outcome.more
+        anew: set[int] = set()
+        if self._displaced:
+            anew = {index for index, reply in answers if promises(reply, self._displaced)}
+            self._waiting = [waiting[index] for index in sorted(anew)] + self._waiting
+            self._wake.set()
+        self._answer(waiting, [(index, reply) for index, reply in answers if index not in anew])
+
+    async def _served(self, requests: Sequence[tuple[bytes, Sender]]) -> Outcome | None:
+        """None: the store does not keep it. Whom the table has nothing for is refused, and nobody else with them."""
+        barred: dict[bytes, Result] = {}
+        while True:
+            outcome = self.server.receive_many(requests, time.time(), barred)
+            self._displaced.clear()
+            try:
+                return outcome if await self._kept(outcome) else None
+            except CommitRefused as fault:
+                more = _barred(outcome.bind, fault.report)
+                if more.keys() <= barred.keys():  # it is not about whom it could be left out for
+                    self._unhealthy(str(fault))
+                    return None
+                barred |= more
+                if (now := time.monotonic()) >= self._told_at + _TELL_S:
+                    self._told_at = now
+                    log.warning("PCP: %s; who asked is refused", fault)
+
+    def _answer(self, waiting: Sequence[Asked], answers: Iterable[tuple[int, bytes]]) -> None:
         packets: list[bytes] = []
-        answers = [(index, reply) for index, reply in enumerate(outcome.replies) if reply is not None]
-        for index, reply in answers + outcome.more:
+        for index, reply in answers:
             to = waiting[index][2]
             if isinstance(to, Punted):
                 packets.append(framing.reply(to, reply))
@@ -174,24 +213,30 @@ class PcpService:
 
     async def settled(self, outcome: Outcome) -> bool:
         """For `catch_up`, whose turn it is; others ask `settle`."""
+        try:
+            return await self._kept(outcome)
+        except CommitRefused as fault:
+            self._unhealthy(str(fault))
+            return False
+
+    async def _kept(self, outcome: Outcome) -> bool:
+        """Raises CommitRefused; then nothing was done, as if it is False."""
+        if not outcome.changes_nothing:
+            try:
+                await self._control.commit(*_commit(outcome), Source.PCP)
+            except StoreFault as fault:
+                self.server.revert(outcome)
+                if isinstance(fault, CommitRefused):
+                    raise
+                self._unhealthy(str(fault))
+                return False
+            self.healthy = True
         for event in outcome.events:
             about = str(IPv6Address(event.tunnel)) if event.tunnel else "-"
             log.warning("PCP %s: %s: %s", event.kind, about, event.text)
-        if not outcome.changes_nothing:
-            if why := await self._obstacle(outcome):
-                self.server.revert(outcome)
-                self._unhealthy(why)
-                return False
-            self.healthy = True
+        self._displaced.update(outcome.displaced)
         self._send(outcome.sends)
         return True
-
-    async def _obstacle(self, outcome: Outcome) -> str:
-        try:
-            await self._control.commit(*_commit(outcome), Source.PCP)
-        except StoreFault as fault:
-            return str(fault)
-        return ""
 
     def _unhealthy(self, why: str) -> None:
         if self.healthy:
@@ -256,3 +301,14 @@ def _commit(outcome: Outcome) -> tuple[list[Change], list[Record]]:
     if len(outcome.unbind):
         changes.append(Change(Op.UNBIND, Source.PCP, outcome.unbind))
     return changes, [Record(SPACE, key, value) for key, value in outcome.records.items()]
+
+
+def _barred(bind: Rows, report: Report) -> dict[bytes, Result]:
+    """B4s of the rows that the table refuses. Of very many only the first are named: if there is no room, all are."""
+    if report.more_refused and any(one.reason == "table_full" for one in report.refused):
+        return dict.fromkeys((row["b4"].tobytes() for row in bind), Result.NO_RESOURCES)
+    reasons = {one.index: one.reason for one in report.refused if one.index < len(bind)}
+    return {
+        bind[index]["b4"].tobytes(): Result.NO_RESOURCES if reason == "table_full" else Result.NOT_AUTHORIZED
+        for index, reason in reasons.items()
+    }

@@ -10,6 +10,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from pylwaftr import row_sets
 from pylwaftr.applied import Applied
@@ -31,7 +32,7 @@ log = logging.getLogger("pylwaftr")
 _AGAIN_S = 1.0
 _BEGIN_AGAIN_S = 0.1  # not when leasequery asks again: the two would be refused together for ever
 _QUIET_S, _PATIENCE_S = 0.25, 5.0
-_TOGETHER = 1 << 14  # rows: some milliseconds, in which the event loop waits
+_TOGETHER = 1 << 12  # rows: about a millisecond, in which the event loop waits
 
 
 class PcpBeside:
@@ -109,8 +110,11 @@ class PcpBeside:
         return True
 
     def _next(self) -> Applied:
-        """Changes that only bind are noted together."""
+        """Changes that only bind are noted together, and in pieces."""
         first = self._heard.popleft()
+        if not len(first.gone) and len(first.come) > _TOGETHER:
+            self._heard.appendleft(replace(first, come=first.come.part(slice(_TOGETHER, None))))
+            return replace(first, come=first.come.part(slice(_TOGETHER)))
         parts, rows = [first.come], len(first.come)
         while not len(first.gone) and self._heard and not len(self._heard[0].gone) and rows < _TOGETHER:
             parts.append(self._heard.popleft().come)
@@ -131,4 +135,5 @@ def _without(rows: Sourced) -> Rows:
 
 
 def _settings(config: Config) -> pcp_settings.Settings:
-    return pcp_settings.from_config(config.pcp, config.subscribers, config.softwire.br_addresses[0])
+    room = config.dataplane.max_bindings
+    return pcp_settings.from_config(config.pcp, config.subscribers, config.softwire.br_addresses[0], room)

@@ -27,6 +27,7 @@ from pylwaftr.daemon.restoring import ConfigRefused
 from pylwaftr.daemon.router import Router, StartFault
 from pylwaftr.daemon.settings import Settings
 from pylwaftr.icmp_policy import IcmpPolicy, Policy
+from pylwaftr.row_sets import Sourced
 from pylwaftr.store import StoreFault
 from pylwaftr.store.sqlite import SqliteStore
 
@@ -40,6 +41,7 @@ log = logging.getLogger("pylwaftr")
 _DAY_S = 86400.0
 _HEALTH_S = 1.0
 _RESTORING_S = 300.0  # a server that gives no leases for so long silences ICMPv6 1/5 no longer
+_TURN_S = 5.0  # what was asked of the store before is usually done
 _ASK_MS = 1000  # no ICMPv6 1/5 for so long while a server is asked about a B4
 
 
@@ -53,11 +55,11 @@ def opened_store(config: Config) -> SqliteStore:
 
 class Services:
     def __init__(self, config: Config, router: Router, store: SqliteStore) -> None:
-        self._router = router
+        self._router, self._loop = router, asyncio.get_running_loop()
         self.control = Control(router.table, store)
         self.machine = Machine(router)
         self.policy = IcmpPolicy(Policy.from_config(config.icmp))
-        judge = partial(bound_checks.faults, bound=self.control.everything)
+        judge = partial(bound_checks.faults, bound=self._everything)
         self.settings = Settings(config, [self._take], judge, self._taken, lambda: self.control.revision)
         self._unserved: list[str] = []  # remarks about what was bound while the last reload was on its way
         self.pcp: PcpBeside | None = None
@@ -130,8 +132,9 @@ class Services:
         return pcp
 
     async def _hold_back(self) -> None:
-        """Before a worker runs: no B4 whose lease is still to be read gets ICMPv6 1/5."""
-        if not self.config.leasequery.servers:
+        """Before a worker runs: no B4 whose lease is still to be read gets ICMPv6 1/5. Leases of servers that are
+        configured no more forward on for their time."""
+        if not self.config.leasequery.servers and not self._router.table.size_of(Source.DHCP):
             return
         from pylwaftr.daemon.leases import LeaseService
 
@@ -255,13 +258,22 @@ class Services:
         for text in await asyncio.to_thread(bound_checks.unserved, self.config, bound):
             log.warning("%s", text)
 
+    def _everything(self) -> Sourced:
+        """All that is wanted, bound or waiting; to be called in a thread."""
+
+        def turn() -> None:
+            with suppress(TimeoutError):  # of a disk that hangs
+                asyncio.run_coroutine_threadsafe(self.control.turn(), self._loop).result(_TURN_S)
+
+        return bound_checks.seen_twice(self.control.everything, turn)
+
     def _taken(self, old: Config, new: Config) -> None:
         self._run(self._name_meanwhile(old, new), "a look at what was bound during the reload")
 
     async def _name_meanwhile(self, old: Config, new: Config) -> None:
         """What was asked for under the old settings behind the look at what is bound."""
         await self.control.turn()
-        found = await asyncio.to_thread(bound_checks.meanwhile, old, new, self.control.everything)
+        found = await asyncio.to_thread(bound_checks.meanwhile, old, new, self._everything)
         kept = [remark for remark in self.machine.remarks if remark not in self._unserved]
         self.machine.remarks, self._unserved = kept + found, found
         for text in found:

@@ -26,6 +26,7 @@ from pylwaftr.config.binding_rows import around
 from pylwaftr.config.diff import Plan, diff
 from pylwaftr.config.nodes import line_of
 from pylwaftr.config.row_checks import Surroundings
+from pylwaftr.store.files import private, sync_folder
 
 log = logging.getLogger("pylwaftr")
 
@@ -106,6 +107,8 @@ class Settings:
         old, self._config, self._text, self._applied = self._config, new, text, time.time()
         self._around = around(new)
         self._taken(old, new)
+        if part is not None:
+            await asyncio.to_thread(self._sync_folder)
         for warning in new.warnings:
             log.warning("reload: %s", warning)
         for difference in plan.differences:
@@ -119,7 +122,7 @@ class Settings:
         part = self._file.with_name(f".{self._file.name}.{os.getpid()}.part")
         try:
             before = self._file.stat()
-            with part.open("w") as out:
+            with open(part, "w", opener=private) as out:
                 out.write(text)
                 out.flush()
                 os.fsync(out.fileno())
@@ -129,6 +132,13 @@ class Settings:
             part.unlink(missing_ok=True)
             raise SettingsFaulty([Fault(str(self._file), 1, "file", f"cannot be written: {fault.strerror}")]) from None
         return part
+
+    def _sync_folder(self) -> None:
+        """Or the file is the old one again after a power failure."""
+        try:
+            sync_folder(self._file.parent)
+        except OSError as fault:  # it is in force, and written
+            log.warning("%s: %s; after a power failure the file may be the old one", self._file, fault.strerror)
 
     async def _compared(self, text: str | None) -> tuple[str, Config, Plan]:
         try:
@@ -141,7 +151,7 @@ class Settings:
         """In a thread: a file of a million bindings takes a second. Raises ConfigFaults."""
 
         def read() -> tuple[str, Config]:
-            found = configuration.text_of(self._file) if text is None else text
+            found = self._text_now() if text is None else text
             new = configuration.load_text(found, str(self._file), self._file.parent)
             told = [replace(one, line=line_of(found, one.path)) for one in self._judge(self._config, new)]
             if any(not one.warning for one in told):
@@ -149,6 +159,12 @@ class Settings:
             return found, replace(new, warnings=(*new.warnings, *told))
 
         return await asyncio.to_thread(read)
+
+    def _text_now(self) -> str:
+        """A start may read a pipe; a reload would wait for its other end, and all that follow for that reload."""
+        if self._file.exists() and not self._file.is_file():
+            raise ConfigFaults([Fault(str(self._file), 1, "file", "is no regular file: nothing to reload from")])
+        return configuration.text_of(self._file)
 
 
 def _shown(plan: Plan) -> tuple[Difference, ...]:

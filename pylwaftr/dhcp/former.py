@@ -23,6 +23,7 @@ class Former:
         self._winners = winners
         self.claims = winners.add(NUMBER, FORMER, _RANK)
         self.unswept: set[str] = set()  # servers without a full bulk since the start
+        self.inherits = False  # also of servers that went: whatever the others may tell of
 
     def restore(self, rows: Rows, until: float) -> None:
         """They are bound already, so only what does not stay is a change."""
@@ -41,7 +42,7 @@ class Former:
 
     def inherit(self, number: int, until: float) -> None:
         """What is bound for the sake of a server alone, before that goes."""
-        winners, count = self._winners, self._winners.table.count
+        winners, count, self.inherits = self._winners, self._winners.table.count, True
         claims = winners.claims[number]
         alone = (claims.verdict[:count] == ACTIVE) & (winners.table.owner[:count] == number)
         for other, theirs in winners.claims.items():
@@ -59,3 +60,4 @@ class Former:
         """If every server has told all it has."""
         if not self.unswept:
             self._winners.forget(self.claims, out)
+            self.inherits = False

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,20 +13,20 @@ from pylwaftr.dhcp.records import ACTIVE, GONE, QUARANTINED, Claims, Mask, Slots
 from pylwaftr.dhcp.winners import Outcome, Winners
 from pylwaftr.rows import text4
 
-AT_ONCE = 16384  # columns of so many stay in the cache
-_NO_SLOTS: Slots = np.zeros(0, np.int32)
 REASONS = {  # a stable name, and for people
     "no_b4": "the message has no tunnel address (option 109)",
     "bad_b4": "its tunnel address cannot be a B4's",
+    "own_address": "its address is the router's own, or the PCP server's",
     "outside_pools": "its address is in no pool of this server",
     "psid_offset": "its port set has a PSID offset, which is not accepted of this server (accept_psid_offset)",
 }
 
 
 class Judge:
-    def __init__(self, br: bytes, own: Sequence[bytes]) -> None:
-        """`own`: tunnel addresses that no B4 can have, beside the BR's."""
+    def __init__(self, br: bytes, own: Sequence[bytes], own_v4: Collection[int] = ()) -> None:
+        """`own`: tunnel addresses that no B4 can have, beside the BR's; `own_v4`: addresses that no lease can have."""
         self.own = np.array([list(address) for address in (br, *own)], np.uint8).reshape(-1, 16)
+        self._own_v4 = tuple(own_v4)
 
     def verdicts(self, winners: Winners, number: int, policy: Policy, rows: LeaseRows, out: Outcome) -> Verdicts:
         active = rows["state"] == State.ACTIVE
@@ -39,39 +38,26 @@ class Judge:
             verdict[active & bad] = QUARANTINED
         return verdict
 
-    def again(self, winners: Winners, number: int, policy: Policy, count: int, out: Outcome) -> tuple[Slots, Slots]:
-        """Of the first `count` slots those that are kept out from now on, and those that are so no more. There may be
-        many: so they are told together, and looked at where they are."""
-        claims = winners.claims[number]
-        ends, good = [_NO_SLOTS], [_NO_SLOTS]
-        kept_out: Counter[str] = Counter()
-        first: dict[str, str] = {}
-        for start in range(0, count, AT_ONCE):
-            some = slice(start, min(start + AT_ONCE, count))
-            active, held = claims.verdict[some] == ACTIVE, claims.verdict[some] == QUARANTINED
-            if not active.any() and not held.any():
-                continue
-            rows = claims.rows[some]
-            reasons = self.reasons(policy, rows)
-            for name, bad in reasons.items():
-                at = np.flatnonzero(active & bad)
-                kept_out[name] += len(at)
-                if len(at):
-                    first.setdefault(name, text4(int(rows[at[0]]["ipv4"])))
-            refused = np.logical_or.reduce(list(reasons.values()))
-            ends.append((start + np.flatnonzero(active & refused)).astype(np.int32))
-            good.append((start + np.flatnonzero(held & ~refused)).astype(np.int32))
-        for name in filter(first.__contains__, REASONS):
-            text = f"{kept_out[name]} leases end, the first {first[name]}, by new settings: {REASONS[name]}"
-            winners.report(out, name, number, text)
-        return np.concatenate(ends), np.concatenate(good)
-
     def reasons(self, policy: Policy, rows: LeaseRows) -> Mapping[str, Mask]:
         """Where each of `REASONS` would keep an active lease out."""
         no_b4 = rows["has"] & int(Has.B4) == 0
         bad_b4 = ~no_b4 & unusable(rows["b4"], self.own)
         offset = (rows["psid_offset"] != 0) & (not policy.offsets)
-        return {"no_b4": no_b4, "bad_b4": bad_b4, "outside_pools": _outside(policy, rows), "psid_offset": offset}
+        return {
+            "no_b4": no_b4,
+            "bad_b4": bad_b4,
+            "own_address": self.of_router(rows),
+            "outside_pools": _outside(policy, rows),
+            "psid_offset": offset,
+        }
+
+    def of_router(self, rows: LeaseRows) -> Mask:
+        """Where the address is not a subscriber's."""
+        ipv4 = rows["ipv4"]
+        found = np.zeros(len(rows), np.bool_)
+        for address in self._own_v4:
+            found |= ipv4 == address
+        return found
 
 
 def _outside(policy: Policy, rows: LeaseRows) -> Mask:

@@ -19,12 +19,13 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from pylwaftr.dhcp import _ordinary
+from pylwaftr.dhcp.anew import Anew
 from pylwaftr.dhcp.codec_lease import Has, LeaseRows, State
 from pylwaftr.dhcp.former import NUMBER, Former
 from pylwaftr.dhcp.judging import Judge, keeps, pools_of
 from pylwaftr.dhcp.oddities import Oddities
 from pylwaftr.dhcp.policies import FromTunnelAddress, Policy, PortSets
-from pylwaftr.dhcp.records import ACTIVE, FOREVER, NONE, OVERDUE, QUARANTINED, Claims, Mask, Slots, deadlines, yields
+from pylwaftr.dhcp.records import ACTIVE, FOREVER, NONE, OVERDUE, Claims, Mask, Slots, deadlines, yields
 from pylwaftr.dhcp.silent_ports import in_parts, with_ports
 from pylwaftr.dhcp.slots import NOBODY, Keys, each_key_once, keys_of
 from pylwaftr.dhcp.standing import Standing, Standings, standings
@@ -48,48 +49,54 @@ class Leases:
         own: Sequence[bytes] = (),
         most: int = 4_000_000,
         compiled: bool = True,
+        own_v4: Collection[int] = (),
     ) -> None:
-        """`own`: tunnel addresses that no B4 can have. `most`: claims that are kept, ended ones included."""
+        """`own`: tunnel addresses that no B4 can have; `own_v4`: addresses that no lease can have. `most`: claims that
+        are kept, ended ones included."""
         self.counts: Counter[str] = Counter()
         self._compiled = compiled
-        self._judge = Judge(br, own)
+        self._judge = Judge(br, own, own_v4)
         self._most = most
         self._winners = Winners(br, self.counts)
         self._table = self._winners.table
         self._policies: dict[int, Policy] = {}
         self._numbers: dict[str, int] = {}
         self._former = Former(self._winners)
+        self._anew = Anew(self._winners)
         self._odd = Oddities(self._winners)
         self._scanned = float("-inf")
         self._tidy = False  # there are slots without a claim
         for policy in policies:
             self.add(policy)
 
-    def set_br(self, br: bytes, own: Sequence[bytes]) -> Outcome:
-        """Of bindings from now on. Those that there are stay as they are, but for a B4 that is the router itself."""
-        self._judge = Judge(br, own)
+    def set_br(self, br: bytes, own: Sequence[bytes], own_v4: Collection[int] = ()) -> Outcome:
+        """Of bindings from now on. Those that there are stay as they are, but for what is the router's own."""
+        self._judge = Judge(br, own, own_v4)
         self._winners.br = np.frombuffer(br, np.uint8)
-        out = Outcome()
-        for number in self._policies:
-            self._judge_again(number, out)
-        return out
+        self._anew.begin([*self._policies, *self._restored])
+        return self.judge_on()
 
     def judge_anew(self, policy: Policy) -> Outcome:
-        """By the server's new policy, at once: what that keeps out ends, what it lets in is bound, and another priority
-        decides what servers disagree about."""
-        out = Outcome()
+        """By the server's new policy, from now on: what that keeps out ends, what it lets in is bound, and another
+        priority decides what servers disagree about. While they are `judging` it is not done."""
         self.add(policy)
-        self._judge_again(self._numbers[policy.name], out)
-        self._winners.resolve(self._winners.disputed(), out)
-        return out
+        self._anew.begin([self._numbers[policy.name], *self._restored], disputed=True)
+        return self.judge_on()
 
-    def _judge_again(self, number: int, out: Outcome) -> None:
-        claims = self._winners.claims[number]
-        ends, good = self._judge.again(self._winners, number, self._policies[number], self._table.count, out)
-        claims.verdict[ends] = QUARANTINED
-        claims.verdict[good] = ACTIVE
-        claims.next_due = min(claims.next_due, float(claims.deadline[good].min(initial=FOREVER)))
-        self._winners.resolve(np.concatenate([ends, good]), out)
+    @property
+    def _restored(self) -> Sequence[int]:
+        """What was bound before a restart is judged with those that may have told of it."""
+        return () if self._former.inherits else (NUMBER,)
+
+    @property
+    def judging(self) -> bool:
+        return self._anew.going
+
+    def judge_on(self) -> Outcome:
+        """The next part of what changed settings ask for."""
+        out = Outcome()
+        self._anew.part(self._judge, self._policies, out)
+        return out
 
     def tell_again(self, rows: Rows) -> None:
         """These bindings are to be made anew, though no lease has changed."""
@@ -192,6 +199,7 @@ class Leases:
 
     def _heard(self, number: int, rows: LeaseRows, now: float, bulk: bool, out: Outcome) -> None:
         compiled = self._compiled and (self._policies[number].offsets or not rows["psid_offset"].any())
+        compiled = compiled and not self._judge.of_router(rows).any()
         few = FEW if compiled else len(rows)
         while len(rows):
             if compiled:
@@ -352,9 +360,11 @@ class Leases:
     def restore(self, rows: Rows, now: float, hold_s: float) -> Outcome:
         """What was bound before a restart forwards on, until every server has told all it has; `hold_s` at most.
 
-        The rows are bound already, so only what does not stay is a change.
+        The rows are bound already, so only what does not stay is a change: what no server may give now ends with
+        `judge_on`, so that a start can forward first.
         """
         self._former.restore(rows, now + hold_s)
+        self._anew.begin((NUMBER,))
         return self.expire(now) if hold_s <= 0 else Outcome()
 
     def drop(self, server: str) -> Outcome:

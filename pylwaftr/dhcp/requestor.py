@@ -8,7 +8,7 @@ output = requestor.take(now)                        after every call
 from __future__ import annotations
 
 import random
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from itertools import groupby
@@ -83,10 +83,11 @@ class Requestor:
         own: Sequence[bytes] = (),
         saved: Mapping[str, bytes] | None = None,
         rng: random.Random | None = None,
+        own_v4: Collection[int] = (),
     ) -> None:
-        """`saved`: by server, what an Output once said."""
+        """`own`, `own_v4`: as of Leases. `saved`: by server, what an Output once said."""
         self._rng = rng or random.Random()
-        self.leases = LeaseTable([server.policy for server in servers], br, own)
+        self.leases = LeaseTable([server.policy for server in servers], br, own, own_v4=own_v4)
         self.sessions: dict[str, Session] = {}
         self._saved: dict[str, Saved] = {}
         self._saved_at: dict[str, float] = {}
@@ -142,9 +143,9 @@ class Requestor:
             self._forget.add(server.name)
             self._heed_outcome(self.leases.retire(server.name, now, server.policy.hold_s), now)
 
-    def set_br(self, br: bytes, own: Sequence[bytes], now: float) -> None:
+    def set_br(self, br: bytes, own: Sequence[bytes], now: float, own_v4: Collection[int] = ()) -> None:
         self._hear(now)
-        self._heed_outcome(self.leases.set_br(br, own), now)
+        self._heed_outcome(self.leases.set_br(br, own, own_v4), now)
 
     def _end(self, name: str, reason: str, now: float) -> None:
         session = self.sessions.pop(name)
@@ -248,6 +249,8 @@ class Requestor:
     def take(self, now: float, changes: bool = True) -> Output:
         if changes:
             self._hear(now)
+            if self.leases.judging:
+                self._heed_outcome(self.leases.judge_on(), now)
             self._heed_all(now)
         out, self._out = self._out, Output()
         if changes:

@@ -25,10 +25,17 @@ class Standing(IntEnum):
     BAD_B4 = 6
     OUTSIDE_POOLS = 7
     PSID_OFFSET = 8
+    OWN_ADDRESS = 9
     NOT_KNOWN = 255  # it said nothing of the key
 
 
-QUARANTINE = (Standing.NO_B4, Standing.BAD_B4, Standing.OUTSIDE_POOLS, Standing.PSID_OFFSET)
+QUARANTINE = (
+    Standing.NO_B4,
+    Standing.BAD_B4,
+    Standing.OWN_ADDRESS,
+    Standing.OUTSIDE_POOLS,
+    Standing.PSID_OFFSET,
+)
 CONFLICTS = (Standing.OTHER_SERVER, Standing.OTHER_DIVISION)
 
 Standings = npt.NDArray[np.uint8]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pylwaftr.dhcp._index import KeyIndex
-from pylwaftr.dhcp.records import ACTIVE, NONE, Claims, Slots, better
+from pylwaftr.dhcp.records import ACTIVE, NONE, Claims, Mask, Slots, better
 from pylwaftr.dhcp.slots import NOBODY, Keys, SlotTable
 from pylwaftr.rows import Rows, describe, no_rows, text6
 
@@ -154,13 +154,14 @@ class Winners:
             b4[his] = claims.rows["b4"][slots[his]]
         return b4
 
-    def disputed(self) -> Slots:
-        """Keys that several servers speak of."""
-        slots = np.arange(self.table.count, dtype=np.int32)
+    def disputed(self, some: slice) -> Mask:
+        """Which keys of these slots several servers speak of."""
+        slots = np.arange(some.start, some.stop, dtype=np.int32)
         speakers = np.zeros(len(slots), np.int16)
         for claims in self.claims.values():
             speakers += claims.speaks(slots)
-        return slots[speakers > 1]
+        found: Mask = speakers > 1
+        return found
 
     # --- what that changes ---
 

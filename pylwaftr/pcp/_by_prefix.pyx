@@ -21,6 +21,7 @@ if BINDING_ROW.itemsize != sizeof(Row):
 
 cdef enum:
     SMALLEST = 1024
+    MOST_AHEAD = 1 << 21  # 130 MB of addresses, of which only what is used takes memory, and 16 MB that do
     NOWHERE = -1
     FREE = -2  # in place of `before`
 
@@ -45,12 +46,16 @@ cdef class ByPrefix:
     cdef int32_t _free
     cdef int32_t _count
 
-    def __cinit__(self, int length):
+    def __cinit__(self, int length, Py_ssize_t room=SMALLEST):
+        """`room`: rows for which it does not have to grow, which takes 90 ms at a million."""
+        cdef int32_t places = SMALLEST
         self.length, self._mask = length, mask_of(length)
         self._seed = secrets.randbits(64)
         self._places, self._heads, self._likes = NULL, NULL, NULL
         self._room, self._used, self._free, self._count = 0, 0, NOWHERE, 0
-        self._grow(SMALLEST)
+        while places < room and places < MOST_AHEAD:
+            places *= 2
+        self._grow(places)
 
     def __dealloc__(self):
         free(self._places)

@@ -5,6 +5,7 @@ A lwAFTR rewrites no ports: a set is the same inside and outside, and a single p
 
 from __future__ import annotations
 
+from collections.abc import Mapping as MappingOf
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -27,6 +28,9 @@ MOST_ANSWERS = 16  # to one request (RFC 7753 section 7: amplification)
 KEPT_TEXT = 128  # octets of a description (RFC 7220 section 3.2)
 
 
+Barred = MappingOf[bytes, Result]  # B4s for which the table takes no binding, and what they are told
+
+
 @dataclass(slots=True)
 class Client:
     """Who asks: `b4` and `br` name the softwire that a mapping is for."""
@@ -43,6 +47,7 @@ class Grants:
         self.mappings = mappings
         self.statics = statics
         self.events: list[Event] = []
+        self.barred: Barred = {}
         self.recovering_until = 0.0
 
     def map(self, request: MapRequest, client: Client, epoch: int, now: float) -> list[bytes]:
@@ -108,6 +113,7 @@ class Grants:
         staying = [(key, mapping) for key, mapping in active if mapping.nonce != request.nonce]
         if not going:
             return ()
+        self._not_barred(client)
         what = f"{describe(going[0][0])} from {text6(going[0][1].b4)}"
         if not client.third_party:
             if self.settings.on_new_address == "reject":
@@ -208,6 +214,7 @@ class Grants:
             raise Refused(Result.NOT_AUTHORIZED if request.internal_port else Result.UNSUPP_PROTOCOL)
         if request.protocol not in settings.protocols:
             raise Refused(Result.UNSUPP_PROTOCOL)
+        self._not_barred(client)
         if not self._room(client, self._now_active(owned)):
             raise Refused(Result.USER_EX_QUOTA)
         sets = sum(mapping.active for _, mapping in owned)
@@ -238,6 +245,10 @@ class Grants:
         self.mappings.put(key, mapping)
         self._forget(owned, key, now)
         return self._granted(request, key, granted, epoch)
+
+    def _not_barred(self, client: Client) -> None:
+        if (why := self.barred.get(client.b4)) is not None:
+            raise Refused(why)
 
     def _now_active(self, owned: Owned) -> Owned:
         """As they are after a move."""

@@ -40,10 +40,10 @@ class PoolView(NamedTuple):
 class Lifecycle:
     def __init__(self, settings: Settings, now: float) -> None:
         self.settings = settings
-        self.counters: Counter[str] = Counter()
+        self.counters: Counter[str] = Counter()  # the caller adds what outcomes have counted and became true
         self._epoch_base = now
         self._mappings = Mappings(Pools(settings.pools), settings.mask)
-        self._statics = Statics(settings.mask)
+        self._statics = Statics(settings.mask, settings.others)
         self._grants = Grants(settings, self._mappings, self._statics)
         self._announcer = Announcer()
         self._updates = Updates()
@@ -158,6 +158,7 @@ class Lifecycle:
                 if mapping is not None and mapping.active:
                     text = f"{describe(key)} was bound by another source"
                     outcome.events.append(Event("displaced", mapping.b4, text))
+                    outcome.displaced.append(key)
                 self._mappings.remove(key)
             pool.reserve(ipv4, bits)
         return self._finish(outcome)

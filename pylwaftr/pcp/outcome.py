@@ -6,6 +6,7 @@ gives the outcome to `PcpServer.revert` and sends nothing of it.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -49,6 +50,8 @@ class Outcome:
     records: dict[bytes, bytes | None] = field(default_factory=dict)  # None deletes
     sends: list[Send] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    counted: Counter[str] = field(default_factory=Counter)  # requests by what became of them
+    displaced: list[int] = field(default_factory=list)  # keys of mappings that gave way to bindings of others
     before: dict[int, bytes | None] = field(default_factory=dict, repr=False)  # mappings, for revert
 
     @property

@@ -9,7 +9,8 @@ A client is known by the tunnel that its request came through, never by its addr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from ipaddress import IPv6Address
 
 from pylwaftr.pcp._fast import Fast
@@ -22,17 +23,20 @@ from pylwaftr.pcp.codec import (
     AnnounceRequest,
     AnnounceResponse,
     MapRequest,
+    MapResponse,
     decode_request,
+    decode_response,
     encode_error,
     encode_response,
     option,
 )
-from pylwaftr.pcp.grants import Client
+from pylwaftr.pcp.grants import Barred, Client
 from pylwaftr.pcp.lifecycle import Lifecycle
 from pylwaftr.pcp.limits import Limits
 from pylwaftr.pcp.numbers import Malformed, Result, Unanswerable, error_lifetime, ipv4_of
 from pylwaftr.pcp.options import Code, ThirdParty, ThirdPartyId
 from pylwaftr.pcp.outcome import Outcome, Sender
+from pylwaftr.pcp.pool import ports_of
 from pylwaftr.pcp.settings import Settings
 
 _AUTHORISED = Accepts(MANAGEMENT.opcodes, MANAGEMENT.options | {Code.THIRD_PARTY_ID})
@@ -58,47 +62,51 @@ class PcpServer(Lifecycle):
     def receive(self, datagram: bytes, sender: Sender, now: float) -> Outcome:
         return self.receive_many([(datagram, sender)], now)
 
-    def receive_many(self, requests: Sequence[tuple[bytes, Sender]], now: float) -> Outcome:
-        """One batch, one commit: `replies` has an element a request, None for those that get no answer."""
+    def receive_many(
+        self, requests: Sequence[tuple[bytes, Sender]], now: float, barred: Barred | None = None
+    ) -> Outcome:
+        """One batch, one commit: `replies` has an element a request, None for those that get no answer. `barred`: the
+        batch was reverted, for nothing could be bound for these."""
         outcome = Outcome()
         epoch = self.epoch(now)
+        self._grants.barred = barred or {}
         self._limits.begin(now)
 
         def answer(index: int, datagram: bytes, sender: Sender) -> bytes | None:
-            answers = self._answers(datagram, sender, epoch, now)
+            answers = self._answers(datagram, sender, epoch, now, outcome.counted)
             outcome.more += [(index, further) for further in answers[1:]]
             return answers[0] if answers else None
 
-        if self._fast is None:
+        if self._fast is None or barred:
             outcome.replies = [answer(index, *request) for index, request in enumerate(requests)]
         else:
             before = self._fast.answered
             outcome.replies = self._fast.batch(requests, epoch, now, answer)
-            self.counters["SUCCESS"] += self._fast.answered - before
+            outcome.counted["SUCCESS"] += self._fast.answered - before
         if self.announcing:
             for _, sender in requests:
                 self._announcer.heard(sender.tunnel or peer_name(sender.address, sender.port))
         return self._finish(outcome)
 
-    def _answers(self, datagram: bytes, sender: Sender, epoch: int, now: float) -> list[bytes]:
+    def _answers(self, datagram: bytes, sender: Sender, epoch: int, now: float, counted: Counter[str]) -> list[bytes]:
         if sender.tunnel and not self._limits.admit(self._mappings.subscriber(sender.tunnel)):
-            self.counters["rate_limited"] += 1
+            counted["rate_limited"] += 1
             return []
         try:
             answers = self._accepted(datagram, sender, epoch, now)
         except Unanswerable:
-            self.counters["ignored"] += 1
+            counted["ignored"] += 1
             return []
         except Malformed as fault:
-            self.counters[fault.result.name] += 1
+            counted[fault.result.name] += 1
             return [encode_error(datagram, fault.result, error_lifetime(fault.result), epoch)]
         except Refused as refused:
-            self.counters[refused.result.name] += 1
+            counted[refused.result.name] += 1
             lifetime = refused.lifetime
             if lifetime is None:
                 lifetime = error_lifetime(refused.result)
             return [encode_error(datagram, refused.result, lifetime, epoch)]
-        self.counters["SUCCESS"] += 1
+        counted["SUCCESS"] += 1
         return answers
 
     def _accepted(self, datagram: bytes, sender: Sender, epoch: int, now: float) -> list[bytes]:
@@ -136,3 +144,18 @@ class PcpServer(Lifecycle):
         if ipv4_of(tunnel) is not None or not int(address) >> 125 == 1:  # 2000::/3
             raise Refused(Result.NOT_AUTHORIZED if identifier is None else Result.THIRD_PARTY_ID_UNKNOWN)
         return Client(tunnel, self.settings.br, sender, third_party=True)
+
+
+def promises(reply: bytes, sets: Collection[int]) -> bool:
+    """Whether an answer of the server grants any port of these sets (keys of a pool)."""
+    try:
+        said = decode_response(reply)
+    except Unanswerable:  # an error about an opcode that nobody knows
+        return False
+    if not isinstance(said, MapResponse) or said.result != Result.SUCCESS or not said.lifetime:
+        return False
+    address = ipv4_of(said.external)
+    if address is None:
+        return False
+    ranges = (ports_of(key) for key in sets if key >> 21 == int(address))
+    return any(first <= said.external_port <= last for first, last in ranges)

@@ -43,6 +43,7 @@ class Settings:
     on_new_address: str = "pcp"
     min_change_interval_s: int = 1800
     third_parties: tuple[IPv4Network | IPv6Network, ...] = ()
+    others: int = 1024  # bindings of other sources for which there is room from the start
 
 
 class LifetimeConfig(Protocol):
@@ -98,8 +99,8 @@ class SubscribersConfig(Protocol):
     def min_change_interval_s(self) -> int: ...
 
 
-def from_config(pcp: PcpConfig, subscribers: SubscribersConfig, br: IPv6Address) -> Settings:
-    """`br`: the first of softwire.br_addresses."""
+def from_config(pcp: PcpConfig, subscribers: SubscribersConfig, br: IPv6Address, bindings: int) -> Settings:
+    """`br`: the first of softwire.br_addresses. `bindings`: as many as the table has room for."""
     return Settings(
         pools=tuple(pcp.pools),
         br=br.packed,
@@ -118,4 +119,5 @@ def from_config(pcp: PcpConfig, subscribers: SubscribersConfig, br: IPv6Address)
         on_new_address=subscribers.on_new_address,
         min_change_interval_s=subscribers.min_change_interval_s,
         third_parties=pcp.third_party.allow,
+        others=bindings,
     )

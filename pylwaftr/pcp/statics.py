@@ -13,16 +13,17 @@ from pylwaftr.rows import PREFIX_MASKS, Rows
 
 
 class Statics:
-    def __init__(self, mask: int) -> None:
-        """`mask`: the length of a subscriber's prefix."""
-        self._rows = ByPrefix(mask)
+    def __init__(self, mask: int, room: int = 1024) -> None:
+        """`mask`: the length of a subscriber's prefix. `room`: rows that may come."""
+        self._room = room
+        self._rows = ByPrefix(mask, room)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def recut(self, mask: int) -> None:
         if mask != self._rows.length:
-            rows, self._rows = self._rows.all(), ByPrefix(mask)
+            rows, self._rows = self._rows.all(), ByPrefix(mask, self._room)
             self.add(rows)
 
     def add(self, rows: Rows) -> None:

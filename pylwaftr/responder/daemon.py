@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
+from pylwaftr.inside_tls import Inside
 from pylwaftr.responder import inotify, journal, kea
 from pylwaftr.responder.database import Change, Changes, Database, rows_of
 from pylwaftr.responder.server import SEND_S, UNASKED_S, Connection, Counts, Settings
@@ -84,8 +85,8 @@ class Client(asyncio.Protocol):
         self._again: asyncio.Handle | None = None
         self._peer = "?"
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, made: asyncio.BaseTransport) -> None:
+        transport = cast(asyncio.Transport, made)
         if self._transport is None:
             self._peer = str(transport.get_extra_info("peername", ("?",))[0])
             if len(self._service.clients) >= self._service.most:
@@ -147,7 +148,7 @@ class Client(asyncio.Protocol):
 
     async def _start_tls(self, transport: asyncio.Transport) -> None:
         assert self._service.tls is not None
-        inside = _Inside(self)
+        inside = Inside(self.data_received, self)
         try:
             secure = await self._loop.start_tls(
                 transport, inside, self._service.tls, server_side=True, ssl_handshake_timeout=30
@@ -163,7 +164,8 @@ class Client(asyncio.Protocol):
         secure.set_write_buffer_limits(high=BUFFER)
         self._upgrade = None
         self.connection.secured()
-        self.data_received(inside.opened())
+        inside.open()
+        self.pump()
 
     def tick(self, now: float) -> None:
         if self._paused_at is not None and now - self._paused_at >= SEND_S:
@@ -190,33 +192,6 @@ def _records(octets: bytes) -> Iterator[bytes]:
         end = at + 2 + int.from_bytes(octets[at : at + 2])
         yield octets[at:end]
         at = end
-
-
-class _Inside(asyncio.Protocol):
-    """What TLS carried comes in here, what came in clear text never does. The first of it waits for `opened`."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._early: bytes | None = b""
-
-    def opened(self) -> bytes:
-        early, self._early = self._early or b"", None
-        return early
-
-    def data_received(self, data: bytes) -> None:
-        if self._early is None:
-            self._client.data_received(data)
-        else:
-            self._early += data
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._client.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self._client.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._client.resume_writing()
 
 
 class Tail:

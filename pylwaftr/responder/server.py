@@ -250,7 +250,7 @@ class Connection:
         elif asked.about == query.BY_CLIENT_ID:
             leases = self._wanted(asked, self._db.of_client_id(asked.client_id))
         else:
-            return self._no(asked, encode.UNKNOWN_QUERY_TYPE, "a query of this kind is not supported")
+            return self._no(asked, encode.UNKNOWN_QUERY_TYPE, "no leases are known by what this query is about")
         self.counts.leases += len(leases)
         if not len(leases):
             self._bulk = None
