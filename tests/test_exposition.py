@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import gzip
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
-from urllib.error import HTTPError
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from pylwaftr.config.values import Endpoint
 from pylwaftr.daemon import metrics_port
@@ -38,6 +39,17 @@ class Many(Shown):
 
     def counters(self) -> npt.NDArray[np.uint64]:
         return self.values
+
+
+class Whole(Collector):
+    """What the library would render."""
+
+    def __init__(self, shown: Many) -> None:
+        self._shown = shown
+
+    def collect(self) -> Iterable[Metric]:
+        yield from families(COUNTERS)(self._shown.counters())
+        yield from metrics_port._rest(self._shown).collect()
 
 
 @pytest.fixture
@@ -96,7 +108,7 @@ ACCEPTED = [
 @pytest.mark.parametrize("encoding", ["", "gzip, deflate"])
 def test_every_form_has_what_the_library_renders(port: MetricsPort, shown: Many, accept: str, encoding: str) -> None:
     encoder, content_type = choose_encoder(accept)
-    wanted = samples(content_type, encoder(metrics_port._registry(shown, families(COUNTERS))))
+    wanted = samples(content_type, encoder(Whole(shown)))
     for _ in range(2):  # the second is put into the form of the first
         headers, octets = get(port, Accept=accept, Accept_Encoding=encoding)
         if encoding:
@@ -109,7 +121,7 @@ def test_every_form_has_what_the_library_renders(port: MetricsPort, shown: Many,
         assert len(found) > WORKERS * len(COUNTERS)
         assert octets.count(b"# EOF") == content_type.startswith("application/openmetrics-text")
         shown.values += np.uint64(1)
-        wanted = samples(content_type, encoder(metrics_port._registry(shown, families(COUNTERS))))
+        wanted = samples(content_type, encoder(Whole(shown)))
 
 
 def test_the_library_renders_the_table_once_a_form(shown: Many) -> None:
@@ -122,28 +134,51 @@ def test_the_library_renders_the_table_once_a_form(shown: Many) -> None:
     exposition = Exposition(counted, shown.counters, CollectorRegistry())
     texts = [exposition.render("", "")[1] for _ in range(3)]
     assert (len(rendered), texts[0]) == (1, texts[2])
-    for version in range(1, 100):
+    for version in range(1, 100):  # clients cannot make it keep more than there are
         exposition.render(f"application/openmetrics-text;version={version}.0.0", "")
-    assert len(exposition._forms) <= 8
+    assert len(exposition._forms) == 2
     shown.values = shown.values[:2]  # a worker less
     assert exposition.render("", "")[1].count(b'worker="2"') == 0
 
 
-def test_a_form_that_another_thread_throws_away_is_rendered_all_the_same(shown: Many) -> None:
-    class Forgetful(dict[Any, Any]):
-        def __setitem__(self, key: Any, value: Any) -> None:
-            pass
+TEXT, LATER, OPENMETRICS = "text/plain; version=0.0.4", "text/plain; version=1.0.0", "application/openmetrics-text"
 
-    exposition = Exposition(families(COUNTERS), shown.counters, CollectorRegistry())
-    wanted = exposition.render("", "")
-    exposition._forms = Forgetful()
-    assert exposition.render("", "") == wanted
+WISHES = [  # Accept, the content type of the answer
+    ("application/openmetrics-text;version=abc", TEXT),
+    ("application/openmetrics-text;version=2.0.0", TEXT),  # never written in that form
+    ("application/openmetrics-text;version=2.0.0, application/openmetrics-text;version=1.0.0;q=0.9", OPENMETRICS),
+    ('Application/OpenMetrics-Text; Version="1.0.0"', OPENMETRICS),
+    ("application/openmetrics-text;version=1.0.0;q=0, */*", TEXT),
+    ("application/openmetrics-text;version=1.0.0;q=0.3, text/plain;version=0.0.4", TEXT),
+    ("text/plain;version=0.0.4;q=0.2, application/openmetrics-text;q=0.3", OPENMETRICS),
+    ("text/plain;version=1.0.0;escaping=none", LATER),
+    ("text/plain;version=x.y", TEXT),
+    ("text/html", TEXT),  # a browser reads it
+    (",;=,q=,;q=9", TEXT),
+]
 
 
-def test_what_is_no_plain_scrape_is_the_librarys(port: MetricsPort, shown: Many) -> None:
-    _, octets = get(port, "/metrics?x=1")
-    assert samples("", octets) == samples("", get(port)[1])
-    assert b"lwaftr_rx_packets_total" not in get(port, "/metrics?name[]=python_info")[1]
-    assert get(port, "/favicon.ico")[1] == b""
-    with pytest.raises(HTTPError, match="405"):
-        urllib.request.urlopen(f"http://127.0.0.1:{port.port}/metrics", data=b"x")
+@pytest.mark.parametrize("accept, wanted", WISHES, ids=[accept for accept, _ in WISHES])
+def test_a_client_gets_a_form_that_it_knows(port: MetricsPort, accept: str, wanted: str) -> None:
+    headers, octets = get(port, Accept=accept)
+    assert headers["Content-Type"].startswith(wanted)
+    assert samples(headers["Content-Type"], octets)
+
+
+@pytest.mark.parametrize(
+    "wish, packed", [("gzip", True), ("deflate, gzip;q=0.5", True), ("gzip;q=0", False), ("identity", False)]
+)
+def test_it_is_packed_if_the_client_can_unpack_it(port: MetricsPort, wish: str, packed: bool) -> None:
+    headers, octets = get(port, Accept_Encoding=wish)
+    assert (headers["Content-Encoding"] == "gzip", octets[:2] == b"\x1f\x8b") == (packed, packed)
+
+
+def test_a_choice_of_names(port: MetricsPort, shown: Many) -> None:
+    chosen = "name[]=lwaftr_bindings&name[]=lwaftr_busy_cycles_total"
+    headers, octets = get(port, f"/metrics?{chosen}")
+    found = samples(headers["Content-Type"], octets)
+    assert {name for name, _ in found} == {"lwaftr_bindings", "lwaftr_busy_cycles_total"}
+    assert found.items() <= samples("", get(port)[1]).items()
+    assert b"python_info" in get(port, "/metrics?name[]=python_info")[1]
+    assert get(port, "/metrics?name[]=lwaftr_none")[1].strip() == b""
+    assert samples("", get(port, "/metrics?x=1")[1]) == samples("", get(port)[1])

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
-from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from pylwaftr.telemetry.histogram import Histogram, Reading
@@ -59,14 +58,10 @@ class Shown:
         yield Value("lwaftr_pcp_mappings", "PCP mappings", "gauge", {}, 50)
 
 
-def no_counters(_: npt.NDArray[np.uint64]) -> Iterable[Metric]:
-    return ()
-
-
 @pytest.fixture
 def scraped() -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     registry = CollectorRegistry()
-    registry.register(RouterCollector(Shown(), no_counters, BUILD))
+    registry.register(RouterCollector(Shown(), BUILD))
     families = text_string_to_metric_families(generate_latest(registry).decode())
     return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
 

@@ -16,7 +16,7 @@ from pylwaftr.api.client import Client
 from tests.test_run import PYLWAFTR, START_S, Running, config_file, running
 
 ROOT = Path(__file__).resolve().parent.parent
-API, METRICS = "127.0.0.1:50957", "127.0.0.1:50958"
+API, METRICS = "127.0.0.1:9957", "127.0.0.1:9958"
 OLD, NEW = "2001:db8:aa::1", "2001:db8:bb::1"
 
 

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from scripts import make_dashboard
 from tests.test_run import PYLWAFTR, Running, config_file, running
 
 ROOT = Path(__file__).resolve().parent.parent
-API, METRICS = "127.0.0.1:50951", "127.0.0.1:9951"
+API, METRICS = "127.0.0.1:9952", "127.0.0.1:9951"
 
 
 @pytest.fixture(scope="module")
@@ -57,18 +58,36 @@ def test_every_part_is_healthy(router: Running) -> None:
     assert parts == {"dataplane": True, "pcp": True, "store": True}
 
 
+QUERIES = [
+    (target["expr"], target.get("legendFormat", ""))
+    for panel in json.loads((ROOT / "configs/grafana.json").read_text())["panels"]
+    for target in panel.get("targets", ())
+    if "lwaftr_lease" not in target["expr"]  # those of leases: test_run_leases
+]
+RATED, SELECTOR = ("rate", "increase"), re.compile(r"(?:(\w+)\()?\b(lwaftr_\w+)\{([^}]*)\}")
+
+
 def test_the_dashboard_asks_for_what_there_is(router: Running) -> None:
-    dashboard = json.loads((ROOT / "configs/grafana.json").read_text())
-    asked = {
-        name
-        for panel in dashboard["panels"]
-        for target in panel.get("targets", ())
-        for name in re.findall(r"\blwaftr_(?!lease)\w+", target["expr"])  # those of leases: test_run_leases
-    }
-    assert len(asked) > 20
+    """Names, labels and types. Each query has an answer, or one as soon as there is such a drop."""
     said("bindings", "add", "203.0.113.10", "--b4", "2001:db8:506::1")  # an update to be timed
-    offered = set(re.findall(r"^(lwaftr_\w+)", scrape(), re.MULTILINE))
-    assert sorted(asked - offered) == []
+    offered = {
+        sample.name: (family.type, set(sample.labels))
+        for family in text_string_to_metric_families(scrape())
+        for sample in family.samples
+    }
+    assert len(QUERIES) > 25
+    for query, legend in QUERIES:
+        asked = SELECTOR.findall(query)
+        assert asked, query
+        grouped = re.findall(r"by \(([^)]*)\)", query)
+        for function, name, matchers in asked:
+            kind, labels = offered[name]
+            assert (function in RATED) == (kind in ("counter", "histogram")), query
+            assert matchers == 'instance=~"$instance"', query
+            shown = {label for group in grouped for label in re.split(", *", group)} if grouped else labels
+            assert shown <= labels, query
+            assert not ("sum(" in query and "{{" in legend), query
+            assert set(re.findall(r"\{\{(\w+)\}\}", legend)) <= shown, query
 
 
 def test_the_dashboard_is_up_to_date() -> None:

@@ -8,21 +8,22 @@ and from then on the values are put into that. Everything else is the library's 
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder, gzip_accepted
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+
+from pylwaftr.telemetry.negotiation import encoder_for, gzip_wanted
 
 Values = npt.NDArray[np.uint64]  # [worker, counter]
 Encoder = Callable[[Any], bytes]
 
-_FORMS = 8  # that are kept: clients can ask for any version
 _END = "# EOF\n"  # of OpenMetrics
 
 
@@ -44,23 +45,26 @@ class Exposition:
         self._families, self._values, self._rest = families, values, rest
         self._forms: dict[tuple[str, tuple[int, ...]], _Form] = {}
 
-    def render(self, accept: str, accept_encoding: str) -> tuple[list[tuple[str, str]], bytes]:
-        """Headers and content, as the headers of the request ask for them."""
-        encoder, content_type = choose_encoder(accept)
+    def render(
+        self, accept: str, accept_encoding: str, names: Collection[str] = ()
+    ) -> tuple[list[tuple[str, str]], bytes]:
+        """Headers and content, as the headers of the request ask for them. `names`: of samples; none: all."""
+        encoder, content_type = encoder_for(accept)
         values = self._values()
-        octets = self._form(encoder, content_type, values.shape).filled(values) + encoder(self._rest)
-        headers = [("Content-Type", content_type)]
-        if gzip_accepted(accept_encoding):
+        if names:
+            octets = encoder(_Once(_named(chain(self._families(values), self._rest.collect()), names)))
+        else:
+            octets = self._form(encoder, content_type, values.shape).filled(values) + encoder(self._rest)
+        headers = [("Content-Type", content_type), ("Vary", "Accept, Accept-Encoding")]
+        if gzip_wanted(accept_encoding):
             octets = gzip.compress(octets, compresslevel=1)  # 9 takes ten times as long, for a tenth less
             headers.append(("Content-Encoding", "gzip"))
         return headers, octets
 
     def _form(self, encoder: Encoder, content_type: str, shape: tuple[int, ...]) -> _Form:
-        """Several threads ask at once, so a form may be gone as soon as it was found, or was put there."""
+        """Several threads may ask at once."""
         key = (content_type, shape)
         if (form := self._forms.get(key)) is None:
-            if len(self._forms) >= _FORMS:
-                self._forms.clear()
             numbers = np.arange(np.prod(shape), dtype=np.uint64).reshape(shape)
             form = self._forms[key] = _form(encoder(_Once(self._families(numbers))).decode())
         return form
@@ -72,6 +76,14 @@ class _Once(Collector):
 
     def collect(self) -> Iterable[Metric]:
         return self._families
+
+
+def _named(families: Iterable[Metric], names: Collection[str]) -> Iterable[Metric]:
+    for family in families:
+        if samples := [sample for sample in family.samples if sample.name in names]:
+            chosen = Metric(family.name, family.documentation, family.type)
+            chosen.samples = samples
+            yield chosen
 
 
 def _form(text: str) -> _Form:

@@ -1,32 +1,25 @@
-"""What Prometheus scrapes. Everything is read at the scrape; nothing is kept twice, and no binding has a label."""
+"""What Prometheus scrapes beside the counter table. Everything is read at the scrape; no binding has a label."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-import numpy as np
-import numpy.typing as npt
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from pylwaftr.telemetry.values import Value, Watched
 
-Families = Callable[[npt.NDArray[np.uint64]], Iterable[Metric]]
-
 
 class RouterCollector(Collector):
-    """`counters`: the families of the counter table, from [worker, counter]."""
-
-    def __init__(self, watched: Watched, counters: Families, build: Mapping[str, str]) -> None:
-        self._watched, self._counters, self._build = watched, counters, build
+    def __init__(self, watched: Watched, build: Mapping[str, str]) -> None:
+        self._watched, self._build = watched, build
 
     def describe(self) -> Iterable[Metric]:
         return ()
 
     def collect(self) -> Iterator[Metric]:
         yield InfoMetricFamily("lwaftr_build", "Version, and what it was built for", value=dict(self._build))
-        yield from self._counters(self._watched.counters())
         yield from self._workers()
         yield from self._ports()
         yield from self._table()
