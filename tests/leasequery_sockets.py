@@ -66,7 +66,6 @@ class Router:
     def __init__(self) -> None:
         self.bound: dict[int, str] = {}
         self.saved: dict[str, bytes] = {}
-        self.times: dict[int, float] = {}
         self.changed = asyncio.Event()
 
     async def apply(self, changes: Any, saved: Any) -> None:
@@ -74,7 +73,6 @@ class Router:
             del self.bound[int(row["psid"])]
         for row in changes.bind:
             self.bound[int(row["psid"])] = text6(row["b4"].tobytes())
-            self.times[int(row["psid"])] = time.perf_counter()
         self.saved |= saved
         self.changed.set()
 

@@ -356,3 +356,27 @@ def test_a_missing_tool_fails_its_stage(
     monkeypatch.setattr(runner, "LOGS", tmp_path)
     assert not runner.judge(runner.Stage("example", [["no-such-tool"]], 5))
     assert "no-such-tool is missing: make setup" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("room, there", [(1 << 40, True), (1 << 20, False)], ids=["room", "none"])
+def test_files_of_tests_lie_in_memory_if_there_is_room_and_are_gone_after_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, room: int, there: bool
+) -> None:
+    memory, logs = tmp_path / "memory", tmp_path / "logs"
+    for folder in (memory, logs):
+        folder.mkdir()
+    monkeypatch.setattr(runner, "LOGS", logs)
+    monkeypatch.setattr(runner, "MEMORY", memory)
+    monkeypatch.setattr(runner, "room", lambda: room)
+    assert runner.judge(
+        runner.Stage("example", [["bash", "-c", f'echo "$0" $(ls {memory} | wc -l)']], 60, in_memory=True)
+    )
+    said = (logs / "example.log").read_text().splitlines()[-1]
+    assert bool(re.fullmatch(rf"--basetemp={memory}/lw-\w+/t 1", said)) is there, said
+    assert list(memory.iterdir()) == []
+
+
+def test_room_in_memory_is_what_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert runner.room() >= 0
+    monkeypatch.setattr(runner, "MEMORY", tmp_path / "nowhere")
+    assert runner.room() == 0

@@ -72,22 +72,16 @@ SWAP = """
 engine = engine_of(v4, "net_null1,no-rx=1", hop_limit(10))
 engine.start()
 wait_for(lambda: counter("encap") > 1000)
-longest, swaps = 0.0, 0
-end = time.monotonic() + 3
-while time.monotonic() < end:
-    for value in (20, 10):
-        start = time.monotonic()
-        assert engine.apply(hop_limit(value)) == []
-        longest = max(longest, time.monotonic() - start)
-        swaps += 1
-        now = counter("encap")
-        wait_for(lambda: counter("encap") > now)
+for value in 100 * (20, 10):
+    assert engine.apply(hop_limit(value)) == []
+    now = counter("encap")
+    wait_for(lambda: counter("encap") > now)
 mixed = counter("drop_filter_out")
 engine.apply(changed(base, {"v6.egress_filter": "less 1"}))
 after = counter("encap")
 refused = counter("drop_filter_out")
 wait_for(lambda: counter("drop_filter_out") > refused + 1000)
-done(swaps=swaps, longest=longest, mixed=mixed, late=counter("encap") - after)
+done(mixed=mixed, late=counter("encap") - after)
 """
 
 
@@ -98,8 +92,6 @@ def test_settings_are_swapped_under_traffic(tmp_path: Path) -> None:
     found = told(TRAFFIC + SWAP, tmp_path)
     assert found["mixed"] == 0
     assert found["late"] == 0
-    assert found["swaps"] > 100
-    assert found["longest"] < 1
 
 
 GROW = """

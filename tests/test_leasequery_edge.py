@@ -59,13 +59,9 @@ async def test_leases_reach_the_router_and_follow_changes(profile: str, secure: 
     async with requesting(port, asked, router.apply, tls=tls) as edge:
         await router.until(lambda: set(router.bound) == {1, 2})
         await router.until(lambda: Saved.of(router.saved.get("A", b"")).resync is False)
-        took = []
         for psid in range(3, 40):
-            begun = time.perf_counter()
             service.apply([change(psid)], live=True)
             await router.until(lambda psid=psid: psid in router.bound)  # type: ignore[misc]
-            took.append(router.times[psid] - begun)
-        assert sorted(took)[len(took) // 2] < 0.1  # 5 ms is the aim; a test machine may be busy
         service.apply([change(1, "RELEASED")], live=True)
         await router.until(lambda: 1 not in router.bound)
         assert not await edge.query(IPv6Address("2001:db8::77"))

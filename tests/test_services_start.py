@@ -37,7 +37,7 @@ def _life(folder: Path, test: Callable[[Services], Awaitable[None]], more: str =
         services = Services(loaded, cast(Router, router), FailingStore(loaded.state.directory, time.time()))
         await services.restore()
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await test(services)
         finally:
             await services.stop()
@@ -100,7 +100,7 @@ def test_a_collector_hears_what_is_bound_while_pcp_begins(tmp_path: Path, monkey
 
             monkeypatch.setattr(services, "_start_pcp", slowly)
             await services.start()
-            heard = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(collector, 2000), 5)
+            heard = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(collector, 2000), 60)
             assert b'psid="9"' in heard
 
         _life(tmp_path, test, f'history: {{syslog: {{server: "{host}:{port}", transport: udp}}}}\n')
