@@ -102,7 +102,7 @@ def ports(psid_offset: int, psid_len: int, psid: int) -> list[tuple[int, int]]:
 def describe(binding: np.void) -> str:
     """A row as a fault or a listing names it."""
     address = text4(int(binding["ipv4"]))
-    if binding["psid_len"] == 0:
-        return f"{address} (whole)"
+    if binding["psid_len"] == 0:  # with a PSID it is a key alone, of a set that is not bound
+        return f"{address} PSID {binding['psid']}" if binding["psid"] else f"{address} (whole)"
     offset = f" offset {binding['psid_offset']}" if binding["psid_offset"] else ""
     return f"{address} PSID {binding['psid']}/{binding['psid_len']}{offset}"

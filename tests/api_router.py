@@ -253,6 +253,7 @@ class Diagnostics:
 class Pcp:
     rows: Rows = field(default_factory=lambda: np.concatenate([one("198.51.100.1", 6, psid) for psid in (1, 2, 3)]))
     announced: int = 0
+    enabled: bool = True
 
     def mappings(
         self, b4: IPv6Network | None, ipv4: IPv4Network | None, page_size: int, page: str

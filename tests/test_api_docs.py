@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 
 from pylwaftr.api import errors, security
+from pylwaftr.api.limits import Limits
+from pylwaftr.api.once import MAX_ID
 from pylwaftr.cli import main
 from pylwaftr.refusals import TEXTS
 
@@ -39,14 +41,56 @@ def test_the_codes_of_refusals() -> None:
         assert named()[errors.REASONS.get(reason, reason.upper())] == code
 
 
-def test_every_method_and_service_has_a_comment() -> None:
+CONVENTIONS = {  # field -> where all of its name are explained, in common.proto
+    "validate_only": "VALIDATE_ONLY.",
+    "request_id": "REQUEST_ID.",
+    "etag": "ETAG.",
+    "revision": "REVISION.",
+    "page_size": "PAGES.",
+    "page_token": "PAGES.",
+    "next_page_token": "PAGES.",
+}
+
+
+def test_every_method_service_and_field_has_a_comment() -> None:
     bare = []
     for file in (ROOT / "proto").rglob("*.proto"):
         lines = file.read_text().splitlines()
         for above, line in itertools.pairwise(lines):
-            if re.match(r"\s*(rpc|service) ", line) and not above.lstrip().startswith("//"):
+            field = re.fullmatch(r"\s+(?:[\w.<>, ]+ )?(\w+) = \d+;", line)  # or a value of an enum
+            if field and (field[1] in CONVENTIONS or field[1].endswith("_UNSPECIFIED")):
+                continue
+            if (field or re.match(r"\s*(rpc|service) ", line)) and not above.lstrip().startswith("//"):
                 bare.append(f"{file.name}: {line.strip()}")
     assert bare == []
+
+
+def test_what_fields_have_in_common_is_explained() -> None:
+    page = (ROOT / "proto" / "lwaftr" / "v1" / "common.proto").read_text()
+    assert [field for field, heading in CONVENTIONS.items() if f"\n// {heading} " not in page] == []
+
+
+def test_limits_are_those_of_the_code() -> None:
+    """As the .proto files and docs/api.md have them."""
+    limits = Limits()
+    protos = " ".join(
+        " ".join(line.strip().removeprefix("//").strip() for line in file.read_text().splitlines())
+        for file in (ROOT / "proto").rglob("*.proto")
+    )
+    assert f"TOO_MANY_STREAMS if {limits.loads} loads and replacements run" in protos
+    assert f"At most {limits.dumps} at a time" in protos
+    assert f"At most {limits.watches} watches" in protos
+    assert f"At most {limits.samplers} such streams run" in protos
+    assert f"At most {limits.histories} such questions" in protos
+    assert f"not take a message for {limits.write_s:g} seconds" in protos
+    assert f"within ten minutes and {limits.remembered} changes" in protos
+    assert limits.remembered_s == 600
+    assert f"of up to {MAX_ID} characters" in protos
+    page = " ".join(PAGE.split())
+    kinds = (limits.loads, limits.watches, limits.samplers, limits.histories, limits.dumps)
+    assert "{} loads, {} watches, {} streams of counters, {} queries of the history, {} dumps".format(*kinds) in page
+    assert f"{limits.streams_per_connection} calls on one connection" in page
+    assert f"more than {limits.calls} calls run" in page
 
 
 def test_every_service_and_command_is_there() -> None:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from google.protobuf.json_format import MessageToDict
 from grpc_health.v1 import health_pb2
 
-from pylwaftr.api.backend import Ended
+from pylwaftr.api.backend import Difference, Ended, Planned
 from pylwaftr.api.channel import Stubs
 from pylwaftr.api.client import CallFailed, Client, open_async_channel
-from pylwaftr.api.generated.lwaftr.v1 import bindings_pb2, counters_pb2
+from pylwaftr.api.generated.lwaftr.v1 import bindings_pb2, counters_pb2, pcp_pb2
 from pylwaftr.api.generated.lwaftr.v1 import router_pb2 as pb
 from pylwaftr.api.plain import plain as plain_values
+from pylwaftr.config import Fault, load_text
+from pylwaftr.daemon.pcp_view import PcpView
 from tests.api_router import Diagnostics, Leases, Pcp, Served, many, parts
+from tests.config_text import text
 
 pytest_plugins = ("tests.api_fixtures",)
 
@@ -96,7 +99,7 @@ def test_settings(client: Client) -> None:
 APPLIED = [  # yaml, etag, code, reason, violations
     ("bad", "", "INVALID_ARGUMENT", "SETTINGS_FAULTY", ["softwire.hop_limit"]),
     ("restart", "", "FAILED_PRECONDITION", "RESTART_NEEDED", []),
-    ("", "e0", "ABORTED", "ETAG_MISMATCH", []),
+    ("", "e0", "ABORTED", "ETAG_MISMATCH", ["etag"]),
 ]
 
 
@@ -109,6 +112,44 @@ def test_settings_that_are_not_applied(
     assert (caught.value.code, caught.value.reason) == (code, reason)
     assert [path for path, _ in caught.value.violations] == paths
     assert client.settings().etag == "e1"
+
+
+def test_some_settings_are_always_there(client: Client) -> None:
+    """ "*" is whatever the state, as everywhere."""
+    assert client.apply_settings("x: 1", etag="*").etag == "e2"
+
+
+def test_of_very_many_faults_the_first_are_told_and_how_many_more(client: Client, router: Any) -> None:
+    long = "\u00fc" * 5000  # 10000 octets
+
+    async def validate(text: str | None) -> list[Fault]:
+        warnings = [Fault("f.yaml", line, "a", "b", True) for line in range(2000)]
+        return [*warnings, *(Fault("f.yaml", line, long, long) for line in range(150_000))]
+
+    router.settings.validate = validate
+    found = client.validate_settings("x: 1")
+    assert not found.valid
+    assert (len(found.faults), {one.warning for one in found.faults}) == (1000, {False})
+    assert found.faults[-1].message == "and 151001 more, which are not listed"
+    assert len(found.faults[0].message.encode()) <= 1024 < 4 * len(found.faults[0].path.encode())
+    assert [one.line for one in found.faults[:999]] == list(range(999))
+
+
+def test_settings_larger_than_a_message(client: Client, router: Any) -> None:
+    router.settings.yaml = "# \u00fc\n" * 900_000
+    with pytest.raises(CallFailed) as caught:
+        client.settings()
+    assert (caught.value.code, caught.value.reason) == ("RESOURCE_EXHAUSTED", "TOO_LARGE")
+    assert caught.value.metadata == {"file": "/etc/pylwaftr.yaml"}
+
+
+def test_values_that_differ_are_cut(client: Client, router: Any) -> None:
+    async def diff(text: str | None) -> Planned:
+        return Planned((Difference("pcp.pools", "x" * 3_000_000, "y" * 3_000_000),))
+
+    router.settings.diff = diff
+    [found] = client.diff_settings("x: 1").differences
+    assert (found.path, len(found.before), found.after[-5:]) == ("pcp.pools", 4096, "y ...")
 
 
 def test_explain(client: Client) -> None:
@@ -242,6 +283,21 @@ def test_leases_that_nobody_can_list(client: Client, wanted: dict[str, Any], cod
     with pytest.raises(CallFailed) as failed:
         list(client.leases(**wanted))
     assert (failed.value.code, failed.value.reason) == (code, reason)
+
+
+@pytest.mark.parametrize("method", ["ListMappings", "ListPools", "ReleaseMappings", "Announce"])
+def test_pcp_that_a_reload_switches_off(client: Client, router: Any, method: str) -> None:
+    router.pcp.enabled = False
+    with pytest.raises(CallFailed) as caught:
+        client._ask(getattr(client.stubs.pcp, method), getattr(pcp_pb2, f"{method}Request")())
+    assert (caught.value.code, caught.value.reason) == ("FAILED_PRECONDITION", "PCP_DISABLED")
+
+
+def test_whether_pcp_is_on_is_what_the_settings_in_force_say() -> None:
+    texts = [text(f"pcp: {{enabled: {word}}}") for word in ("true", "false", "true")]
+    configs = iter([load_text(one) for one in texts])
+    view: Any = PcpView(cast(Any, None), lambda: next(configs), cast(Any, None))
+    assert [view.enabled for _ in texts] == [True, False, True]
 
 
 OFF: list[tuple[str, Callable[[Client], Any], str, str]] = [

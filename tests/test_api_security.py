@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import logging
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +15,16 @@ from typing import Any
 import grpc
 import pytest
 import trustme
+from grpc import aio
 
 from pylwaftr.api import security
+from pylwaftr.api.bindings_service import BindingService
 from pylwaftr.api.client import Binding, CallFailed, Client, Tls
-from pylwaftr.api.generated.lwaftr.v1 import options_pb2
+from pylwaftr.api.gate import Guarded
+from pylwaftr.api.generated.lwaftr.v1 import bindings_pb2, bindings_pb2_grpc, options_pb2
 from pylwaftr.api.generated.lwaftr.v1 import router_pb2 as pb
+from pylwaftr.api.limits import Limits
+from pylwaftr.api.once import Once
 from pylwaftr.api.server import ApiFault
 from pylwaftr.config.services import Api, ServerTls
 from pylwaftr.config.values import Endpoint
@@ -116,6 +124,25 @@ def test_without_a_list_of_roles_every_certificate_is_admin(authority: Authority
         assert may(client) == MAY["admin"]
 
 
+def test_a_certificate_without_a_common_name_has_its_alternative_one(
+    authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the log, in refusals, and by it request_ids of one client are told from those of another."""
+    caplog.set_level(logging.INFO)
+    asked = bindings_pb2.CreateBindingRequest(binding=BINDING, request_id="1")
+    with Served(parts(), secure(authority, ())) as served:
+        with Client(served.target, authority.client("anyone.example")) as client:
+            client.stubs.bindings.CreateBinding(asked)
+        assert "CreateBinding by anyone.example (admin): done" in caplog.text
+        with Client(served.target, authority.client("other.example")) as client, pytest.raises(grpc.RpcError) as caught:
+            client.stubs.bindings.CreateBinding(asked)
+    assert caught.value.code() == grpc.StatusCode.ALREADY_EXISTS
+    with Served(parts(), secure(authority)) as served:
+        stranger = Client(served.target, authority.client("stranger.example"))
+        with stranger, pytest.raises(CallFailed, match=r"^stranger\.example is nobody"):
+            stranger.status()
+
+
 @pytest.mark.parametrize("named", [False, True])
 def test_where_no_certificate_is_required_everybody_only_reads(authority: Authority, named: bool) -> None:
     """gRPC does not ask for certificates then, so that of an admin is not seen either."""
@@ -189,6 +216,26 @@ def test_a_port_that_is_taken() -> None:
         api = replace(LOCAL, listen=Endpoint("127.0.0.1", served.running.port))
         with pytest.raises(ApiFault, match="cannot be listened on"), Served(parts(), api):
             pass
+
+
+def test_a_server_goes_with_its_last_reference() -> None:
+    """Collected later, and unstarted, it would name itself in the log while it is freed, and records are kept."""
+
+    async def gone() -> bool:
+        server = aio.server()
+        guarded: Any = Guarded(server, security.Roles(LOCAL), Limits())
+        bindings_pb2_grpc.add_BindingServiceServicer_to_server(
+            BindingService(parts(), Limits(), Once(Limits())), guarded
+        )
+        seen = weakref.ref(server)
+        del server, guarded
+        return seen() is None
+
+    gc.disable()
+    try:
+        assert asyncio.run(gone())
+    finally:
+        gc.enable()
 
 
 def test_every_method_has_a_role_and_changes_are_not_for_viewers() -> None:

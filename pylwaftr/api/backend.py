@@ -266,6 +266,11 @@ class PoolUse:
 
 
 class PcpView(Protocol):
+    @property
+    def enabled(self) -> bool:
+        """By the configuration in force: a reload may switch it."""
+        ...
+
     def mappings(
         self, b4: IPv6Network | None, ipv4: IPv4Network | None, page_size: int, page: str
     ) -> tuple[Sequence[PcpMapping], str]:

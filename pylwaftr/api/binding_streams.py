@@ -132,19 +132,27 @@ class BindingStreams(bindings_pb2_grpc.BindingServiceServicer):
                     for message in _messages(event, marked, request.packed):
                         yield message
                     marked = marked or event.marker
+                # It has no end of its own; a status OK would tell a client that there is nothing more to come.
+                text = "the router is ending; go on behind the last revision when it is back"
+                raise ApiError(grpc.StatusCode.UNAVAILABLE, "ROUTER_ENDING", text)
             finally:
                 if (close := getattr(events, "aclose", None)) is not None:
                     await close()
 
 
 def binding_filter(given: pb.BindingFilter) -> ListFilter:
-    ipv4 = translate.prefix4(given.ipv4, "filter.ipv4") if given.ipv4 else None
-    return ListFilter(
-        ipv4=None if ipv4 is None else (int(ipv4.network_address), int(ipv4.broadcast_address)),
-        b4=translate.prefix6(given.b4_ipv6, "filter.b4_ipv6") if given.b4_ipv6 else None,
-        source=translate.from_source(given.source, "filter.source"),
-        shadowed=given.shadowed,
-    )
+    ipv4, b4, source, fields = None, None, None, translate.Fields()
+    if given.ipv4:
+        with fields:
+            found = translate.prefix4(given.ipv4, "filter.ipv4")
+            ipv4 = int(found.network_address), int(found.broadcast_address)
+    if given.b4_ipv6:
+        with fields:
+            b4 = translate.prefix6(given.b4_ipv6, "filter.b4_ipv6")
+    with fields:
+        source = translate.from_source(given.source, "filter.source")
+    fields.end()
+    return ListFilter(ipv4, b4, source, given.shadowed)
 
 
 def _messages(event: Event, marked: bool, packed: bool) -> Iterator[pb.WatchBindingsResponse]:
@@ -202,7 +210,7 @@ class _Load:
         self._settings, self._feed, self._go_on = settings, feed, go_on
         self._begun = self._rows = self._refused = 0
         self._total = Report()
-        self._fault: ApiError | None = None
+        self._fault: Invalid | Report | None = None
         self._places = asyncio.Semaphore(AT_ONCE)
         self._under_way: asyncio.Queue[_Batch | None] = asyncio.Queue()
         self._running: set[asyncio.Future[Report]] = set()
@@ -226,12 +234,18 @@ class _Load:
                 yield await self._answer(batch)
                 self._places.release()
                 if self._fault is not None and not self._go_on:
-                    raise self._fault
+                    raise self._error(self._fault)
             await self._reader  # what was wrong with the stream itself
         finally:
             self._reader.cancel()
         if self._fault is not None:
-            raise self._fault
+            raise self._error(self._fault)
+
+    def _error(self, first: Invalid | Report) -> Exception:
+        """What was wrong first, with the number of all that was."""
+        if isinstance(first, Invalid):
+            return Invalid(first.violations, self._refused, first.reason)
+        return errors.refused(replace(first, more_refused=self._refused - len(first.refused)), "rows[{}]")
 
     async def _read(self, requests: Requests) -> None:
         try:
@@ -245,10 +259,13 @@ class _Load:
                             return
                     case "end":
                         return
-                    case _:
+                    case "start":
                         raise invalid("start", "comes again; it is the first message of a stream and no other")
+                    case _:
+                        raise invalid("rows", "are missing, and so is end: a message behind the first has one of them")
             # A client that vanished ends its stream like one that is done, and may not have the rest swept.
-            text = "the stream ended without `end`; what was answered is bound, and nothing was removed"
+            done = "nothing was changed" if self._go_on else "what was answered is bound, and nothing was removed"
+            text = f"the stream ended without `end`; {done}"
             raise ApiError(grpc.StatusCode.ABORTED, "STREAM_BROKEN_OFF", text)
         finally:
             self._under_way.put_nowait(None)
@@ -269,16 +286,16 @@ class _Load:
     async def _answer(self, batch: _Batch) -> pb.LoadProgress:
         progress = pb.LoadProgress()
         if isinstance(batch.report, Invalid):
-            progress.refused.extend(translate.refusals_of(batch.report))
+            progress.refused.extend(translate.refusals_of(batch.report, batch.first))
             self._refused += batch.report.total
-            self._fault = self._fault or errors.api_error(batch.report)
+            self._fault = self._fault or batch.report
         else:
             report = await asyncio.shield(batch.report)
             self._refused += report.refused_count
             progress.refused.extend(translate.refusals(report.refused[: translate.MAX_REFUSALS], batch.first))
             if report.refused and self._fault is None:
                 numbered = tuple(replace(one, index=one.index + batch.first) for one in report.refused)
-                self._fault = errors.refused(replace(report, refused=numbered), "rows[{}]")
+                self._fault = replace(report, refused=numbered)
             self._add(report)
         self._rows += batch.count
         progress.rows, progress.refused_count, progress.held = self._rows, self._refused, self._total.held

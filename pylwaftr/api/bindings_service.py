@@ -66,8 +66,13 @@ class BindingService(BindingStreams):
         return _missing(ipv4, psid, whole=found is not None and int(found[0]["psid"][0]) != psid)
 
     async def ListBindings(self, request: pb.ListBindingsRequest, context: Context) -> pb.ListBindingsResponse:
-        size = translate.page_size(request.page_size)
-        listed = await self._listed(binding_filter(request.filter), size, request.page_token)
+        fields = translate.Fields()
+        with fields:
+            size = translate.page_size(request.page_size)
+        with fields:
+            wanted = binding_filter(request.filter)
+        fields.end()
+        listed = await self._listed(wanted, size, request.page_token)
         made = await translated(listed, waits=request.filter.shadowed)
         return pb.ListBindingsResponse(
             bindings=made,
@@ -94,7 +99,7 @@ class BindingService(BindingStreams):
         async def work() -> pb.DeleteBindingResponse:
             expected = (request.etag,) if request.etag else ()  # without one, several are done together
             try:
-                done = await self._unbind(keys, expected, request.validate_only, "psid")
+                done = await self._unbind(keys, expected, request.validate_only, "ipv4")
             except ApiError as fault:
                 if fault.reason != "BINDING_NOT_FOUND":
                     raise
@@ -151,16 +156,23 @@ class BindingService(BindingStreams):
         which = request.WhichOneof("what")
         if which is None:
             raise invalid("endpoint", "is missing, and so is b4_ipv6; give one of them")
-        at = translate.seconds(request.at, "at") if request.HasField("at") else None
+        at, port, fields = None, None, translate.Fields()
+        if request.HasField("at"):
+            with fields:
+                at = translate.seconds(request.at, "at")
         if which == "b4_ipv6":
-            prefix = translate.prefix6(request.b4_ipv6, "b4_ipv6")
+            with fields:
+                prefix = translate.prefix6(request.b4_ipv6, "b4_ipv6")
+            fields.end()
             if at is not None:
                 return await _lives(self._backend.lives_of(prefix, at, at))
             return await self._all_that(ListFilter(b4=prefix))
-        address, _ = translate.from_key(request.endpoint.ipv4, 0, "endpoint.")
-        port = (
-            translate.from_port(request.endpoint.port, "endpoint.port") if request.endpoint.HasField("port") else None
-        )
+        with fields:
+            address, _ = translate.from_key(request.endpoint.ipv4, 0, "endpoint.")
+        if request.endpoint.HasField("port"):
+            with fields:
+                port = translate.from_port(request.endpoint.port, "endpoint.port")
+        fields.end()
         if at is not None:
             return await _lives(self._backend.who_held(translate.ipv4(address), port, at, at))
         if port is None:

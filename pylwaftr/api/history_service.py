@@ -32,15 +32,25 @@ class HistoryService(history_pb2_grpc.HistoryServiceServicer):
         self._slots = Slots(limits.histories, "queries of the history")
 
     async def WhoHeld(self, request: pb.WhoHeldRequest, context: Context) -> Answers:
-        address, _ = translate.from_key(request.ipv4, 0)
-        port = translate.from_port(request.port, "port") if request.HasField("port") else None
-        began, ended = _interval(request)
+        port, fields = None, translate.Fields()
+        with fields:
+            address, _ = translate.from_key(request.ipv4, 0)
+        if request.HasField("port"):
+            with fields:
+                port = translate.from_port(request.port, "port")
+        with fields:
+            began, ended = _interval(request)
+        fields.end()
         async for message in self._messages(self._backend.who_held(translate.ipv4(address), port, began, ended)):
             yield message
 
     async def ListLives(self, request: pb.ListLivesRequest, context: Context) -> Answers:
-        prefix = translate.prefix6(request.b4_ipv6, "b4_ipv6")
-        began, ended = _interval(request)
+        fields = translate.Fields()
+        with fields:
+            prefix = translate.prefix6(request.b4_ipv6, "b4_ipv6")
+        with fields:
+            began, ended = _interval(request)
+        fields.end()
         async for message in self._messages(self._backend.lives_of(prefix, began, ended)):
             yield message
 

@@ -21,6 +21,7 @@ class Limits:
     samplers: int = 64  # streams of counters
     histories: int = 8
     dumps: int = 8
+    health_watches: int = 32
     idle_s: float = 60.0  # how long a load may send nothing
     write_s: float = 30.0  # how long a client may not take a message
     remembered: int = 4096  # answers kept for their request_id

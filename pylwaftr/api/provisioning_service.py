@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 import grpc
@@ -26,7 +27,7 @@ class PcpService(pcp_pb2_grpc.PcpServiceServicer):
 
     @property
     def _pcp(self) -> PcpView:
-        if self._parts.pcp is None:
+        if self._parts.pcp is None or not self._parts.pcp.enabled:
             text = "PCP is switched off; set pcp.enabled: true in the router's configuration"
             raise ApiError(grpc.StatusCode.FAILED_PRECONDITION, "PCP_DISABLED", text)
         return self._parts.pcp
@@ -34,9 +35,7 @@ class PcpService(pcp_pb2_grpc.PcpServiceServicer):
     async def ListMappings(
         self, request: pcp_pb2.ListMappingsRequest, context: Context
     ) -> pcp_pb2.ListMappingsResponse:
-        b4 = translate.prefix6(request.b4_ipv6, "b4_ipv6") if request.b4_ipv6 else None
-        ipv4 = translate.prefix4(request.ipv4, "ipv4") if request.ipv4 else None
-        size = translate.page_size(request.page_size)
+        b4, ipv4, size = _filter(request)
         try:
             found, following = self._pcp.mappings(b4, ipv4, size, request.page_token)
         except ValueError:
@@ -101,13 +100,9 @@ class LeasequeryService(leasequery_pb2_grpc.LeasequeryServiceServicer):
     async def ListLeases(
         self, request: leasequery_pb2.ListLeasesRequest, context: Context
     ) -> leasequery_pb2.ListLeasesResponse:
-        wanted = LeaseFilter(
-            request.name or None,
-            translate.prefix4(request.ipv4, "ipv4") if request.ipv4 else None,
-            translate.prefix6(request.b4_ipv6, "b4_ipv6") if request.b4_ipv6 else None,
-            request.kept_out,
-        )
-        size, leasequery = translate.page_size(request.page_size), self._leasequery
+        leasequery = self._leasequery
+        b4, ipv4, size = _filter(request)
+        wanted = LeaseFilter(request.name or None, ipv4, b4, request.kept_out)
         try:
             found, following = await leasequery.leases(wanted, size, request.page_token)
         except KeyError:
@@ -145,6 +140,23 @@ class LeasequeryService(leasequery_pb2_grpc.LeasequeryServiceServicer):
                 raise self._unknown(request.name) from None
 
         return await self._once.do(gate.caller.get().name, "Drop", request, work)
+
+
+def _filter(
+    request: pcp_pb2.ListMappingsRequest | leasequery_pb2.ListLeasesRequest,
+) -> tuple[IPv6Network | None, IPv4Network | None, int]:
+    """What is "" is no condition; and the size of a page."""
+    b4, ipv4, fields = None, None, translate.Fields()
+    if request.b4_ipv6:
+        with fields:
+            b4 = translate.prefix6(request.b4_ipv6, "b4_ipv6")
+    if request.ipv4:
+        with fields:
+            ipv4 = translate.prefix4(request.ipv4, "ipv4")
+    with fields:
+        size = translate.page_size(request.page_size)
+    fields.end()
+    return b4, ipv4, size
 
 
 def _mapping(one: PcpMapping) -> pcp_pb2.Mapping:

@@ -21,13 +21,16 @@ from pylwaftr.api.generated.lwaftr.v1 import counters_pb2, counters_pb2_grpc, op
 from pylwaftr.api.generated.lwaftr.v1 import router_pb2 as pb
 from pylwaftr.api.limits import Limits, Slots
 from pylwaftr.api.once import Once
-from pylwaftr.api.translate import invalid
+from pylwaftr.api.translate import Invalid, Violation, clipped, invalid
 from pylwaftr.capture import Wanted
+from pylwaftr.changes import THERE
 from pylwaftr.config import Fault
 from pylwaftr.explain.story import Given, Story
 from pylwaftr.rows import text6
 
 MAX_FRAMES, MAX_FRAME = 256, 16384
+MAX_YAML = 4_000_000  # octets: a message has 4 MiB
+MAX_FAULTS, MAX_TEXT, MAX_VALUE = 1000, 1024, 4096  # in an answer; octets of a text, and of a value
 MIN_INTERVAL_S, MAX_INTERVAL_S = 0.1, 3600.0
 
 Context = aio.ServicerContext[Any, Any]
@@ -58,7 +61,7 @@ class CounterService(counters_pb2_grpc.CounterServiceServicer):
     ) -> AsyncGenerator[counters_pb2.CounterSample, None]:
         wanted = request.interval.seconds + request.interval.nanos / 1e9 if request.HasField("interval") else 1.0
         if not MIN_INTERVAL_S <= wanted <= MAX_INTERVAL_S:
-            raise invalid("interval", f"is {wanted:g} s; the range is {MIN_INTERVAL_S:g} s to {MAX_INTERVAL_S:g} s")
+            raise invalid("interval", f"is {wanted:.9g} s; the range is {MIN_INTERVAL_S:g} s to {MAX_INTERVAL_S:g} s")
         with self._slots.one():
             due = time.monotonic()
             while True:
@@ -109,6 +112,9 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
 
     async def GetSettings(self, _: object, context: Context) -> pb.Settings:
         now = self._parts.settings.now()
+        if len(now.yaml.encode()) > MAX_YAML:
+            text = f"{now.file} has more than {MAX_YAML} octets, which is too much for a message; read it on the router"
+            raise ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_LARGE", text, {"file": now.file})
         return pb.Settings(yaml=now.yaml, file=now.file, etag=now.etag, applied=translate.timestamp(now.applied))
 
     async def ValidateSettings(
@@ -125,10 +131,10 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         )
 
     async def ApplySettings(self, request: pb.ApplySettingsRequest, context: Context) -> pb.ApplySettingsResponse:
+        etag = None if request.etag in ("", THERE) else request.etag  # some settings are always in force
+
         async def work() -> pb.ApplySettingsResponse:
-            done = await self._parts.settings.apply(
-                request.yaml or None, request.etag or None, validate_only=request.validate_only
-            )
+            done = await self._parts.settings.apply(request.yaml or None, etag, validate_only=request.validate_only)
             return pb.ApplySettingsResponse(
                 applied=_differences(done.differences),
                 etag=done.etag,
@@ -191,14 +197,30 @@ def _plain(value: Any) -> Any:
 
 def _differences(found: Sequence[Difference]) -> list[pb.SettingsDifference]:
     return [
-        pb.SettingsDifference(path=one.path, before=one.before, after=one.after, needs_restart=one.needs_restart)
+        pb.SettingsDifference(
+            path=clipped(one.path, MAX_TEXT),
+            before=clipped(one.before, MAX_VALUE),
+            after=clipped(one.after, MAX_VALUE),
+            needs_restart=one.needs_restart,
+        )
         for one in found
     ]
 
 
 def _faults(found: Sequence[Fault]) -> list[pb.SettingsFault]:
+    """Of very many the first, errors before warnings, and one that says how many more there are."""
+    if len(found) > MAX_FAULTS:
+        told = sorted(found, key=lambda one: one.warning)[: MAX_FAULTS - 1]
+        text = f"and {len(found) - len(told)} more, which are not listed"
+        found = [*told, Fault(told[-1].file, told[-1].line, "", text, all(one.warning for one in found))]
     return [
-        pb.SettingsFault(file=one.file, line=one.line, path=one.path, message=one.message, warning=one.warning)
+        pb.SettingsFault(
+            file=one.file,
+            line=one.line,
+            path=clipped(one.path, MAX_TEXT),
+            message=clipped(one.message, MAX_TEXT),
+            warning=one.warning,
+        )
         for one in found
     ]
 
@@ -210,11 +232,15 @@ def _switched_off(what: str) -> ApiError:
 def _frames(frames: Sequence[pb.Frame]) -> list[Given]:
     if not 1 <= len(frames) <= MAX_FRAMES:
         raise invalid("frames", f"has {len(frames)} elements; the range is 1 to {MAX_FRAMES}")
+    found = []
     for index, frame in enumerate(frames):
         if frame.side not in ("v4", "v6"):
-            raise invalid(f"frames[{index}].side", f"is {frame.side[:20]!r}; write v4 or v6")
+            found.append(Violation(f"frames[{index}].side", f"is {frame.side[:20]!r}; write v4 or v6"))
         if not 1 <= len(frame.octets) <= MAX_FRAME:
-            raise invalid(f"frames[{index}].octets", f"has {len(frame.octets)} octets; the range is 1 to {MAX_FRAME}")
+            text = f"has {len(frame.octets)} octets; the range is 1 to {MAX_FRAME}"
+            found.append(Violation(f"frames[{index}].octets", text))
+    if found:
+        raise Invalid(found)
     return [Given(frame.side, frame.octets, frame.bare) for frame in frames]
 
 
@@ -235,12 +261,18 @@ def _story(told: Story) -> pb.Story:
 
 def _wanted(request: pb.CaptureRequest) -> Wanted:
     packets, seconds, snap = request.packets or 10_000, request.seconds or 60.0, request.snap_length or 2048
+    found = []
     if packets > 1_000_000_000:
-        raise invalid("packets", f"is {packets}; the range is 1 to 1000000000")
+        found.append(Violation("packets", f"is {packets}; the range is 1 to 1000000000"))
     if not 0.001 <= seconds <= 86400:
-        raise invalid("seconds", f"is {seconds:g}; the range is 0.001 to 86400")
+        found.append(Violation("seconds", f"is {seconds:g}; the range is 0.001 to 86400"))
     if not 14 <= snap <= 16384:
-        raise invalid("snap_length", f"is {snap}; the range is 14 to 16384")
+        found.append(Violation("snap_length", f"is {snap}; the range is 14 to 16384"))
     if request.file and not request.file.startswith("/"):
-        raise invalid("file", "is no absolute path on the router")
+        found.append(Violation("file", "is no absolute path on the router"))
+    for name, text in (("filter", request.filter), ("file", request.file)):
+        if "\0" in text:
+            found.append(Violation(name, "has a NUL in it; take it out"))
+    if found:
+        raise Invalid(found)
     return Wanted(request.file, packets, seconds, snap, request.filter)

@@ -37,8 +37,6 @@ NEEDS: dict[str, int] = {
     for method in service.methods
 }
 SERVICES = tuple(s.full_name for file in FILES for s in file.DESCRIPTOR.services_by_name.values())
-# Health and reflection: for whoever may connect.
-OPEN = ("/grpc.health.v1.Health/", "/grpc.reflection.v1alpha.ServerReflection/")
 
 
 class ApiFault(Exception):
@@ -78,7 +76,7 @@ def _names(auth: object) -> list[str]:
     """Common name and alternative names; empty without a certificate."""
     assert isinstance(auth, dict)
     found: list[bytes] = [*auth.get("x509_common_name", ()), *auth.get("x509_subject_alternative_name", ())]
-    names = [name.decode("utf-8", "replace") for name in found]
+    names = [name.decode("utf-8", "replace") for name in found if name]  # one without a common name has an empty one
     return names or (["(a certificate without a name)"] if "x509_pem_cert" in auth else [])
 
 

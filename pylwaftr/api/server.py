@@ -9,10 +9,11 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from pylwaftr.api import security
+from pylwaftr.api import errors, security
 from pylwaftr.api.backend import Parts
 from pylwaftr.api.bindings_service import BindingService
-from pylwaftr.api.gate import Gate
+from pylwaftr.api.errors import ApiError
+from pylwaftr.api.gate import Guarded
 from pylwaftr.api.generated.lwaftr.v1 import (
     bindings_pb2_grpc,
     counters_pb2_grpc,
@@ -22,7 +23,7 @@ from pylwaftr.api.generated.lwaftr.v1 import (
     router_pb2_grpc,
 )
 from pylwaftr.api.history_service import HistoryService
-from pylwaftr.api.limits import Limits
+from pylwaftr.api.limits import Limits, Slots
 from pylwaftr.api.once import Once
 from pylwaftr.api.provisioning_service import LeasequeryService, PcpService
 from pylwaftr.api.router_service import CounterService, RouterService
@@ -56,9 +57,9 @@ class Running:
 class Health:
     """grpc.health.v1: each part, and the whole as ""."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
         self.parts: dict[str, bool] = {}
-        self.servicer = _HealthServicer(self.parts)
+        self.servicer = _HealthServicer(self.parts, limits)
 
     async def set(self, part: str, serves: bool) -> None:
         self.parts[part] = serves
@@ -72,9 +73,17 @@ class Health:
 class _HealthServicer(health.aio.HealthServicer):
     """With List, which grpcio-health-checking has for threads only."""
 
-    def __init__(self, parts: Mapping[str, bool]) -> None:
+    def __init__(self, parts: Mapping[str, bool], limits: Limits) -> None:
         super().__init__()
-        self._parts = parts
+        self._parts, self._watches = parts, Slots(limits.health_watches, "watches of health")
+
+    async def Watch(self, request: Any, context: Any) -> None:
+        """Anybody may watch who may connect, and a watch that nobody ends keeps the place of a call."""
+        try:
+            with self._watches.one():
+                await super().Watch(request, context)
+        except ApiError as fault:
+            await context.abort(fault.code, fault.message, errors.trailer(fault))
 
     async def List(self, _: Any, context: Any) -> Any:
         asked = [health_pb2.HealthCheckRequest(service=part) for part in ("", *self._parts)]
@@ -89,19 +98,19 @@ def _word(serves: bool) -> Any:
 async def start(api: Api, parts: Parts, limits: Limits | None = None) -> Running:
     """Serves on api.listen until stop(). Port 0 takes a free one. Raises ApiFault."""
     limits, roles = limits or Limits(), security.Roles(api)
-    server = aio.server(
-        interceptors=[Gate(roles, limits)], options=_options(limits), maximum_concurrent_rpcs=limits.calls
-    )
-    healthy, once = Health(), Once(limits)
+    server = aio.server(options=_options(limits), maximum_concurrent_rpcs=limits.calls)
+    guarded: Any = Guarded(server, roles, limits)  # stands in for the server
+    healthy, once = Health(limits), Once(limits)
     await healthy.set("dataplane", True)
     await healthy.set("store", True)
-    bindings_pb2_grpc.add_BindingServiceServicer_to_server(BindingService(parts, limits, once), server)
-    counters_pb2_grpc.add_CounterServiceServicer_to_server(CounterService(parts, limits), server)
+    bindings_pb2_grpc.add_BindingServiceServicer_to_server(BindingService(parts, limits, once), guarded)
+    counters_pb2_grpc.add_CounterServiceServicer_to_server(CounterService(parts, limits), guarded)
     router = RouterService(parts, once, lambda: healthy.parts)
-    router_pb2_grpc.add_RouterServiceServicer_to_server(router, server)
-    history_pb2_grpc.add_HistoryServiceServicer_to_server(HistoryService(parts, limits), server)
-    pcp_pb2_grpc.add_PcpServiceServicer_to_server(PcpService(parts, once), server)
-    leasequery_pb2_grpc.add_LeasequeryServiceServicer_to_server(LeasequeryService(parts, once), server)
+    router_pb2_grpc.add_RouterServiceServicer_to_server(router, guarded)
+    history_pb2_grpc.add_HistoryServiceServicer_to_server(HistoryService(parts, limits), guarded)
+    pcp_pb2_grpc.add_PcpServiceServicer_to_server(PcpService(parts, once), guarded)
+    leasequery_pb2_grpc.add_LeasequeryServiceServicer_to_server(LeasequeryService(parts, once), guarded)
+    # Health and reflection: for whoever may connect.
     health_pb2_grpc.add_HealthServicer_to_server(healthy.servicer, server)
     reflection.enable_server_reflection((*security.SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     port = _listen(server, api)

@@ -28,6 +28,7 @@ MAX_BINDINGS = 10_000  # in a list
 DEFAULT_PAGE = 1000
 MAX_SHOWN = 64  # violations in an error: trailers are small
 MAX_REFUSALS = 1000  # of one batch of a stream
+CUT = " ..."  # behind a text that is longer than there is room for
 _FEW = 32  # bindings
 
 _NO_LENGTH = "is given without psid_len; for the whole address both are 0"
@@ -39,6 +40,25 @@ class Violation:
     text: str
 
 
+def _octets(text: str) -> int:
+    return len(text.encode())
+
+
+def clipped(text: str, most: int, octets: Callable[[str], int] = _octets) -> str:
+    """At most so many octets of it."""
+    if len(text) <= most and octets(text) <= most:
+        return text
+    text = text[: most - len(CUT)]
+    while octets(text) > most - len(CUT):
+        text = text[: len(text) * 7 // 8]
+    return text + CUT
+
+
+def more(count: int) -> str:
+    """Behind the first of so many violations."""
+    return f" (and {count - 1} more)" if count > 1 else ""
+
+
 class Invalid(Exception):
     """Fields of a request are wrong. `total` counts also the violations that are not listed."""
 
@@ -46,12 +66,35 @@ class Invalid(Exception):
         self.violations = tuple(violations)
         self.total = max(total, len(violations))
         self.reason = reason
-        more = f" (and {self.total - 1} more)" if self.total > 1 else ""
-        super().__init__(f"{violations[0].path}: {violations[0].text}{more}")
+        super().__init__(f"{violations[0].path}: {violations[0].text}{more(self.total)}")
 
 
 def invalid(path: str, text: str, reason: str = "INVALID_FIELD") -> Invalid:
     return Invalid([Violation(path, text)], reason=reason)
+
+
+class Fields:
+    """Reads fields one by one, each with this as its context: what is wrong with any of them is said of all at the end.
+
+    A field that is wrong is not assigned: nothing may be done before `end`.
+    """
+
+    def __init__(self) -> None:
+        self._found: list[Violation] = []
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, fault: BaseException | None, __: object) -> bool:
+        if not isinstance(fault, Invalid):
+            return False
+        self._found += fault.violations
+        return True
+
+    def end(self) -> None:
+        """Raises Invalid."""
+        if self._found:
+            raise Invalid(self._found)
 
 
 def page_size(wanted: int) -> int:
@@ -141,7 +184,7 @@ def _numbers(values: list[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.b
 
 def from_packed(octets: bytes, around: Surroundings, first: int = 0, shown: int = MAX_SHOWN) -> Rows:
     """Packed rows; `first` is the number of the first one, for the paths of refusals."""
-    found = unchecked_rows(octets)
+    found = unchecked_rows(octets, first)
     whole = found["psid_len"] == 0
     without = ~row_sets.words(found)[:, 3:].any(1)
     forgotten = Finding(np.flatnonzero(whole & (found["psid"] != 0)), "psid", lambda _: _NO_LENGTH)
@@ -154,14 +197,15 @@ def from_packed(octets: bytes, around: Surroundings, first: int = 0, shown: int 
     return found
 
 
-def unchecked_rows(octets: bytes) -> Rows:
+def unchecked_rows(octets: bytes, first: int = 0) -> Rows:
     """Only that they are rows, and not too many."""
+    place = f"behind the first {first} rows of the stream: " if first else ""
     count, rest = divmod(len(octets), BINDING_ROW.itemsize)
     if rest:
         remedy = f"a row has {BINDING_ROW.itemsize} octets"
-        raise invalid("rows", f"has {len(octets)} octets, which is no whole number of rows; {remedy}")
+        raise invalid("rows", f"{place}has {len(octets)} octets, which is no whole number of rows; {remedy}")
     if count > MAX_ROWS:
-        raise invalid("rows", f"has {count} rows; at most {MAX_ROWS} are taken in one message", "TOO_MANY")
+        raise invalid("rows", f"{place}has {count} rows; at most {MAX_ROWS} are taken in one message", "TOO_MANY")
     return np.frombuffer(octets, BINDING_ROW)
 
 
@@ -182,12 +226,15 @@ def _refuse(
 
 
 def from_key(ipv4: str, psid: int, path: str = "") -> tuple[int, int]:
+    found = []
     try:
         address = int(addresses.ipv4(ipv4))
     except ValueError as fault:
-        raise invalid(f"{path}ipv4", str(fault)) from None
+        found.append(Violation(f"{path}ipv4", str(fault)))
     if psid > 65535:
-        raise invalid(f"{path}psid", f"is {psid}; the range is 0 to 65535")
+        found.append(Violation(f"{path}psid", f"is {psid}; the range is 0 to 65535"))
+    if found:
+        raise Invalid(found)
     return address, psid
 
 
@@ -196,15 +243,11 @@ def from_keys(given: Sequence[common_pb2.BindingKey]) -> Keys:
         raise invalid("keys", f"has {len(given)} elements, at most {MAX_BINDINGS} are taken; send rows", "TOO_MANY")
     ipv4, taken = columns.parse_ipv4(columns.from_texts([key.ipv4 for key in given]))
     psid, fits = _numbers([key.psid for key in given])
-    violations: list[Violation] = []
-    bad = np.flatnonzero(~(taken & fits)).tolist()
-    for index in bad[:MAX_SHOWN]:
-        try:
+    fields = Fields()
+    for index in np.flatnonzero(~(taken & fits)).tolist():
+        with fields:
             ipv4[index] = from_key(given[index].ipv4, given[index].psid, f"keys[{index}].")[0]
-        except Invalid as fault:
-            violations += fault.violations
-    if violations:
-        raise Invalid(violations, len(bad))
+    fields.end()
     return ipv4, psid.astype(np.uint16)
 
 
@@ -300,12 +343,13 @@ def refusals(refused: Iterable[Refusal], first: int) -> list[common_pb2.Refusal]
     return [common_pb2.Refusal(index=first + one.index, reason=one.reason.upper(), message=one.text) for one in refused]
 
 
-def refusals_of(fault: Invalid) -> list[common_pb2.Refusal]:
-    """Of packed rows: rows[17].psid becomes index 17, field psid."""
+def refusals_of(fault: Invalid, first: int) -> list[common_pb2.Refusal]:
+    """Of packed rows: rows[17].psid becomes index 17, field psid. What is wrong with all of a message is with its
+    first row."""
     found = []
     for violation in fault.violations:
         head, _, field = violation.path.partition("].")
-        index = int(head.removeprefix("rows[")) if field else 0
+        index = int(head.removeprefix("rows[")) if field else first
         found.append(common_pb2.Refusal(index=index, reason=fault.reason, message=violation.text, field=field))
     return found
 
@@ -337,8 +381,14 @@ def seconds(moment: Timestamp, path: str) -> float:
 
 def interval(began: Timestamp | None, ended: Timestamp | None) -> tuple[float, float]:
     """Open ends are those of time."""
-    first = -math.inf if began is None else seconds(began, "began")
-    last = math.inf if ended is None else seconds(ended, "ended")
+    first, last, fields = -math.inf, math.inf, Fields()
+    if began is not None:
+        with fields:
+            first = seconds(began, "began")
+    if ended is not None:
+        with fields:
+            last = seconds(ended, "ended")
+    fields.end()
     if first > last:
         raise invalid("ended", "is before began")
     return first, last

@@ -23,6 +23,10 @@ class PcpView:
         """`softwires` begins an announcement to all and returns how many there are."""
         self._service, self._config, self._announce = service, config, softwires
 
+    @property
+    def enabled(self) -> bool:
+        return self._config().pcp.enabled
+
     def mappings(
         self, b4: IPv6Network | None, ipv4: IPv4Network | None, page_size: int, page: str
     ) -> tuple[Sequence[PcpMapping], str]:
