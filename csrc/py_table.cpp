@@ -6,6 +6,7 @@
 #include <bit>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <vector>
 
@@ -35,7 +36,10 @@ Ipv6 address6(const std::string& octets) {
   if (octets.size() != sizeof(Ipv6)) throw py::value_error("an IPv6 address has 16 octets");
   return load<Ipv6>(octets.data());
 }
-py::bytes octets_of(const Ipv6& address) { return {reinterpret_cast<const char*>(&address), sizeof address}; }
+template <class T>
+py::bytes octets_of(const T& value) {
+  return {reinterpret_cast<const char*>(&value), sizeof value};
+}
 
 py::dict report_of(const Report& report) {
   py::list refused;
@@ -108,6 +112,30 @@ std::tuple<py::array_t<BindingRow>, py::array_t<std::uint8_t>> holders(const Bin
     table.holders(keys, rows_at, sources_at);
   }
   return {rows, sources};
+}
+
+// One key and one row in plain values: an array of one costs ten times as much as what is done with it.
+std::tuple<int, py::bytes> holder(const BindingTable& table, std::uint32_t ipv4, std::uint16_t psid) {
+  const BindingKey key{ipv4, psid};
+  BindingRow row;
+  std::uint8_t source = 0;
+  table.holders({&key, 1}, &row, &source);
+  return {source, octets_of(row)};
+}
+
+// What was done; nothing if the row was refused.
+std::optional<std::string> bind_one(BindingTable& table, const py::bytes& given, int source, std::uint32_t generation) {
+  const std::string_view octets = given;
+  if (octets.size() != sizeof(BindingRow)) throw py::value_error("a row of BINDING_ROW has 40 octets");
+  const Source from = source_of(source);
+  const auto row = load<BindingRow>(octets.data());
+  Report report;
+  {
+    const py::gil_scoped_release unlocked;
+    report = table.bind({&row, 1}, from, generation);
+  }
+  if (!report.ok()) return std::nullopt;
+  return report.added > 0 ? "added" : report.replaced > 0 ? "replaced" : "unchanged";
 }
 
 using Addressed = std::optional<std::tuple<py::bytes, py::bytes>>;
@@ -263,6 +291,9 @@ void register_table(py::module_& m) {
       .def("unbind", &unbind, "ipv4"_a, "psid"_a, "source"_a)
       .def("sweep", &sweep, "source"_a, "generation"_a, "Removes what was bound under other generations; its rows.")
       .def("holders", &holders, "ipv4"_a, "psid"_a, "Rows and sources of these keys; NO_SOURCE: not bound.")
+      .def("holder", &holder, "ipv4"_a, "psid"_a, "Source and row, in octets, of one key; NO_SOURCE: not bound.")
+      .def("bind_one", &bind_one, "row"_a, "source"_a, "generation"_a,
+           "`bind` for one row in octets: added, replaced, unchanged, or None for refused.")
       .def("grow", &BindingTable::grow, "max_bindings"_a, py::call_guard<py::gil_scoped_release>(),
            "Room for more bindings, while readers go on. ValueError: less than now. MemoryError: nothing has changed.")
       .def("find", &find, "ipv4"_a, "port"_a)

@@ -5,6 +5,7 @@ A test that cannot run here says why. With CI=true that is a failure: nothing ma
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -13,11 +14,14 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import uvloop
 from hypothesis import settings
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("no clock", settings(deadline=None))
 settings.load_profile("no clock")
+
+asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # the router's
 
 STAGES = {  # file name prefix -> marker
     "test_layers": "layers",

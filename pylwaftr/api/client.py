@@ -12,8 +12,8 @@ Changes carry a request_id of their own, so one that had no answer is sent once 
 
 from __future__ import annotations
 
+import os
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -349,8 +349,10 @@ class Client:
         return int(self._change(self.stubs.leasequery.Drop, request).leases)
 
     def _ask(self, method: grpc.UnaryUnaryMultiCallable[Any, Answer], request: Any) -> Answer:
-        with told():
+        try:
             return method(request, timeout=self._timeout_s)
+        except grpc.RpcError as error:
+            raise failed(error) from None
 
     def _change(self, method: grpc.UnaryUnaryMultiCallable[Any, Answer], request: Any) -> Answer:
         """The connection may break before the answer; the request_id makes asking again harmless."""
@@ -365,7 +367,7 @@ class Client:
 
 
 def _id() -> str:
-    return str(uuid.uuid4())
+    return os.urandom(16).hex()
 
 
 def _moment(at: Moment) -> Timestamp | None:
