@@ -481,3 +481,18 @@ def test_settings_that_came_over_the_api_outlive_a_power_failure(
     _life(tmp_path, test)
     assert synced == [True]
     assert ("Input/output error" in caplog.text) is fails
+
+
+def test_pcp_that_a_reload_switches_off_does_not_serve(tmp_path: Path) -> None:
+    async def test(services: Services, reload: Callable[[str], Awaitable[Any]], engine: _Engine) -> None:
+        services.pcp = cast(Any, SimpleNamespace(service=SimpleNamespace(healthy=True), reconfigure=lambda new: None))
+        found = []
+        for more in ("", "pcp: {enabled: false}", "pcp: {enabled: true}"):
+            await reload(more)
+            watching = asyncio.create_task(services._watch_health())
+            await asyncio.sleep(0.01)
+            found.append(services.machine.healthy.get("pcp"))
+            watching.cancel()
+        assert found == [True, False, True]
+
+    _life(tmp_path, test)

@@ -295,8 +295,8 @@ class Services:
             healthy["store"] = self.control.store_serves
             if not healthy["store"] and not self.control.failed and (trial is None or trial.done()):
                 trial = asyncio.create_task(self.control.try_store())  # a disk may keep it waiting
-            if self.pcp is not None and self.config.pcp.enabled:
-                healthy["pcp"] = self.pcp.service.healthy
+            if self.pcp is not None and (self.config.pcp.enabled or "pcp" in healthy):  # a reload may switch it off
+                healthy["pcp"] = self.config.pcp.enabled and self.pcp.service.healthy
             if self.leases is not None:
                 healthy["leasequery"] = bool(self.leases.live()) or not self.config.leasequery.servers
             if self._api is not None:
