@@ -96,6 +96,8 @@ def summed(all_of: list[Told]) -> dict[str, Any]:
         "offered": offered,
         "forwarded": sum(one.forwarded for one in all_of),
         "lost": sum(one.lost for one in all_of),
+        "rounds": len(all_of),
+        "rounds_without_loss": sum(one.lost == 0 for one in all_of),
         "missed": sum(one.counts.missed for one in all_of),
         "dropped": sum(drops.values()),
         **({"drops": dict(drops)} if drops else {}),
