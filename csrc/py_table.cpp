@@ -119,7 +119,10 @@ std::tuple<int, py::bytes> holder(const BindingTable& table, std::uint32_t ipv4,
   const BindingKey key{ipv4, psid};
   BindingRow row;
   std::uint8_t source = 0;
-  table.holders({&key, 1}, &row, &source);
+  {
+    const py::gil_scoped_release unlocked;  // it waits for a writer
+    table.holders({&key, 1}, &row, &source);
+  }
   return {source, octets_of(row)};
 }
 

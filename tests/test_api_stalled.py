@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pylwaftr.api.channel import failed
 from pylwaftr.api.client import Client
 from pylwaftr.api.limits import Limits
+from pylwaftr.api.server import Health
 from tests.api_router import Served, parts
 
 CALLS = 4
@@ -31,11 +33,21 @@ def never() -> Iterator[Callable[[], Iterator[bytes]]]:
     over.set()
 
 
-@pytest.mark.parametrize("method", ["GetBinding", "CreateBinding", "WatchBindings", "LoadBindings"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "lwaftr.v1.BindingService/GetBinding",
+        "lwaftr.v1.BindingService/CreateBinding",
+        "lwaftr.v1.BindingService/WatchBindings",
+        "lwaftr.v1.BindingService/LoadBindings",
+        "grpc.health.v1.Health/Check",
+        "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    ],
+)
 def test_calls_without_a_request_lock_nobody_out(method: str, never: Callable[[], Iterator[bytes]]) -> None:
     with Served(parts(), limits=Limits(idle_s=0.5, calls=CALLS)) as served:
         with grpc.insecure_channel(served.target) as channel:
-            call = channel.stream_stream(f"/lwaftr.v1.BindingService/{method}")
+            call = channel.stream_stream(f"/{method}")
             for answers in [call(never()) for _ in range(CALLS)]:
                 with pytest.raises(grpc.RpcError) as caught:
                     next(answers)
@@ -73,3 +85,22 @@ def test_more_watches_of_health_than_allowed() -> None:
         watches[0].cancel()
         while not _answered(stub.Watch(wanted)):
             pass  # until the router has heard of it
+
+
+def test_a_watcher_of_health_that_takes_nothing_holds_nobody_up() -> None:
+    """Not the parts whose health changes, and not the end of the router."""
+
+    async def test() -> None:
+        healthy = Health(Limits())
+        await healthy.set("store", True)
+        slow: Any = healthy.servicer.Watch(health_pb2.HealthCheckRequest(service="store"), None)
+        assert (
+            await anext(slow)
+        ).status == health_pb2.HealthCheckResponse.SERVING  # on its way until it is asked again
+        async with asyncio.timeout(10):
+            await healthy.set("store", False)
+            assert (await anext(slow)).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            await healthy.leave()
+        await slow.aclose()
+
+    asyncio.run(test())

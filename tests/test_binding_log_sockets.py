@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -33,7 +35,10 @@ class Backend:
                 yield news
 
 
-def test_a_collector_that_closes_while_nothing_happens_loses_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_collector_that_closes_while_nothing_happens_loses_no_message(
+    reset: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(binding_log, "_RETRY_S", 0.0)
 
     async def test() -> None:
@@ -45,6 +50,9 @@ def test_a_collector_that_closes_while_nothing_happens_loses_no_message(monkeypa
             connections += 1
             if connections == 1:
                 heard.extend(await reader.readuntil(b"]"))
+                if reset:
+                    linger = struct.pack("ii", 1, 0)
+                    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 writer.close()
                 await writer.wait_closed()
                 closed.set()

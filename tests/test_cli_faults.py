@@ -352,3 +352,19 @@ def test_every_command_has_json() -> None:
         every = list(command.commands.values()) if isinstance(command, click.Group) else [command]
         without |= {one.name for one in every if one and "as_json" not in [option.name for option in one.params]}
     assert without == {"completion"}
+
+
+@pytest.mark.parametrize("ended, status", [(KeyboardInterrupt, 130), (EOFError, 1)])
+def test_ctrl_c_at_a_question(ended: type[BaseException], status: int) -> None:
+    """click hides what ended its question."""
+
+    @faults.told(False)
+    def asked() -> None:
+        try:
+            raise ended
+        except ended:
+            raise click.Abort from None
+
+    with pytest.raises(SystemExit) as caught:
+        asked()
+    assert caught.value.code == status

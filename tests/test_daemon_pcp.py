@@ -8,22 +8,23 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from pylwaftr import framing
-from pylwaftr.changes import Change, Op, Record, Report
+from pylwaftr.changes import Change, Op, Record, Refusal, Report
 from pylwaftr.config.services import Pool
 from pylwaftr.config.values import Endpoint
+from pylwaftr.daemon.control import CommitRefused
 from pylwaftr.daemon.pcp import PcpService
 from pylwaftr.daemon.punts import MISS, PCP, Punts
 from pylwaftr.daemon.router import Router
 from pylwaftr.pcp.codec import MapRequest, MapResponse, decode_response, encode_request
-from pylwaftr.pcp.numbers import Result, address16
+from pylwaftr.pcp.numbers import IPV4_MAPPED, Result, address16
 from pylwaftr.pcp.options import PortSet, ThirdParty
-from pylwaftr.pcp.outcome import Sender
+from pylwaftr.pcp.outcome import Send, Sender
 from pylwaftr.pcp.server import PcpServer
 from pylwaftr.pcp.settings import Settings
 from pylwaftr.store import StoreFault
@@ -242,3 +243,55 @@ def test_what_is_punted_goes_to_who_takes_its_kind() -> None:
 
     Punts(cast(Router, SimpleNamespace(engine=engine)), taker("pcp"), taker("miss"), taker("move"))._take()
     assert taken == [("pcp", [b"ab", b""]), ("miss", [b"c"])]
+
+
+def test_a_message_to_a_peer_of_the_other_family() -> None:
+    """An IPv4 peer of a listener on [::] is told; one that no listener reaches any more ends nothing."""
+    mapped = IPV4_MAPPED + IPv4Address("127.0.0.1").packed
+
+    async def test(listen: str, to: bytes, family: int, at: str) -> bytes | None:
+        server: Any = PcpServer(Settings((POOL,), BR), 0.0)
+        service = PcpService(server, Control(), lambda packets: None)
+        with socket.socket(family, socket.SOCK_DGRAM) as peer:
+            peer.bind((at, 0))
+            peer.setblocking(False)
+            await service.listen(Endpoint(listen, 0))
+            service._send([Send(b"x" * 24, b"", b"", b"", to, peer.getsockname()[1])])
+            try:
+                async with asyncio.timeout(5 if to == mapped and listen == "::" else 0.05):
+                    return await asyncio.get_running_loop().sock_recv(peer, 100)
+            except TimeoutError:
+                return None
+            finally:
+                service.close()
+
+    assert asyncio.run(test("::", mapped, socket.AF_INET, "127.0.0.1")) == b"x" * 24
+    assert asyncio.run(test("127.0.0.1", IPv6Address("::1").packed, socket.AF_INET6, "::1")) is None
+
+
+@pytest.mark.parametrize("per_subscriber", [1, 2])
+def test_who_is_served_again_is_not_counted_again(per_subscriber: int) -> None:
+    bad, good = IPv6Address("2001:db8:101::1").packed, IPv6Address("2001:db8:202::1").packed
+
+    class Full(Control):
+        async def commit(self, changes: Sequence[Change], records: Sequence[Record], source: int) -> Report:
+            for change in changes:
+                for index, one in enumerate(change.rows):
+                    if one["b4"].tobytes() == bad:
+                        raise CommitRefused(Report(refused=(Refusal(index, "table_full", "full"),)))
+            return await super().commit(changes, records, source)
+
+    sent: list[bytes] = []
+    settings = Settings((POOL,), BR, per_subscriber=per_subscriber)
+    service = PcpService(PcpServer(settings, 0.0), Full(), sent.extend)
+
+    async def test() -> None:
+        task = asyncio.create_task(service.run())
+        service.punted([request(b4=bad), request(b4=good, nonce=2)])
+        async with asyncio.timeout(10):
+            while len(sent) < 2:
+                await asyncio.sleep(0.005)
+        task.cancel()
+
+    asyncio.run(test())
+    assert service.server.counters == {"NO_RESOURCES": 1, "SUCCESS": 1}

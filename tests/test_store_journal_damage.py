@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Callable
 from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 
-from pylwaftr.store import opening, wal
-from pylwaftr.store.journal import Meta
+from pylwaftr.store import StoreFault, opening, wal
+from pylwaftr.store.journal import Journal, Meta
 from pylwaftr.store.sqlite import Limits
 from tests.store_files import (
     AT,
@@ -274,4 +275,39 @@ def test_a_log_that_was_begun_anew_has_lost_nothing(tmp_path: Path) -> None:
         copy, found = opened(twin)
         assert (found.set_aside, found.revision) == ((), 400 * (number + 1))
         copy.close()
+    store.close()
+
+
+def test_what_a_refused_commit_has_left_in_the_log_is_not_taken_for_its_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit whose fsync failed is in the log, whole: the next one may not use the same salts in front of it."""
+
+    def salts() -> bytes:
+        return journal(tmp_path).with_name(journal(tmp_path).name + "-wal").read_bytes()[16:24]
+
+    def refused(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    store, _ = opened(tmp_path, LIMITS, AT)
+    store.commit([one(BIND, row(0, 1))], AT)
+    before = salts()
+    store.commit([one(BIND, row(1, 1))], AT)
+    assert salts() == before
+    with monkeypatch.context() as broken:
+        broken.setattr(Journal, "write", refused)
+        with pytest.raises(StoreFault):
+            store.commit([one(BIND, row(2, 1))], AT)
+    store.commit([one(BIND, row(2, 1))], AT)
+    assert salts() != before
+    store.close()
+
+
+def test_while_another_process_checkpoints_the_log_is_not_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crashed(tmp_path)
+    monkeypatch.setattr(Journal, "wal_frames", lambda _: -1)  # so SQLite says it
+    store, found = opened(tmp_path, LIMITS, AT)
+    assert (found.revision, found.set_aside) == (20, ())
     store.close()

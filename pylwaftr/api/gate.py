@@ -69,7 +69,7 @@ class Gate:
         return make(self._guarded(method, act), None, handler.response_serializer)
 
     def _guarded(self, method: str, act: Act) -> Act:
-        needs = security.NEEDS.get(method, options_pb2.ROLE_UNSPECIFIED)
+        needs = (security.NEEDS | security.OPEN).get(method, options_pb2.ROLE_UNSPECIFIED)
 
         async def guarded(request: Any, context: Context) -> Any:
             who = self._roles.caller(context)
@@ -77,16 +77,17 @@ class Gate:
             try:
                 admit(who, needs)
                 answer = await act(request, context)
+            except aio.AbortError:  # of health's Check: it has its status
+                raise
             except aio.InternalError as gone:  # the stream is closed
                 log.debug("%s by %s: left: %s", method, who.name, gone)
                 return None
             except Exception as raised:
                 fault = errors.api_error(raised) or _own_fault(method, raised)
-                level = logging.DEBUG if needs == options_pb2.ROLE_VIEWER else logging.INFO
+                level = logging.INFO if needs > options_pb2.ROLE_VIEWER else logging.DEBUG
                 log.log(level, "%s by %s: %s %s", method, who.name, fault.code.name, fault.reason)
-                trailer = ((errors.DETAILS, errors.status(fault).SerializeToString()),)
-                await context.abort(fault.code, fault.message[: errors.MAX_MESSAGE], trailer)
-            if needs != options_pb2.ROLE_VIEWER:
+                await context.abort(fault.code, fault.message[: errors.MAX_MESSAGE], errors.trailer(fault))
+            if needs > options_pb2.ROLE_VIEWER:
                 log.info("%s by %s (%s): done", method, who.name, security.role_name(who.role))
             return answer
 

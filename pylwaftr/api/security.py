@@ -14,6 +14,8 @@ from pathlib import Path
 
 import grpc
 from grpc import aio
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 
 from pylwaftr.api.generated.lwaftr.v1 import (
     bindings_pb2,
@@ -37,6 +39,14 @@ NEEDS: dict[str, int] = {
     for method in service.methods
 }
 SERVICES = tuple(s.full_name for file in FILES for s in file.DESCRIPTOR.services_by_name.values())
+# Health and reflection: for whoever may connect, also without a role.
+ANYBODY = -1
+OPEN = {
+    f"/{service.full_name}/{method.name}": ANYBODY
+    for file in (health_pb2, reflection_pb2)
+    for service in file.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+}
 
 
 class ApiFault(Exception):

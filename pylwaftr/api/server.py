@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
-from pylwaftr.api import errors, security
+from pylwaftr.api import security
 from pylwaftr.api.backend import Parts
 from pylwaftr.api.bindings_service import BindingService
-from pylwaftr.api.errors import ApiError
 from pylwaftr.api.gate import Guarded
 from pylwaftr.api.generated.lwaftr.v1 import (
     bindings_pb2_grpc,
@@ -73,17 +73,29 @@ class Health:
 class _HealthServicer(health.aio.HealthServicer):
     """With List, which grpcio-health-checking has for threads only."""
 
+    _server_status: dict[str, Any]  # the library's, which Check reads
+
     def __init__(self, parts: Mapping[str, bool], limits: Limits) -> None:
         super().__init__()
+        self._news = asyncio.Event()
         self._parts, self._watches = parts, Slots(limits.health_watches, "watches of health")
 
-    async def Watch(self, request: Any, context: Any) -> None:
-        """Anybody may watch who may connect, and a watch that nobody ends keeps the place of a call."""
-        try:
-            with self._watches.one():
-                await super().Watch(request, context)
-        except ApiError as fault:
-            await context.abort(fault.code, fault.message, errors.trailer(fault))
+    async def Watch(self, request: Any, context: Any) -> Any:
+        """The library's holds a lock while it writes, and who sets a status waits for that. Anybody may watch who may
+        connect, and a watch that nobody ends keeps the place of a call."""
+        unknown, last = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN, None
+        with self._watches.one():
+            while True:
+                news, status = self._news, self._server_status.get(request.service, unknown)
+                if status != last:
+                    last = status
+                    yield health_pb2.HealthCheckResponse(status=status)
+                await news.wait()
+
+    async def _set(self, service: str, status: Any) -> None:
+        self._server_status[service] = status
+        news, self._news = self._news, asyncio.Event()
+        news.set()
 
     async def List(self, _: Any, context: Any) -> Any:
         asked = [health_pb2.HealthCheckRequest(service=part) for part in ("", *self._parts)]
@@ -111,8 +123,9 @@ async def start(api: Api, parts: Parts, limits: Limits | None = None) -> Running
     pcp_pb2_grpc.add_PcpServiceServicer_to_server(PcpService(parts, once), guarded)
     leasequery_pb2_grpc.add_LeasequeryServiceServicer_to_server(LeasequeryService(parts, once), guarded)
     # Health and reflection: for whoever may connect.
-    health_pb2_grpc.add_HealthServicer_to_server(healthy.servicer, server)
-    reflection.enable_server_reflection((*security.SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    health_pb2_grpc.add_HealthServicer_to_server(healthy.servicer, guarded)
+    told = reflection.aio.ReflectionServicer((*security.SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME))
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(told, guarded)  # type: ignore[no-untyped-call]
     port = _listen(server, api)
     await server.start()
     return Running(server, port, healthy, once, roles)

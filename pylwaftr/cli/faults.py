@@ -129,7 +129,7 @@ def told(as_json: bool) -> Iterator[None]:
     try:
         yield
     except click.Abort as fault:
-        stopped = isinstance(fault.__cause__, KeyboardInterrupt)
+        stopped = isinstance(fault.__cause__ or fault.__context__, KeyboardInterrupt)  # a question hides its cause
         said = "interrupted" if stopped else "not confirmed; nothing was done"
         _end(
             CommandFault(said, INTERRUPTED if stopped else FAILED, "INTERRUPTED", text="" if stopped else None), as_json

@@ -86,9 +86,10 @@ class _Writer:
         return cls(datagrams=datagrams)
 
     async def send(self, message: bytes) -> None:
-        if self._reader is not None and self._reader.at_eof():  # what is written now nobody would read
-            raise ConnectionResetError("the collector has closed the connection")
-        if self._writer is not None:
+        if self._writer is not None and self._reader is not None:
+            # What is written now nobody would read; and a transport of uvloop that was reset raises no OSError.
+            if self._writer.is_closing() or self._reader.at_eof():
+                raise ConnectionResetError("the collector has closed the connection")
             self._writer.write(syslog.framed(message))
             await self._writer.drain()
         elif self._datagrams is not None:

@@ -133,7 +133,7 @@ class Edge:
     # --- the crank ---
 
     def _now(self) -> float:
-        """The loop's clock, which libuv reads once in a turn and in whole milliseconds."""
+        """Not the loop's clock: libuv reads that once in a turn, and in whole milliseconds."""
         now = time.monotonic()
         self.requestor.set_unix_offset(time.time() - now)
         return now

@@ -108,7 +108,7 @@ class LeaseService:
         if len(waits):
             held = np.concatenate([held, row_sets.without(waits, held)])
         if len(held):
-            self.edge.requestor.restore(held, asyncio.get_running_loop().time(), self._hold_s)
+            self.edge.requestor.restore(held, time.monotonic(), self._hold_s)
             self._rebind(row_sets.select(held, ~_served(held, self._brs)))
 
     def _rebind(self, lost: Rows) -> None:
@@ -131,7 +131,7 @@ class LeaseService:
         was, will = around(old), around(new)
         if _own(was) != _own(will) or was.br != will.br:
             own, own_v4 = _own(will)
-            self.edge.requestor.set_br(will.br[0], own, asyncio.get_running_loop().time(), own_v4)
+            self.edge.requestor.set_br(will.br[0], own, time.monotonic(), own_v4)
             self.edge.after()
         if was.br != will.br:
             self._take_brs(will.br)
@@ -240,7 +240,7 @@ class LeaseService:
         return [name for name, session in sessions.items() if session.current]
 
     def status(self) -> LeaseStatus:
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         edge = self.edge
         waiting = self._quarantine.waiting
         return LeaseStatus(edge.requestor, edge.under_way, waiting, now, time.time(), edge.ended)

@@ -67,8 +67,10 @@ class HttpServer(TCPServer):
         return int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        most = 0
         while not self._room.acquire(timeout=_FULL_S):
-            self._cut(socket.SHUT_RDWR, most=1)
+            most += 1  # one that is being answered may not end at once
+            self._cut(socket.SHUT_RDWR, most)
         thread = threading.Thread(target=self._handle, args=(request, client_address), daemon=True)
         with self._lock:
             self._open[thread] = request

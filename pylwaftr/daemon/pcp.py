@@ -252,8 +252,11 @@ class PcpService:
                 ends = send.source[12:], SERVER_PORT, send.destination[12:], send.port
                 packets.append(framing.wrap(send.payload, send.br, send.tunnel, *ends))
             elif self._management is not None:
-                to = ipv4_of(send.destination) or IPv6Address(send.destination)
-                self._management.sendto(send.payload, (str(to), send.port))
+                of_ipv6 = ":" in self._management.get_extra_info("sockname")[0]
+                ipv4 = None if of_ipv6 else ipv4_of(send.destination)
+                # A listener moved to the other family has no way to peers of the former one; uvloop raises that.
+                with contextlib.suppress(ValueError):
+                    self._management.sendto(send.payload, (str(ipv4 or IPv6Address(send.destination)), send.port))
         self._inject(packets)
 
     def wake(self) -> None:

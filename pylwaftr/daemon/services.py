@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pylwaftr.api.backend import Parts, RestartNeeded, SettingsFaulty
+from pylwaftr.api.backend import ListFilter, Parts, RestartNeeded, SettingsFaulty
 from pylwaftr.changes import Source
 from pylwaftr.config import Config, Fault, binding_rows, core_settings
 from pylwaftr.config.diff import Plan
@@ -134,7 +134,12 @@ class Services:
     async def _hold_back(self) -> None:
         """Before a worker runs: no B4 whose lease is still to be read gets ICMPv6 1/5. Leases of servers that are
         configured no more forward on for their time."""
-        if not self.config.leasequery.servers and not self._router.table.size_of(Source.DHCP):
+        waits = ListFilter(source=Source.DHCP, shadowed=True)
+        if not (
+            self.config.leasequery.servers
+            or self._router.table.size_of(Source.DHCP)
+            or len((await self.control.list(waits, 1, "")).rows)
+        ):
             return
         from pylwaftr.daemon.leases import LeaseService
 

@@ -31,6 +31,9 @@ class Anew:
         self._disputed |= disputed
         self._next, self._end = 0, self._winners.table.count
 
+    def spare_former(self) -> None:
+        self._servers.discard(NUMBER)
+
     @property
     def going(self) -> bool:
         return bool(self._servers)

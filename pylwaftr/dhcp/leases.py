@@ -393,6 +393,7 @@ class Leases:
         """It is configured no more. What is bound for its sake forwards on as after a restart: until every other server
         has told all it has, `hold_s` at most."""
         self._former.inherit(self._numbers[server], now + hold_s)
+        self._anew.spare_former()  # what is inherited has its time, whatever others may tell of
         out = self.remove(server)
         if self._policies:
             self._former.sweep(out)

@@ -117,11 +117,11 @@ class Requestor:
         wanted = {server.name: server for server in servers}
         gone = [server for name, server in self._servers.items() if name not in wanted]
         before, self._servers = self._servers, wanted
+        for server in wanted.values():  # all before any lease is judged: what one may tell of no more another may
+            self.leases.add(server.policy)
         for name, server in wanted.items():
             old, begun = before.get(name), False
-            if old is None:
-                self.leases.add(server.policy)
-            elif old.policy != server.policy:
+            if old is not None and old.policy != server.policy:
                 self._heed_outcome(self.leases.judge_anew(server.policy), now)
             if old is None:
                 begun = True

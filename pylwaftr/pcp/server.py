@@ -46,6 +46,7 @@ class PcpServer(Lifecycle):
     def __init__(self, settings: Settings, now: float, compiled: bool = True) -> None:
         super().__init__(settings, now)
         self._limits = Limits(settings)
+        self._over: set[int] = set()  # requests of the last batch that were over a limit
         self._fast = self._made_fast() if compiled else None
 
     def _made_fast(self) -> Fast:
@@ -71,8 +72,13 @@ class PcpServer(Lifecycle):
         epoch = self.epoch(now)
         self._grants.barred = barred or {}
         self._limits.begin(now)
+        if not barred:
+            self._over.clear()
 
         def answer(index: int, datagram: bytes, sender: Sender) -> bytes | None:
+            if not self._admitted(index, sender, counted=bool(barred)):
+                outcome.counted["rate_limited"] += 1
+                return None
             answers = self._answers(datagram, sender, epoch, now, outcome.counted)
             outcome.more += [(index, further) for further in answers[1:]]
             return answers[0] if answers else None
@@ -88,10 +94,13 @@ class PcpServer(Lifecycle):
                 self._announcer.heard(sender.tunnel or peer_name(sender.address, sender.port))
         return self._finish(outcome)
 
+    def _admitted(self, index: int, sender: Sender, counted: bool) -> bool:
+        """A batch that is served again has been counted."""
+        if not counted and sender.tunnel and not self._limits.admit(self._mappings.subscriber(sender.tunnel)):
+            self._over.add(index)
+        return index not in self._over
+
     def _answers(self, datagram: bytes, sender: Sender, epoch: int, now: float, counted: Counter[str]) -> list[bytes]:
-        if sender.tunnel and not self._limits.admit(self._mappings.subscriber(sender.tunnel)):
-            counted["rate_limited"] += 1
-            return []
         try:
             answers = self._accepted(datagram, sender, epoch, now)
         except Unanswerable:

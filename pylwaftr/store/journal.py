@@ -252,6 +252,7 @@ class Journal:
         return "" if found == ["ok"] else "; ".join(" ".join(text.split()) for text in found)
 
     def wal_frames(self) -> int:
+        """That are in use; behind it they are in the database too. -1: another process is at it."""
         return int(self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1])
 
     # --- writing: each call is one transaction ---

@@ -78,7 +78,8 @@ def _database(folder: Path, stamp: str, damage: list[str]) -> tuple[Journal, Sal
         try:
             log = Journal(journal.connect(path))
             log.create()
-            if (lost := wal.committed_frames(octets, index) - log.wal_frames()) > 0:
+            frames = log.wal_frames()
+            if frames >= 0 and (lost := wal.committed_frames(octets, index) - frames) > 0:
                 damage.append(wal.keep(beside, octets, lost, stamp))
             if not (why := log.sound() or _behind(folder, log.meta())):
                 return log, None

@@ -50,6 +50,7 @@ class SqliteStore:
         self._since_snapshot = 0  # rows
         self._new_files = True  # since it was last asked whether some should be put together
         self._file = (0, 0)  # device and number of the database
+        self._refused = False  # the last commit
         self.lost: list[str] = []  # what was found damaged while running
 
     # --- the Store protocol ---
@@ -78,6 +79,11 @@ class SqliteStore:
         meta = replace(self._meta, at=max(self._meta.at, micros(at)))  # a clock that is set back reorders no history
         batch = Batch()
         try:
+            if (
+                self._refused
+            ):  # what that commit left in the log looks like frames of it: the next round has other salts
+                log.wal_frames()
+                self._refused = False
             for one in commits:
                 meta = replace(meta, revision=meta.revision + 1)
                 for change in one.changes:
@@ -87,6 +93,7 @@ class SqliteStore:
                 batch.records += one.records
             log.write(batch, meta)
         except (sqlite3.Error, OSError) as fault:
+            self._refused = True
             for entry in batch.entries:
                 if entry.file is not None:
                     with contextlib.suppress(OSError):
