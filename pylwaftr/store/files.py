@@ -24,7 +24,8 @@ class Damaged(Exception):
 
 class Written:
     """A file on its way to the disk, piece by piece: a commit beside waits for one of them, where it would wait for
-    all that the file system has of a large file. Beside 48 MB the slowest took 43 ms, and in pieces 12."""
+    all that the file system has of a large file. Beside 48 MB the slowest took 35 ms, and in pieces 7.5
+    (median of ten)."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._since = file, 0
